@@ -1,0 +1,18 @@
+// JSON as hone reads it: nlohmann-json, objects in file order, parsed with a depth limit and with
+// errors that name the file. Include <nlohmann/json.hpp> in the .cpp that looks inside.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include <string>
+#include <string_view>
+
+namespace hone {
+
+using Json = nlohmann::ordered_json;
+
+/// Parses `text`; `source` names it in errors. Raises corrupt on bad syntax, invalid UTF-8,
+/// duplicate keys in an object, or nesting deeper than `max_depth`.
+Json parse_json(std::string_view text, const std::string& source, int max_depth = 64);
+
+}  // namespace hone

@@ -1,0 +1,76 @@
+// Encoding: what a Weight's bytes mean.
+//
+// A new encoding is one file that subclasses Encoding and one line in registry.cpp; the contract
+// test (tests/encodings/contract_test.cpp) then covers it unasked. `decode` is mandatory and exact;
+// everything else is optional and refuses with a reason by default.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tensor/weight.h"
+
+namespace hone {
+
+/// How a weight's rows look to the integer kernels: value(k) = scale[k/group]·code(k) + min[k/group],
+/// or scale[k/group]·table[code(k)]. Kernels know these few shapes, never encodings.
+struct CodeLayout {
+  int bits = 0;                  ///< 4 (codes 0…15), 8 (codes −128…127), 0 = no such form
+  int64_t group = 0;             ///< columns of one scale: a multiple of 16 that divides K
+  bool mins = false;             ///< a min for each group
+  bool f16_exact = false;        ///< scales and mins are exactly representable in f16
+  const float* table = nullptr;  ///< 16 values replacing the code (4 bits only), or null
+};
+
+/// Options of encode() beyond the parameters.
+struct EncodeOptions {
+  WeightParams params;
+  /// Importance of each column, [K], or empty: weights the squared error where supported.
+  std::span<const float> importance;
+};
+
+class Encoding {
+ public:
+  virtual ~Encoding() = default;
+  virtual std::string_view id() const = 0;
+  /// One sentence for `hone info` and the documents.
+  virtual std::string_view description() const = 0;
+
+  /// Raises corrupt, saying why, where planes, shape and params do not fit together. After it
+  /// passes, decode touches no byte outside the planes.
+  virtual void validate(const Weight& w) const = 0;
+
+  /// Rows [begin, end) as f32, row-major [end−begin, K]. Exact: bit for bit what the format's
+  /// reference implementation computes. Thread-safe.
+  virtual void decode(const Weight& w, int64_t begin, int64_t end, float* out) const = 0;
+
+  /// Encodes values[N, K] (row-major f32). Rows are independent, so the result does not depend on
+  /// threads. Default: refuses.
+  virtual Weight encode(const float* values, int64_t n, int64_t k,
+                        const EncodeOptions& options) const;
+  /// The reason why encode refuses this shape and these parameters, or empty where it works.
+  virtual std::string encode_refusal(int64_t n, int64_t k, const WeightParams& params) const;
+
+  /// The integer form for the kernels; bits == 0 where there is none. Exact: scale·code+min in f32
+  /// equals decode up to one rounding.
+  virtual CodeLayout code_layout(const Weight& w) const;
+  /// One row's codes [K] (u8 for 4 bits, i8 in the same bytes for 8), scales and mins [K/group].
+  virtual void codes(const Weight& w, int64_t row, uint8_t* codes, float* scales,
+                     float* mins) const;
+
+  /// Row r of the result is row order[r] of w; planes are copied. Default: permutes planes whose
+  /// first dimension is N and copies the others; encodings whose blocks cross rows refuse.
+  virtual Weight permute_rows(const Weight& w, std::span<const int64_t> order) const;
+};
+
+/// The encoding with this id; raises unsupported naming the known ones.
+const Encoding& encoding(std::string_view id);
+/// All of them, in the order of registry.cpp.
+std::span<const Encoding* const> encodings();
+
+/// The whole weight as an f32 tensor of its shape, decoded in parallel.
+Tensor decode_weight(const Weight& w);
+
+}  // namespace hone

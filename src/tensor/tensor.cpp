@@ -1,0 +1,133 @@
+#include "tensor/tensor.h"
+
+#include <fmt/ranges.h>
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "base/checked.h"
+
+namespace hone {
+namespace {
+
+constexpr size_t kAlignment = 64;
+// From here on storage is its own mapping, aligned to and advised for 2 MB pages: weights are read
+// end to end for every token, and 4 KB pages cost a third of the bandwidth.
+constexpr size_t kHugePage = size_t{2} << 20;
+
+std::shared_ptr<void> allocate(size_t size) {
+  size_t alignment = size >= kHugePage ? kHugePage : kAlignment;
+  size_t padded = (size + alignment - 1) / alignment * alignment;
+  void* p = std::aligned_alloc(alignment, padded == 0 ? alignment : padded);
+  HONE_CHECK(p != nullptr, out_of_memory, "out of memory: {} bytes are needed for one tensor", size);
+  if (size >= kHugePage) ::madvise(p, padded, MADV_HUGEPAGE);
+  return {p, std::free};
+}
+
+template <typename T>
+double to_double(T x) {
+  if constexpr (std::is_arithmetic_v<T>) return static_cast<double>(x);
+  else return static_cast<double>(to_f32(x));
+}
+
+template <typename T>
+T from_double(double x) {
+  if constexpr (std::is_arithmetic_v<T>) return static_cast<T>(x);
+  else if constexpr (std::is_same_v<T, f16>) return to_f16(static_cast<float>(x));
+  else if constexpr (std::is_same_v<T, bf16>) return to_bf16(static_cast<float>(x));
+  else if constexpr (std::is_same_v<T, f8_e4m3>) return to_f8_e4m3(static_cast<float>(x));
+  else return to_f8_e5m2(static_cast<float>(x));
+}
+
+}  // namespace
+
+std::string shape_string(const Shape& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+Tensor Tensor::empty(Shape shape, DType dtype) {
+  Tensor t;
+  for (int64_t d : shape)
+    HONE_CHECK(d >= 0, invalid_argument, "tensor shape {}: negative size", shape_string(shape));
+  t.numel_ = checked_numel(shape, "tensor");
+  auto size = static_cast<size_t>(checked_mul(t.numel_, dtype_size(dtype), "tensor"));
+  auto storage = allocate(size);
+  t.data_ = static_cast<const std::byte*>(storage.get());
+  t.owner_ = std::move(storage);
+  t.shape_ = std::move(shape);
+  t.dtype_ = dtype;
+  return t;
+}
+
+Tensor Tensor::zeros(Shape shape, DType dtype) {
+  Tensor t = empty(std::move(shape), dtype);
+  std::memset(t.mutable_raw(), 0, static_cast<size_t>(t.byte_size()));
+  return t;
+}
+
+Tensor Tensor::borrow(Shape shape, DType dtype, std::span<const std::byte> bytes,
+                      std::shared_ptr<const void> owner) {
+  Tensor t;
+  t.numel_ = checked_numel(shape, "tensor");
+  int64_t size = checked_mul(t.numel_, dtype_size(dtype), "tensor");
+  HONE_CHECK(size == static_cast<int64_t>(bytes.size()), corrupt,
+             "tensor {} {}: expected {} bytes, got {}", dtype_name(dtype), shape_string(shape), size,
+             bytes.size());
+  HONE_CHECK(reinterpret_cast<uintptr_t>(bytes.data()) % dtype_size(dtype) == 0, corrupt,
+             "tensor {} {}: its data is not aligned to {} bytes", dtype_name(dtype),
+             shape_string(shape), dtype_size(dtype));
+  t.owner_ = std::move(owner);
+  t.data_ = bytes.data();
+  t.shape_ = std::move(shape);
+  t.dtype_ = dtype;
+  t.borrowed_ = true;
+  return t;
+}
+
+void Tensor::copy_in(const void* from, size_t size) {
+  HONE_ASSERT(static_cast<int64_t>(size) == byte_size());
+  if (size != 0) std::memcpy(mutable_raw(), from, size);
+}
+
+Tensor Tensor::reshape(Shape shape) const {
+  HONE_ASSERT(checked_numel(shape, "reshape") == numel_);
+  Tensor t = *this;
+  t.shape_ = std::move(shape);
+  return t;
+}
+
+Tensor Tensor::rows(int64_t begin, int64_t end) const {
+  HONE_ASSERT(rank() >= 1 && 0 <= begin && begin <= end && end <= dim(0));
+  int64_t row = dim(0) == 0 ? 0 : numel_ / dim(0);
+  Tensor t = *this;
+  t.shape_[0] = end - begin;
+  t.numel_ = row * (end - begin);
+  t.data_ = data_ + begin * row * dtype_size(dtype_);
+  return t;
+}
+
+Tensor Tensor::to(DType dtype) const {
+  Tensor t = empty(shape_, dtype);
+  if (dtype == dtype_) {
+    if (numel_ != 0) std::memcpy(t.mutable_raw(), data_, static_cast<size_t>(byte_size()));
+    return t;
+  }
+  convert_floats(data_, dtype_, t.mutable_raw(), dtype, numel_);
+  return t;
+}
+
+void convert_floats(const void* in, DType in_type, void* out, DType out_type, int64_t n) {
+  HONE_ASSERT(is_float(in_type) && is_float(out_type));
+  visit_dtype(in_type, [&](auto from) {
+    using In = decltype(from);
+    visit_dtype(out_type, [&](auto to) {
+      using Out = decltype(to);
+      const auto* a = static_cast<const In*>(in);
+      auto* b = static_cast<Out*>(out);
+      for (int64_t i = 0; i < n; ++i) b[i] = from_double<Out>(to_double(a[i]));
+    });
+  });
+}
+
+}  // namespace hone

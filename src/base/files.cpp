@@ -51,11 +51,10 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
-void MappedFile::release(const std::byte* begin, size_t size) const {
-  // Only whole pages inside the range: the neighbours' bytes stay.
+void release_file_pages(const std::byte* begin, size_t size) {
   const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  uintptr_t first = (reinterpret_cast<uintptr_t>(begin) + page - 1) / page * page;
-  uintptr_t last = (reinterpret_cast<uintptr_t>(begin) + size) / page * page;
+  const auto at = reinterpret_cast<uintptr_t>(begin);
+  uintptr_t first = (at + page - 1) / page * page, last = (at + size) / page * page;
   if (last > first) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 

@@ -13,6 +13,11 @@ namespace hone {
 
 namespace fs = std::filesystem;
 
+/// Tells the system that the mapped file bytes [begin, begin+size) are not needed for now, so that
+/// they stop counting against resident memory; they are read again when touched. Only whole pages
+/// inside the range: the neighbours' bytes stay. Never for anonymous memory, whose content it loses.
+void release_file_pages(const std::byte* begin, size_t size);
+
 /// A file mapped read-only. Pages are read when touched; the map lives as long as the object.
 /// Throws Error(io) naming the file. An empty file maps to an empty span.
 class MappedFile {
@@ -24,9 +29,7 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const fs::path& path() const { return path_; }
-  /// Tells the system that the bytes [begin, begin+size) inside this map are not needed for now, so
-  /// that they stop counting against resident memory; they are read again when touched.
-  void release(const std::byte* begin, size_t size) const;
+  void release(const std::byte* begin, size_t size) const { release_file_pages(begin, size); }
 
  private:
   MappedFile(fs::path path, const std::byte* data, size_t size)

@@ -14,12 +14,14 @@
 
 namespace hone {
 
-/// How a weight's rows look to the integer kernels: value(k) = scale[k/group]·code(k) + min[k/group],
-/// or scale[k/group]·table[code(k)]. Kernels know these few shapes, never encodings.
+/// How a weight's rows look to the integer kernels:
+/// value(k) = scale[k/group]·(code(k) − zero) + min[k/group], or scale[k/group]·table[code(k)].
+/// Kernels know these few shapes, never encodings.
 struct CodeLayout {
   int bits = 0;                  ///< 4 (codes 0…15), 8 (codes −128…127), 0 = no such form
   int64_t group = 0;             ///< columns of one scale: a multiple of 16 that divides K
-  bool mins = false;             ///< a min for each group
+  int zero = 0;                  ///< subtracted from every code (8 for q4_0); 4 bits only
+  bool mins = false;             ///< a min for each group; without it, min is 0
   bool f16_exact = false;        ///< scales and mins are exactly representable in f16
   const float* table = nullptr;  ///< 16 values replacing the code (4 bits only), or null
 };

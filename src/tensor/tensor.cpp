@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/checked.h"
+#include "base/files.h"
 
 namespace hone {
 namespace {
@@ -105,6 +106,10 @@ Tensor Tensor::rows(int64_t begin, int64_t end) const {
   t.numel_ = row * (end - begin);
   t.data_ = data_ + begin * row * dtype_size(dtype_);
   return t;
+}
+
+void Tensor::release_pages() const {
+  if (borrowed_ && data_ != nullptr) release_file_pages(data_, static_cast<size_t>(byte_size()));
 }
 
 Tensor Tensor::to(DType dtype) const {

@@ -1,0 +1,23 @@
+# Every source in kernels/cpu is compiled once per instruction set, into a namespace of its own.
+# select.cpp (baseline) picks a table at start.
+file(GLOB HONE_CPU_KERNELS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/cpu/*.cpp)
+
+function(hone_isa name rank)
+  add_library(hone_kernels_${name} OBJECT ${HONE_CPU_KERNELS})
+  target_include_directories(hone_kernels_${name} PRIVATE ${CMAKE_SOURCE_DIR}/src)
+  target_compile_definitions(hone_kernels_${name} PRIVATE HONE_ISA=${name} HONE_ISA_RANK=${rank})
+  target_compile_options(hone_kernels_${name} PRIVATE -O3 -fno-exceptions -fno-rtti
+                         # GCC 12 reports its own AVX-512 header (a deliberate self-initialisation).
+                         -Wno-maybe-uninitialized -Wno-uninitialized ${ARGN})
+  target_sources(hone_kernels PRIVATE $<TARGET_OBJECTS:hone_kernels_${name}>)
+endfunction()
+
+hone_isa(baseline 0)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set(AVX2 -mavx2 -mfma -mf16c)
+  set(AVX512 ${AVX2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
+  hone_isa(avx2 1 ${AVX2})
+  hone_isa(avx512 2 ${AVX512})
+  hone_isa(avx512_vnni 3 ${AVX512} -mavx512vnni)
+  target_compile_definitions(hone_kernels PRIVATE HONE_X86=1)
+endif()

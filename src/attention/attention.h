@@ -1,0 +1,35 @@
+// Softmax attention over a paged KV cache: plans tiles from the pattern and runs the kernel.
+#pragma once
+
+#include "attention/kv_cache.h"
+#include "attention/pattern.h"
+#include "tensor/tensor.h"
+
+namespace hone {
+
+struct AttentionSpec {
+  int64_t heads = 0;
+  int64_t kv_heads = 0;  ///< divides heads; query head h reads kv head h / (heads/kv_heads)
+  int64_t k_dim = 0;     ///< per head
+  int64_t v_dim = 0;
+  float scale = 1;
+  float softcap = 0;  ///< 0 = none; scores become cap·tanh(s/cap) before the mask
+  Pattern pattern = Pattern::causal();
+};
+
+/// The tokens of one sequence inside a batch: rows [begin, end) of the activations are its positions
+/// start, start+1, …
+struct SequenceSpan {
+  int64_t begin = 0;
+  int64_t end = 0;
+  int64_t start = 0;
+  KvSequence* kv = nullptr;
+};
+
+/// q [T, heads·k_dim] against the keys and values of each span's sequence in `cache`, which must
+/// already hold positions up to the span's own: [T, heads·v_dim]. Memory does not grow with the
+/// number of keys; a row's result does not depend on the batch, the chunking or the threads.
+Tensor attend(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_t layer,
+              const std::vector<SequenceSpan>& spans);
+
+}  // namespace hone

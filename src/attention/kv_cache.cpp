@@ -1,0 +1,65 @@
+#include "attention/kv_cache.h"
+
+#include "base/checked.h"
+#include "kernels/kernel_table.h"
+
+namespace hone {
+
+using kernels::kPageKeys;
+using kernels::kPanel;
+
+KvCache::KvCache(std::vector<KvShape> layers) {
+  for (const KvShape& s : layers) {
+    layers_.push_back({s, page_floats_});
+    page_floats_ += s.kv_heads * kPageKeys * (s.k_dim + s.v_dim);
+  }
+}
+
+void KvCache::reserve(KvSequence& s, int64_t length) {
+  auto need = static_cast<size_t>(ceil_div(length, kPageKeys));
+  while (s.pages.size() < need) {
+    if (free_.empty()) {
+      // Zeros: a masked key still meets a probability of 0, and 0·NaN would not be 0.
+      pages_.push_back(Tensor::zeros({page_floats_}, DType::f32));
+      free_.push_back(static_cast<int64_t>(pages_.size()) - 1);
+    }
+    s.pages.push_back(free_.back());
+    free_.pop_back();
+  }
+}
+
+void KvCache::truncate(KvSequence& s, int64_t length) {
+  auto keep = static_cast<size_t>(ceil_div(length, kPageKeys));
+  while (s.pages.size() > keep) {
+    free_.push_back(s.pages.back());
+    s.pages.pop_back();
+  }
+  s.length = std::min(s.length, length);
+}
+
+float* KvCache::k_page(int64_t layer, int64_t page, int64_t head) {
+  const Layer& l = layers_[layer];
+  return pages_[page].mutable_data<float>() + l.offset +
+         head * kPageKeys * (l.shape.k_dim + l.shape.v_dim);
+}
+
+float* KvCache::v_page(int64_t layer, int64_t page, int64_t head) {
+  return k_page(layer, page, head) + kPageKeys * layers_[layer].shape.k_dim;
+}
+
+void KvCache::write(int64_t layer, const KvSequence& s, int64_t start, int64_t count,
+                    const float* k, const float* v) {
+  const KvShape& shape = layers_[layer].shape;
+  HONE_ASSERT(start + count <= static_cast<int64_t>(s.pages.size()) * kPageKeys);
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t page = s.pages[(start + i) / kPageKeys], slot = (start + i) % kPageKeys;
+    for (int64_t h = 0; h < shape.kv_heads; ++h) {
+      float* to_k = k_page(layer, page, h) + slot / kPanel * shape.k_dim * kPanel + slot % kPanel;
+      for (int64_t d = 0; d < shape.k_dim; ++d) to_k[d * kPanel] = *k++;
+      float* to_v = v_page(layer, page, h) + slot * shape.v_dim;
+      for (int64_t d = 0; d < shape.v_dim; ++d) to_v[d] = *v++;
+    }
+  }
+}
+
+}  // namespace hone

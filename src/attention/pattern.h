@@ -1,0 +1,61 @@
+// Pattern: which keys a query sees, as a closed algebra.
+//
+// A Pattern is a flat postfix array of fixed-size nodes: leaves are predicates on (query position,
+// key position), inner nodes are and/or/not. Work is planned on tiles: classify() decides by
+// interval arithmetic whether a rectangle of queries × keys is empty, full or partial, so that empty
+// tiles cost nothing, and mask() gives the bits of a partial one. Kernels see only tiles.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace hone {
+
+struct PatternNode {
+  enum class Kind : uint8_t {
+    all,     ///< every key
+    causal,  ///< key ≤ query
+    window,  ///< |query − key| < a: with causal, a query sees a keys, itself among them (the
+             ///< convention of Hugging Face and Gemma)
+    prefix,  ///< key < a (attention sinks, prefix language models)
+    land,
+    lor,
+    lnot,
+  };
+  Kind kind = Kind::all;
+  int64_t a = 0;
+};
+
+enum class TileKind { empty, full, partial };
+
+class Pattern {
+ public:
+  /// Sees everything.
+  Pattern() : nodes_{{}} {}
+  static Pattern causal() { return Pattern({PatternNode::Kind::causal, 0}); }
+  static Pattern window(int64_t keys) { return Pattern({PatternNode::Kind::window, keys}); }
+  static Pattern prefix(int64_t keys) { return Pattern({PatternNode::Kind::prefix, keys}); }
+  Pattern operator&(const Pattern& b) const { return join(b, PatternNode::Kind::land); }
+  Pattern operator|(const Pattern& b) const { return join(b, PatternNode::Kind::lor); }
+  Pattern operator!() const;
+
+  /// Whether the query at position q sees the key at position k.
+  bool sees(int64_t q, int64_t k) const;
+  /// The rectangle of queries [q0, q1) × keys [k0, k1), both non-empty. `partial` may be said of a
+  /// rectangle that is in fact empty or full, never the other way round.
+  TileKind classify(int64_t q0, int64_t q1, int64_t k0, int64_t k1) const;
+  /// Bit j is set where the query sees key k0+j; j < 64.
+  uint64_t mask(int64_t q, int64_t k0) const;
+  /// "causal & window(512)", in infix.
+  std::string describe() const;
+
+  const std::vector<PatternNode>& nodes() const { return nodes_; }
+
+ private:
+  explicit Pattern(PatternNode leaf) : nodes_{leaf} {}
+  Pattern join(const Pattern& b, PatternNode::Kind kind) const;
+  std::vector<PatternNode> nodes_;
+};
+
+}  // namespace hone

@@ -1,0 +1,262 @@
+#include "encodings/product.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "base/checked.h"
+#include "base/threads.h"
+#include "kernels/select.h"
+
+namespace hone {
+namespace {
+
+using kernels::CodeForm;
+using kernels::kPanel;
+using kernels::table;
+
+int64_t record_bytes(const CodeForm& f) {
+  int64_t scales = (f.scale_is_f16 ? 2 : 4) * kPanel * (1 + f.has_mins);
+  return scales + f.group * kPanel * f.bits / 8;
+}
+
+// What a panel needs of its (up to) 16 rows while it is packed; reused from panel to panel.
+struct RowCodes {
+  std::vector<uint8_t> codes;
+  std::vector<float> scales, mins;
+  RowCodes(int64_t k, int64_t groups)
+      : codes(static_cast<size_t>(kPanel * k)),
+        scales(static_cast<size_t>(kPanel * groups)),
+        mins(static_cast<size_t>(kPanel * groups)) {}
+};
+
+void put_scales(uint8_t* out, const std::vector<float>& values, int64_t groups, int64_t g,
+                bool as_f16) {
+  for (int r = 0; r < kPanel; ++r) {
+    float v = values[static_cast<size_t>(r * groups + g)];
+    if (as_f16) {
+      uint16_t bits = to_f16(v).bits;
+      std::memcpy(out + 2 * r, &bits, 2);
+    } else {
+      std::memcpy(out + 4 * r, &v, 4);
+    }
+  }
+}
+
+uint32_t load_u32(const uint8_t* p) {
+  uint32_t x;
+  std::memcpy(&x, p, 4);
+  return x;
+}
+
+// The layout of kernel_table.h: see there.
+void pack_code_panel(const RowCodes& rows, const CodeForm& f, int64_t k, uint8_t* out) {
+  const int64_t groups = k / f.group;
+  const int64_t scale_bytes = (f.scale_is_f16 ? 2 : 4) * kPanel;
+  for (int64_t g = 0; g < groups; ++g) {
+    put_scales(out, rows.scales, groups, g, f.scale_is_f16);
+    out += scale_bytes;
+    if (f.has_mins) {
+      put_scales(out, rows.mins, groups, g, f.scale_is_f16);
+      out += scale_bytes;
+    }
+    const uint8_t* codes = rows.codes.data() + g * f.group;
+    if (f.bits == 4) {
+      for (int64_t i = 0; i < f.group; i += 8, out += 64)
+        for (int r = 0; r < kPanel; ++r) {
+          const uint8_t* at = codes + r * k + i;
+          uint32_t both = load_u32(at) | load_u32(at + 4) << 4;
+          std::memcpy(out + 4 * r, &both, 4);
+        }
+    } else {
+      for (int64_t i = 0; i < f.group; i += 4, out += 64)
+        for (int r = 0; r < kPanel; ++r) {
+          // +128 in each byte.
+          uint32_t four = load_u32(codes + r * k + i) ^ 0x80808080u;
+          std::memcpy(out + 4 * r, &four, 4);
+        }
+    }
+  }
+}
+
+PackedWeight pack_codes(const Weight& w, const Encoding& e, const CodeLayout& layout) {
+  PackedWeight p;
+  p.n = w.rows();
+  p.k = w.cols();
+  p.coded = true;
+  p.form = {layout.bits,     layout.bits == 8 ? 128 : layout.zero, layout.mins, layout.f16_exact,
+            layout.group, layout.table};
+  const int64_t groups = p.k / layout.group, panels = ceil_div(p.n, kPanel);
+  p.panel_bytes = record_bytes(p.form) * groups;
+  p.bytes = Tensor::empty({panels * p.panel_bytes}, DType::u8);
+  uint8_t* out = p.bytes.mutable_data<uint8_t>();
+  parallel_for(panels, 8, [&](int64_t begin, int64_t end) {
+    RowCodes rows(p.k, groups);
+    for (int64_t panel = begin; panel < end; ++panel) {
+      for (int r = 0; r < kPanel; ++r) {
+        int64_t row = panel * kPanel + r;
+        uint8_t* codes = rows.codes.data() + r * p.k;
+        float* scales = rows.scales.data() + r * groups;
+        float* mins = rows.mins.data() + r * groups;
+        if (row < p.n) {
+          e.codes(w, row, codes, scales, mins);
+          continue;
+        }
+        std::memset(codes, 0, static_cast<size_t>(p.k));
+        std::fill(scales, scales + groups, 0.0f);
+        std::fill(mins, mins + groups, 0.0f);
+      }
+      pack_code_panel(rows, p.form, p.k, out + panel * p.panel_bytes);
+    }
+  });
+  return p;
+}
+
+// Rows to panel [K][16] of elements of `size` bytes.
+template <typename T>
+void transpose_rows(const T* rows, int64_t have, int64_t k, T* out) {
+  for (int64_t i = 0; i < k; ++i)
+    for (int r = 0; r < kPanel; ++r) out[i * kPanel + r] = r < have ? rows[r * k + i] : T{};
+}
+
+template <typename T>
+PackedWeight pack_plain(const Tensor& values, int64_t n, int64_t k) {
+  PackedWeight p;
+  p.n = n;
+  p.k = k;
+  p.type = values.dtype();
+  p.panel_bytes = k * kPanel * dtype_size(p.type);
+  int64_t panels = ceil_div(n, kPanel);
+  p.bytes = Tensor::empty({panels * p.panel_bytes}, DType::u8);
+  const T* in = values.data<T>();
+  auto* out = reinterpret_cast<T*>(p.bytes.mutable_raw());
+  parallel_for(panels, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t panel = begin; panel < end; ++panel)
+      transpose_rows(in + panel * kPanel * k, std::min<int64_t>(kPanel, n - panel * kPanel), k,
+                     out + panel * kPanel * k);
+  });
+  return p;
+}
+
+PackedWeight pack_decoded(const Weight& w, const Encoding& e) {
+  PackedWeight p;
+  p.n = w.rows();
+  p.k = w.cols();
+  p.type = DType::f32;
+  p.panel_bytes = p.k * kPanel * 4;
+  int64_t panels = ceil_div(p.n, kPanel);
+  p.bytes = Tensor::empty({panels * p.panel_bytes}, DType::u8);
+  auto* out = reinterpret_cast<float*>(p.bytes.mutable_raw());
+  parallel_for(panels, 4, [&](int64_t begin, int64_t end) {
+    std::vector<float> rows(static_cast<size_t>(kPanel * p.k));
+    for (int64_t panel = begin; panel < end; ++panel) {
+      int64_t first = panel * kPanel, last = std::min(p.n, first + kPanel);
+      e.decode(w, first, last, rows.data());
+      transpose_rows(rows.data(), last - first, p.k, out + panel * kPanel * p.k);
+    }
+  });
+  return p;
+}
+
+// Panels that one work item multiplies: enough work to be worth handing out, few enough to balance.
+constexpr int64_t kPanelsPerItem = 8;
+// Panels that are expanded to f32 before they are multiplied.
+constexpr int64_t kExpandedPanels = 4;
+
+void multiply_expanded(kernels::GemmArgs args, const PackedWeight& w, int64_t p0, int64_t p1) {
+  std::vector<float> scratch(static_cast<size_t>(kExpandedPanels * kPanel * w.k));
+  const auto* base = w.bytes.data<uint8_t>();
+  for (int64_t p = p0; p < p1; p += kExpandedPanels) {
+    int64_t last = std::min(p1, p + kExpandedPanels);
+    for (int64_t q = p; q < last; ++q)
+      table().expand_codes(base + q * w.panel_bytes, w.form, w.k,
+                           scratch.data() + (q - p) * kPanel * w.k);
+    args.panels = scratch.data();
+    args.p0 = p;
+    args.p1 = last;
+    table().gemm_f32(&args);
+  }
+}
+
+}  // namespace
+
+std::string_view activations_name(Activations a) { return a == Activations::f32 ? "f32" : "int8"; }
+
+Activations activations_from_name(std::string_view name) {
+  if (name == "f32") return Activations::f32;
+  HONE_CHECK(name == "int8", invalid_argument, "activations '{}': expected f32 or int8", name);
+  return Activations::int8;
+}
+
+const LinearInput::Quantized& LinearInput::quantized(int64_t chunk) const {
+  auto [it, fresh] = quantized_.try_emplace(chunk);
+  Quantized& q = it->second;
+  if (!fresh) return q;
+  int64_t t = x_.dim(0), k = x_.dim(1), chunks = k / chunk;
+  q.codes = Tensor::empty({t, k}, DType::i8);
+  q.scales = Tensor::empty({t, chunks}, DType::f32);
+  q.sums = Tensor::empty({t, chunks}, DType::i32);
+  const float* in = x_.data<float>();
+  auto* codes = q.codes.mutable_data<int8_t>();
+  auto* scales = q.scales.mutable_data<float>();
+  auto* sums = q.sums.mutable_data<int32_t>();
+  parallel_for(t, 8, [&](int64_t b, int64_t e) {
+    table().quantize_rows(in + b * k, k, e - b, k, chunk, codes + b * k, scales + b * chunks,
+                          sums + b * chunks);
+  });
+  return q;
+}
+
+PackedWeight pack_weight(const Weight& w) {
+  HONE_ASSERT(w.shape.size() == 2);
+  const Encoding& e = encoding(w.encoding);
+  CodeLayout layout = e.code_layout(w);
+  if (layout.bits != 0) return pack_codes(w, e, layout);
+  auto it = w.planes.find("values");
+  if (it != w.planes.end() && w.planes.size() == 1) {
+    const Tensor& values = it->second;
+    if (values.dtype() == DType::f32) return pack_plain<float>(values, w.rows(), w.cols());
+    if (values.dtype() == DType::f16) return pack_plain<f16>(values, w.rows(), w.cols());
+    if (values.dtype() == DType::bf16) return pack_plain<bf16>(values, w.rows(), w.cols());
+  }
+  return pack_decoded(w, e);
+}
+
+Tensor multiply(const LinearInput& in, const PackedWeight& w, const Tensor& bias, Activations a) {
+  const Tensor& x = in.x();
+  HONE_ASSERT(x.rank() == 2 && x.dim(1) == w.k);
+  Tensor y = Tensor::empty({x.dim(0), w.n}, DType::f32);
+  kernels::GemmArgs args{};
+  args.x = x.data<float>();
+  args.ldx = w.k;
+  args.y = y.mutable_data<float>();
+  args.ldy = w.n;
+  args.bias = bias.empty_handle() ? nullptr : bias.data<float>();
+  args.t = x.dim(0);
+  args.n = w.n;
+  args.k = w.k;
+  args.form = w.form;
+  bool integer = w.coded && a == Activations::int8 && w.form.table == nullptr;
+  if (integer) {
+    args.chunk = w.form.group % kernels::kChunk == 0 ? kernels::kChunk : 16;
+    const auto& q = in.quantized(args.chunk);
+    args.xq = q.codes.data<int8_t>();
+    args.xscale = q.scales.data<float>();
+    args.xsum = q.sums.data<int32_t>();
+  }
+  const auto* base = w.bytes.data<uint8_t>();
+  parallel_for(ceil_div(w.n, kPanel), kPanelsPerItem, [&](int64_t p0, int64_t p1) {
+    kernels::GemmArgs part = args;
+    part.panels = base + p0 * w.panel_bytes;
+    part.p0 = p0;
+    part.p1 = p1;
+    if (integer) table().gemm_codes(&part);
+    else if (w.coded) multiply_expanded(part, w, p0, p1);
+    else if (w.type == DType::f32) table().gemm_f32(&part);
+    else if (w.type == DType::bf16) table().gemm_bf16(&part);
+    else table().gemm_f16(&part);
+  });
+  return y;
+}
+
+}  // namespace hone

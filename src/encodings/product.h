@@ -1,0 +1,59 @@
+// Products of activations with a Weight: y = x·Wᵀ + b.
+//
+// A Weight is packed once into the layout that the kernels read (kernels/kernel_table.h): float
+// panels for float encodings, code panels where the encoding has an integer form, else f32 panels
+// of the decoded values. Two activation precisions exist, and whoever prints a figure says which:
+//   f32   every product multiplies f32 activations by the exact weight;
+//   int8  where the weight has an integer form, activations are quantised by chunks of 32 columns.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string_view>
+
+#include "encodings/encoding.h"
+#include "kernels/kernel_table.h"
+
+namespace hone {
+
+enum class Activations { f32, int8 };
+std::string_view activations_name(Activations a);
+/// "f32" or "int8"; raises invalid_argument otherwise.
+Activations activations_from_name(std::string_view name);
+
+/// Activations [T, K] with what the members of a LinearGroup share: the int8 form, made once.
+class LinearInput {
+ public:
+  explicit LinearInput(Tensor x) : x_(std::move(x)) {}
+  struct Quantized {
+    Tensor codes, scales, sums;
+  };
+  const Tensor& x() const { return x_; }
+  /// Quantised in chunks of `chunk` (32 or 16) columns; not thread-safe.
+  const Quantized& quantized(int64_t chunk) const;
+
+ private:
+  Tensor x_;
+  mutable std::map<int64_t, Quantized> quantized_;
+};
+
+/// A weight in kernel layout. `bytes` holds ceil(N/16) panels of panel_bytes each.
+struct PackedWeight {
+  int64_t n = 0, k = 0, panel_bytes = 0;
+  bool coded = false;
+  DType type = DType::f32;  ///< of a float panel
+  kernels::CodeForm form{};
+  Tensor bytes;
+
+  bool defined() const { return n > 0; }
+};
+
+/// Packs w [N, K] in parallel. Floats keep their type; encodings with an
+/// integer form become codes; the rest is decoded to f32.
+PackedWeight pack_weight(const Weight& w);
+
+/// x·Wᵀ + bias: [T, N] f32; bias is [N] or an empty handle. The result does not depend on the
+/// number of threads, and a row of it does not depend on the other rows.
+Tensor multiply(const LinearInput& x, const PackedWeight& w, const Tensor& bias, Activations a);
+
+}  // namespace hone

@@ -1,0 +1,38 @@
+// Matrices of 32-bit words as GPTQ packs them: transposed, and as streams of small integers.
+#pragma once
+
+#include <cstdint>
+
+namespace hone {
+
+/// out[c, r] = in[r, c] for a row-major [rows, columns] matrix. Not in place.
+template <typename T>
+void transpose(const T* in, int64_t rows, int64_t columns, T* out) {
+  constexpr int64_t kTile = 16;  // both sides of a tile stay in the L1 cache
+  for (int64_t r0 = 0; r0 < rows; r0 += kTile)
+    for (int64_t c0 = 0; c0 < columns; c0 += kTile)
+      for (int64_t r = r0; r < rows && r < r0 + kTile; ++r)
+        for (int64_t c = c0; c < columns && c < c0 + kTile; ++c)
+          out[c * rows + r] = in[r * columns + c];
+}
+
+/// Number i of a little-endian stream of `bits`-bit numbers (1 to 8), least significant bit first.
+/// Reads only bytes that hold it.
+inline uint8_t stream_get(const uint8_t* stream, int64_t i, int bits) {
+  int64_t at = i * bits;
+  int shift = static_cast<int>(at % 8);
+  unsigned value = stream[at / 8];
+  if (shift + bits > 8) value |= static_cast<unsigned>(stream[at / 8 + 1]) << 8;
+  return static_cast<uint8_t>((value >> shift) & ((1u << bits) - 1));
+}
+
+/// Sets number i; its bits must be 0 before.
+inline void stream_set(uint8_t* stream, int64_t i, int bits, uint8_t value) {
+  int64_t at = i * bits;
+  int shift = static_cast<int>(at % 8);
+  unsigned spread = static_cast<unsigned>(value) << shift;
+  stream[at / 8] = static_cast<uint8_t>(stream[at / 8] | spread);
+  if (shift + bits > 8) stream[at / 8 + 1] = static_cast<uint8_t>(stream[at / 8 + 1] | spread >> 8);
+}
+
+}  // namespace hone

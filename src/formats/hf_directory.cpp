@@ -1,0 +1,205 @@
+#include "formats/hf_directory.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <unordered_map>
+
+#include "formats/json_fields.h"
+#include "formats/file_util.h"
+#include "formats/printable.h"
+
+namespace hone {
+namespace {
+
+constexpr size_t kMaxConfig = size_t{16} << 20;
+
+bool is_plain_name(const std::string& name) {
+  return !name.empty() && name[0] != '.' &&
+         name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
+}
+
+void sync_directory(const fs::path& path) {
+  int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  ::fsync(fd);
+  ::close(fd);
+}
+
+/// A directory written under a temporary name beside its target, renamed by commit(), removed by the
+/// destructor otherwise.
+class AtomicDirectory {
+ public:
+  explicit AtomicDirectory(const fs::path& target)
+      : target_(target.has_filename() ? target : target.parent_path()) {
+    HONE_CHECK(!file_exists(target_) || (fs::is_directory(target_) && fs::is_empty(target_)),
+               invalid_argument, "{}: exists already; choose another name or remove it",
+               target_.string());
+    temporary_ = target_;
+    temporary_ += fmt::format(".tmp-{}", ::getpid());
+    std::error_code why;
+    fs::remove_all(temporary_, why);
+    fs::create_directories(temporary_, why);
+    HONE_CHECK(!why, io, "{}: cannot create: {}", temporary_.string(), why.message());
+  }
+  ~AtomicDirectory() {
+    std::error_code ignored;
+    if (!committed_) fs::remove_all(temporary_, ignored);
+  }
+  AtomicDirectory(const AtomicDirectory&) = delete;
+  AtomicDirectory& operator=(const AtomicDirectory&) = delete;
+
+  const fs::path& path() const { return temporary_; }
+  void commit() {
+    sync_directory(temporary_);
+    HONE_CHECK(::rename(temporary_.c_str(), target_.c_str()) == 0, io,
+               "{}: cannot rename into place: {}", target_.string(), std::strerror(errno));
+    committed_ = true;
+    sync_directory(target_.has_parent_path() ? target_.parent_path() : fs::path("."));
+  }
+
+ private:
+  fs::path target_, temporary_;
+  bool committed_ = false;
+};
+
+}  // namespace
+
+Json read_hf_config(const fs::path& directory) {
+  auto read = [](const fs::path& path) {
+    Json json = parse_json(read_text_file(path, kMaxConfig), path.string());
+    HONE_CHECK(json.is_object(), corrupt, "{}: expected a JSON object", path.string());
+    return json;
+  };
+  Json config = read(directory / "config.json");
+  fs::path legacy = directory / "quantize_config.json";
+  if (find_field(config, "quantization_config") == nullptr && file_exists(legacy)) {
+    Json quantization = read(legacy);
+    if (!quantization.contains("quant_method")) quantization["quant_method"] = "gptq";
+    config["quantization_config"] = std::move(quantization);
+  }
+  return config;
+}
+
+std::string quant_method(const Json& config, const std::string& source) {
+  const Json* quantization = find_field(config, "quantization_config");
+  if (quantization == nullptr) return {};
+  HONE_CHECK(quantization->is_object(), corrupt, "{}: \"quantization_config\": expected an object",
+             source);
+  std::string method = string_field(*quantization, "quant_method", "", source);
+  HONE_CHECK(!method.empty(), corrupt, "{}: \"quantization_config\" names no \"quant_method\"",
+             source);
+  return method;
+}
+
+bool is_hf_directory(const fs::path& path, std::string_view method) {
+  return file_exists(path / "config.json") &&
+         quant_method(read_hf_config(path), (path / "config.json").string()) == method;
+}
+
+HfCheckpoint::HfCheckpoint(const fs::path& directory, const char* layout_name) {
+  path = directory;
+  layout = layout_name;
+  config = read_hf_config(directory);
+  std::string source = (directory / "config.json").string();
+  architecture = string_field(config, "model_type", "", source);
+  HONE_CHECK(!architecture.empty(), corrupt, "{}: \"model_type\" is missing", source);
+  tensors_ = SafetensorsSet::open(directory);
+  for (std::string& name : tensors_.names()) names_.insert(std::move(name));
+}
+
+Weight HfCheckpoint::weight(const std::string& name) const {
+  const SafetensorsEntry* e = tensors_.find(name);
+  HONE_CHECK(e != nullptr, corrupt, "{}: the tensor {} is missing", path.string(), printable(name));
+  HONE_CHECK(is_float(e->dtype), unsupported, "{}: tensor {}: a weight of type {}", path.string(),
+             printable(name), e->type);
+  return float_weight(tensors_.tensor(name));
+}
+
+std::optional<std::string> HfCheckpoint::text(const std::string& name) const {
+  if (!is_plain_name(name) || !file_exists(path / name)) return std::nullopt;
+  return read_text_file(path / name);
+}
+
+Tensor HfCheckpoint::part(const std::string& name, std::initializer_list<DType> types,
+                          const Shape& shape) const {
+  const SafetensorsEntry* e = tensors_.find(name);
+  HONE_CHECK(e != nullptr, corrupt, "{}: the tensor {} is missing", path.string(), printable(name));
+  bool fits = e->shape.size() == shape.size() &&
+              std::find(types.begin(), types.end(), e->dtype) != types.end();
+  for (size_t i = 0; fits && i < shape.size(); ++i)
+    fits = shape[i] == -1 || shape[i] == e->shape[i];
+  HONE_CHECK(fits, corrupt, "{}: tensor {}: expected {} {} (-1: any size), got {} {}", path.string(),
+             printable(name), dtype_name(*types.begin()), shape_string(shape), e->type,
+             shape_string(e->shape));
+  return tensors_.tensor(name);
+}
+
+bool is_float_encoding(std::string_view encoding) {
+  for (DType t : {DType::f32, DType::f64, DType::f16, DType::bf16, DType::f8_e4m3, DType::f8_e5m2})
+    if (dtype_name(t) == encoding) return true;
+  return false;
+}
+
+HfPiece float_piece(const WeightInfo& weight) {
+  DType dtype = DType::f32;
+  for (DType t : {DType::f64, DType::f16, DType::bf16, DType::f8_e4m3, DType::f8_e5m2})
+    if (dtype_name(t) == weight.encoding) dtype = t;
+  return {weight.name, dtype, weight.shape, &weight,
+          [](const Weight& w) { return w.plane("values"); }};
+}
+
+std::string module_of(const std::string& weight_name) {
+  constexpr std::string_view kSuffix = ".weight";
+  HONE_CHECK(weight_name.size() > kSuffix.size() && weight_name.ends_with(kSuffix),
+             invalid_argument, "{}: a quantised tensor's name should end in {}",
+             printable(weight_name), kSuffix);
+  return weight_name.substr(0, weight_name.size() - kSuffix.size());
+}
+
+void write_hf_directory(const fs::path& path, const CheckpointContents& contents,
+                        const Json& quantization, const std::vector<HfPiece>& pieces,
+                        const std::vector<std::pair<std::string, std::string>>& extra) {
+  AtomicDirectory directory(path);
+  Json config = contents.config;
+  config.erase("quantization_config");
+  if (!quantization.is_null()) config["quantization_config"] = quantization;
+  write_text_file(directory.path() / "config.json", config.dump(2) + "\n");
+  for (const auto* texts : {&contents.texts, &extra})
+    for (const auto& [name, text] : *texts) {
+      HONE_CHECK(is_plain_name(name) && name != "config.json", invalid_argument,
+                 "{} is no name for a text of a checkpoint", printable(name));
+      write_text_file(directory.path() / name, text);
+    }
+
+  std::vector<SafetensorsEntry> entries;
+  std::unordered_map<std::string, const HfPiece*> by_name;
+  for (const HfPiece& p : pieces) {
+    entries.push_back({p.name, "", p.dtype, p.shape, 0, 0});
+    by_name[p.name] = &p;
+  }
+  // The pieces of one weight follow each other within a type: keep it until another is asked for.
+  const WeightInfo* held = nullptr;
+  Weight weight;
+  write_safetensors_set(directory.path(), SafetensorsSet::kModel, entries, contents.max_shard_bytes,
+                        {{"format", "pt"}}, [&](const SafetensorsEntry& e) {
+                          const HfPiece& p = *by_name.at(e.name);
+                          if (p.weight != held) {
+                            weight = Weight();
+                            weight = contents.weight(p.weight->name);
+                            held = p.weight;
+                            HONE_CHECK(weight.encoding == p.weight->encoding &&
+                                           weight.shape == p.weight->shape &&
+                                           weight.params == p.weight->params,
+                                       invalid_argument, "weight {} is not what was announced",
+                                       printable(p.weight->name));
+                          }
+                          return p.make(weight);
+                        });
+  directory.commit();
+}
+
+}  // namespace hone

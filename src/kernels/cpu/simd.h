@@ -1,0 +1,284 @@
+// Sixteen float lanes, and 64 bytes, on every instruction set that a kernel is compiled for.
+//
+// The kernels' only vector vocabulary. Each source in this folder is compiled once per instruction
+// set with HONE_ISA set to the name of its namespace; everything here is static in that namespace,
+// so that no copy compiled for a newer CPU can be linked into code for an older one.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#include "kernels/kernel_table.h"
+
+#define HONE_INLINE static inline __attribute__((always_inline))
+
+namespace hone::kernels::HONE_ISA {
+
+#if defined(__AVX512F__)
+
+struct vf { __m512 v; };   // 16 floats
+struct vi { __m512i v; };  // 16 int32, or 64 bytes
+
+HONE_INLINE vf zero_f() { return {_mm512_setzero_ps()}; }
+HONE_INLINE vf set_f(float x) { return {_mm512_set1_ps(x)}; }
+HONE_INLINE vf load_f(const float* p) { return {_mm512_loadu_ps(p)}; }
+HONE_INLINE void store_f(float* p, vf a) { _mm512_storeu_ps(p, a.v); }
+HONE_INLINE vf add(vf a, vf b) { return {_mm512_add_ps(a.v, b.v)}; }
+HONE_INLINE vf sub(vf a, vf b) { return {_mm512_sub_ps(a.v, b.v)}; }
+HONE_INLINE vf mul(vf a, vf b) { return {_mm512_mul_ps(a.v, b.v)}; }
+HONE_INLINE vf div(vf a, vf b) { return {_mm512_div_ps(a.v, b.v)}; }
+HONE_INLINE vf fma(vf a, vf b, vf c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+HONE_INLINE vf max(vf a, vf b) { return {_mm512_max_ps(a.v, b.v)}; }
+HONE_INLINE vf min(vf a, vf b) { return {_mm512_min_ps(a.v, b.v)}; }
+HONE_INLINE vf load_bf16(const uint16_t* p) {
+  __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(x, 16))};
+}
+HONE_INLINE vf load_f16(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))};
+}
+HONE_INLINE vf round_f(vf a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+// 2^i for whole i in the normal range.
+HONE_INLINE vf pow2i(vf whole) {
+  __m512i e = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(whole.v), _mm512_set1_epi32(127)), 23);
+  return {_mm512_castsi512_ps(e)};
+}
+// Lanes whose bit is clear become `other`.
+HONE_INLINE vf select_bits(uint32_t bits, vf a, vf other) {
+  return {_mm512_mask_blend_ps((__mmask16)bits, other.v, a.v)};
+}
+HONE_INLINE float first_lane(vf a) { return _mm512_cvtss_f32(a.v); }
+
+HONE_INLINE vi zero_i() { return {_mm512_setzero_si512()}; }
+HONE_INLINE vi set_i(int32_t x) { return {_mm512_set1_epi32(x)}; }
+HONE_INLINE vi load_i(const void* p) { return {_mm512_loadu_si512(p)}; }
+HONE_INLINE vi low_nibbles(vi a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
+HONE_INLINE vi high_nibbles(vi a) {
+  return {_mm512_and_si512(_mm512_srli_epi32(a.v, 4), _mm512_set1_epi8(15))};
+}
+HONE_INLINE vf to_float(vi a) { return {_mm512_cvtepi32_ps(a.v)}; }
+// Byte j of every 32-bit lane, as a float.
+template <int j>
+HONE_INLINE vf byte_to_float(vi a) {
+  return {_mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(a.v, 8 * j), _mm512_set1_epi32(255)))};
+}
+// table[byte j of every 32-bit lane]; bytes are 0…15.
+template <int j>
+HONE_INLINE vf byte_lookup(vi a, vf table) {
+  return {_mm512_permutexvar_ps(_mm512_srli_epi32(a.v, 8 * j), table.v)};
+}
+// acc[i] += Σ_j u[4i+j]·s[4i+j] with u unsigned bytes up to 15 (dot4) or 255 (dot8), s signed.
+#if defined(__AVX512VNNI__)
+HONE_INLINE vi dot4(vi acc, vi u, vi s) { return {_mm512_dpbusd_epi32(acc.v, u.v, s.v)}; }
+HONE_INLINE vi dot8(vi acc, vi u, vi s) { return {_mm512_dpbusd_epi32(acc.v, u.v, s.v)}; }
+#else
+HONE_INLINE vi dot4(vi acc, vi u, vi s) {
+  __m512i pairs = _mm512_maddubs_epi16(u.v, s.v);
+  return {_mm512_add_epi32(acc.v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
+}
+HONE_INLINE vi dot8(vi acc, vi u, vi s) {
+  // Even and odd bytes apart: maddubs would saturate.
+  __m512i ue = _mm512_and_si512(u.v, _mm512_set1_epi16(255)), uo = _mm512_srli_epi16(u.v, 8);
+  __m512i se = _mm512_srai_epi16(_mm512_slli_epi16(s.v, 8), 8), so = _mm512_srai_epi16(s.v, 8);
+  __m512i sum = _mm512_add_epi32(_mm512_madd_epi16(ue, se), _mm512_madd_epi16(uo, so));
+  return {_mm512_add_epi32(acc.v, sum)};
+}
+#endif
+
+#elif defined(__AVX2__)
+
+struct vf { __m256 a, b; };
+struct vi { __m256i a, b; };
+
+HONE_INLINE vf zero_f() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+HONE_INLINE vf set_f(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+HONE_INLINE vf load_f(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+HONE_INLINE void store_f(float* p, vf x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p + 8, x.b); }
+HONE_INLINE vf add(vf x, vf y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+HONE_INLINE vf sub(vf x, vf y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+HONE_INLINE vf mul(vf x, vf y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+HONE_INLINE vf div(vf x, vf y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+HONE_INLINE vf fma(vf x, vf y, vf z) {
+  return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
+HONE_INLINE vf max(vf x, vf y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+HONE_INLINE vf min(vf x, vf y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+HONE_INLINE __m256 half_bf16(const uint16_t* p) {
+  __m256i x = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
+}
+HONE_INLINE vf load_bf16(const uint16_t* p) { return {half_bf16(p), half_bf16(p + 8)}; }
+HONE_INLINE vf load_f16(const uint16_t* p) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),
+          _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
+}
+HONE_INLINE vf round_f(vf x) {
+  constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  return {_mm256_round_ps(x.a, mode), _mm256_round_ps(x.b, mode)};
+}
+HONE_INLINE __m256 half_pow2i(__m256 w) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(
+      _mm256_add_epi32(_mm256_cvtps_epi32(w), _mm256_set1_epi32(127)), 23));
+}
+HONE_INLINE vf pow2i(vf w) { return {half_pow2i(w.a), half_pow2i(w.b)}; }
+HONE_INLINE __m256 half_select(uint32_t bits, __m256 x, __m256 other) {
+  const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  __m256i on = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), lane), lane);
+  return _mm256_blendv_ps(other, x, _mm256_castsi256_ps(on));
+}
+HONE_INLINE vf select_bits(uint32_t bits, vf x, vf other) {
+  return {half_select(bits & 255, x.a, other.a), half_select((bits >> 8) & 255, x.b, other.b)};
+}
+HONE_INLINE float first_lane(vf x) { return _mm256_cvtss_f32(x.a); }
+
+HONE_INLINE vi zero_i() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+HONE_INLINE vi set_i(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+HONE_INLINE vi load_i(const void* p) {
+  const __m256i* q = (const __m256i*)p;
+  return {_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)};
+}
+HONE_INLINE vi low_nibbles(vi x) {
+  const __m256i m = _mm256_set1_epi8(15);
+  return {_mm256_and_si256(x.a, m), _mm256_and_si256(x.b, m)};
+}
+HONE_INLINE vi high_nibbles(vi x) {
+  const __m256i m = _mm256_set1_epi8(15);
+  return {_mm256_and_si256(_mm256_srli_epi32(x.a, 4), m), _mm256_and_si256(_mm256_srli_epi32(x.b, 4), m)};
+}
+HONE_INLINE vf to_float(vi x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+template <int j>
+HONE_INLINE vf byte_to_float(vi x) {
+  const __m256i m = _mm256_set1_epi32(255);
+  return {_mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(x.a, 8 * j), m)),
+          _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(x.b, 8 * j), m))};
+}
+HONE_INLINE __m256 half_lookup(__m256i i, vf t) {
+  __m256 lo = _mm256_permutevar8x32_ps(t.a, i), hi = _mm256_permutevar8x32_ps(t.b, i);
+  return _mm256_blendv_ps(lo, hi, _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
+}
+template <int j>
+HONE_INLINE vf byte_lookup(vi x, vf t) {
+  return {half_lookup(_mm256_srli_epi32(x.a, 8 * j), t), half_lookup(_mm256_srli_epi32(x.b, 8 * j), t)};
+}
+HONE_INLINE __m256i half_dot4(__m256i acc, __m256i u, __m256i s) {
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
+}
+HONE_INLINE vi dot4(vi acc, vi u, vi s) { return {half_dot4(acc.a, u.a, s.a), half_dot4(acc.b, u.b, s.b)}; }
+HONE_INLINE __m256i half_dot8(__m256i acc, __m256i u, __m256i s) {
+  __m256i ue = _mm256_and_si256(u, _mm256_set1_epi16(255)), uo = _mm256_srli_epi16(u, 8);
+  __m256i se = _mm256_srai_epi16(_mm256_slli_epi16(s, 8), 8), so = _mm256_srai_epi16(s, 8);
+  return _mm256_add_epi32(acc, _mm256_add_epi32(_mm256_madd_epi16(ue, se), _mm256_madd_epi16(uo, so)));
+}
+HONE_INLINE vi dot8(vi acc, vi u, vi s) { return {half_dot8(acc.a, u.a, s.a), half_dot8(acc.b, u.b, s.b)}; }
+
+#else  // baseline: plain loops over sixteen lanes, for any compiler to vectorise as it can
+
+struct vf { float v[16]; };
+struct vi { int32_t v[16]; };
+
+#define HONE_LANES for (int i = 0; i < 16; ++i)
+HONE_INLINE vf set_f(float x) { vf r; HONE_LANES r.v[i] = x; return r; }
+HONE_INLINE vf zero_f() { return set_f(0); }
+HONE_INLINE vf load_f(const float* p) { vf r; HONE_LANES r.v[i] = p[i]; return r; }
+HONE_INLINE void store_f(float* p, vf a) { HONE_LANES p[i] = a.v[i]; }
+HONE_INLINE vf add(vf a, vf b) { HONE_LANES a.v[i] += b.v[i]; return a; }
+HONE_INLINE vf sub(vf a, vf b) { HONE_LANES a.v[i] -= b.v[i]; return a; }
+HONE_INLINE vf mul(vf a, vf b) { HONE_LANES a.v[i] *= b.v[i]; return a; }
+HONE_INLINE vf div(vf a, vf b) { HONE_LANES a.v[i] /= b.v[i]; return a; }
+HONE_INLINE vf fma(vf a, vf b, vf c) { HONE_LANES c.v[i] += a.v[i] * b.v[i]; return c; }
+HONE_INLINE vf max(vf a, vf b) { HONE_LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return a; }
+HONE_INLINE vf min(vf a, vf b) { HONE_LANES a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
+HONE_INLINE float bits_f(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
+HONE_INLINE vf load_bf16(const uint16_t* p) { vf r; HONE_LANES r.v[i] = bits_f((uint32_t)p[i] << 16); return r; }
+HONE_INLINE float half_to_float(uint16_t h) {
+  uint32_t sign = (uint32_t)(h & 0x8000u) << 16, m = h & 0x7fffu;
+  if (m >= 0x7c00u) return bits_f(sign | 0x7f800000u | ((m & 0x3ffu) << 13));
+  if (m < 0x400u) { float f = (float)m * 0x1p-24f; return sign ? -f : f; }
+  return bits_f(sign | ((m << 13) + 0x38000000u));
+}
+HONE_INLINE vf load_f16(const uint16_t* p) { vf r; HONE_LANES r.v[i] = half_to_float(p[i]); return r; }
+HONE_INLINE vf round_f(vf a) { HONE_LANES a.v[i] = __builtin_rintf(a.v[i]); return a; }
+HONE_INLINE vf pow2i(vf a) { HONE_LANES a.v[i] = bits_f((uint32_t)((int32_t)a.v[i] + 127) << 23); return a; }
+HONE_INLINE vf select_bits(uint32_t bits, vf a, vf o) { HONE_LANES a.v[i] = (bits >> i) & 1 ? a.v[i] : o.v[i]; return a; }
+HONE_INLINE float first_lane(vf a) { return a.v[0]; }
+HONE_INLINE vi set_i(int32_t x) { vi r; HONE_LANES r.v[i] = x; return r; }
+HONE_INLINE vi zero_i() { return set_i(0); }
+HONE_INLINE vi load_i(const void* p) { vi r; memcpy(&r, p, 64); return r; }
+HONE_INLINE vi low_nibbles(vi a) { HONE_LANES a.v[i] &= 0x0f0f0f0f; return a; }
+HONE_INLINE vi high_nibbles(vi a) { HONE_LANES a.v[i] = (int32_t)(((uint32_t)a.v[i] >> 4) & 0x0f0f0f0fu); return a; }
+HONE_INLINE vf to_float(vi a) { vf r; HONE_LANES r.v[i] = (float)a.v[i]; return r; }
+template <int j> HONE_INLINE vf byte_to_float(vi a) { vf r; HONE_LANES r.v[i] = (float)(((uint32_t)a.v[i] >> (8 * j)) & 255u); return r; }
+template <int j> HONE_INLINE vf byte_lookup(vi a, vf t) { vf r; HONE_LANES r.v[i] = t.v[((uint32_t)a.v[i] >> (8 * j)) & 15u]; return r; }
+HONE_INLINE vi dot8(vi acc, vi u, vi s) {
+  HONE_LANES {
+    uint32_t x = (uint32_t)u.v[i], y = (uint32_t)s.v[i];
+    for (int j = 0; j < 4; ++j) acc.v[i] += (int32_t)((x >> (8 * j)) & 255u) * (int8_t)((y >> (8 * j)) & 255u);
+  }
+  return acc;
+}
+HONE_INLINE vi dot4(vi acc, vi u, vi s) { return dot8(acc, u, s); }
+#undef HONE_LANES
+
+#endif
+
+// The same tree on every instruction set: lane i with lane i+8, then i+4, i+2, i+1.
+HONE_INLINE float reduce_add(vf a) {
+  float t[16];
+  store_f(t, a);
+  for (int step = 8; step > 0; step /= 2)
+    for (int i = 0; i < step; ++i) t[i] += t[i + step];
+  return t[0];
+}
+HONE_INLINE float reduce_max(vf a) {
+  float t[16];
+  store_f(t, a);
+  for (int step = 8; step > 0; step /= 2)
+    for (int i = 0; i < step; ++i) t[i] = t[i] > t[i + step] ? t[i] : t[i + step];
+  return t[0];
+}
+HONE_INLINE vi set_bytes(const void* four) {
+  int32_t x;
+  memcpy(&x, four, 4);
+  return set_i(x);
+}
+
+// e^x: x = n·ln 2 + r, a degree-6 polynomial in r; within 2 ulp, 0 below −87, finite up to 88.
+HONE_INLINE vf exp_f(vf x) {
+  x = min(max(x, set_f(-87.33f)), set_f(88.37f));
+  vf n = round_f(mul(x, set_f(1.44269504088896341f)));
+  n = min(n, set_f(127));
+  vf r = fma(n, set_f(-0.693359375f), x);
+  r = fma(n, set_f(2.12194440e-4f), r);
+  vf p = set_f(1.0f / 720);
+  p = fma(p, r, set_f(1.0f / 120));
+  p = fma(p, r, set_f(1.0f / 24));
+  p = fma(p, r, set_f(1.0f / 6));
+  p = fma(p, r, set_f(0.5f));
+  p = fma(p, r, set_f(1));
+  p = fma(p, r, set_f(1));
+  return mul(p, pow2i(n));
+}
+// tanh x = 1 − 2/(e^{2x}+1); near 0 the cancellation leaves an absolute error of 1e-7.
+HONE_INLINE vf tanh_f(vf x) {
+  vf e = exp_f(mul(set_f(2), x));
+  return sub(set_f(1), div(set_f(2), add(e, set_f(1))));
+}
+// The first n (< 16) lanes from p, the others 0; and their store.
+HONE_INLINE vf load_part(const float* p, int64_t n) {
+  float t[16] = {0};
+  memcpy(t, p, (size_t)n * 4);
+  return load_f(t);
+}
+HONE_INLINE void store_part(float* p, vf a, int64_t n) {
+  float t[16];
+  store_f(t, a);
+  memcpy(p, t, (size_t)n * 4);
+}
+
+}  // namespace hone::kernels::HONE_ISA

@@ -1,0 +1,32 @@
+// This instruction set's kernel table: plain data, filled at compile time.
+#include "kernels/cpu/simd.h"
+
+#define HONE_STRING2(x) #x
+#define HONE_STRING(x) HONE_STRING2(x)
+
+namespace hone::kernels::HONE_ISA {
+
+void gemm_f32(const GemmArgs*);
+void gemm_bf16(const GemmArgs*);
+void gemm_f16(const GemmArgs*);
+void gemm_codes(const GemmArgs*);
+void expand_codes(const void*, CodeForm, int64_t, float*);
+void quantize_rows(const float*, int64_t, int64_t, int64_t, int64_t, int8_t*, float*, int32_t*);
+void attention(const AttentionArgs*);
+void rms_norm(const float*, const float*, float, float, int64_t, int64_t, float*);
+void layer_norm(const float*, const float*, const float*, float, int64_t, int64_t, float*);
+void silu_mul(const float*, const float*, int64_t, float*);
+void gelu_tanh_mul(const float*, const float*, int64_t, float*);
+void gelu_tanh(const float*, int64_t, float*);
+void add(const float*, const float*, int64_t, float*);
+float log_sum_exp(const float*, int64_t);
+void gram(const float*, int64_t, int64_t, int64_t, int64_t, float*);
+
+extern const KernelTable kTable;
+const KernelTable kTable = {
+    HONE_STRING(HONE_ISA), HONE_ISA_RANK, gemm_f32, gemm_bf16,     gemm_f16,  gemm_codes,
+    expand_codes,          quantize_rows, attention, rms_norm,     layer_norm, silu_mul,
+    gelu_tanh_mul,         gelu_tanh,     add,       log_sum_exp,  gram,
+};
+
+}  // namespace hone::kernels::HONE_ISA

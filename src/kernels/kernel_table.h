@@ -1,0 +1,100 @@
+// The table of kernels: plain functions on raw pointers, one table for each instruction set.
+//
+// Kernels are single-threaded and work on ranges; callers split the work (base/threads.h). This
+// header is included by sources compiled for particular instruction sets, so it holds plain data
+// only: no inline function, no template, no C++ library header.
+//
+// Packed weights. A weight [N, K] is stored as panels of kPanel = 16 rows (N padded with zeros), so
+// that the lanes of a vector are output rows and a sum over K runs in one order, k = 0 … K−1 (in
+// chunks for integer codes), for every batch size: prefill and decode agree bit for bit.
+//  * float panel:   [K][16] of f32, bf16 or f16.
+//  * code panel:    for each group of columns one record: scales [16] (f16 or f32), mins [16] (same
+//                   type, if any), then codes. 8-bit: units of 4 columns, 64 bytes: byte 4r+j is row
+//                   r, column j, stored as code+128. 4-bit: units of 8 columns, 64 bytes: the low
+//                   nibble of byte 4r+j is row r, column j; the high nibble column 4+j.
+// int8 activations are quantised in chunks of kChunk = 32 columns (16 where a weight's group is 16),
+// symmetric, scale = amax/127 (llama.cpp's Q8_0 rule).
+#pragma once
+
+#include <stdint.h>
+
+namespace hone::kernels {
+
+constexpr int kPanel = 16;
+constexpr int kChunk = 32;
+// Keys of one page of a KV cache; also the width of an attention tile.
+constexpr int kPageKeys = 64;
+
+struct CodeForm {
+  int bits;            // 4 or 8
+  int zero;            // subtracted from the stored code (8-bit: 128)
+  int has_mins;        // 0 or 1
+  int scale_is_f16;    // 0: f32
+  int64_t group;       // columns of one record
+  const float* table;  // 16 values replacing (code − zero), or null
+};
+
+// y[t, n] = Σ_k x[t, k]·w[n, k] + bias[n] for the panels [p0, p1).
+struct GemmArgs {
+  const void* panels;  // the first byte of panel p0
+  const float* x;      // [t, k], rows ldx apart
+  int64_t ldx;
+  const int8_t* xq;       // int8 activations [t, k], contiguous (integer kernels)
+  const float* xscale;    // [t, k/chunk]
+  const int32_t* xsum;    // [t, k/chunk]: sum of the codes
+  int64_t chunk;          // 32 or 16
+  float* y;               // [t, n], rows ldy apart
+  int64_t ldy;
+  const float* bias;  // [n] or null
+  int64_t t, n, k;
+  int64_t p0, p1;
+  CodeForm form;  // code panels
+};
+
+// One work unit of attention: `rows` query rows (heads of one group × consecutive positions) against
+// a list of tiles of kPageKeys keys of one kv head. Pages hold K as four panels [4][D][16] (lanes
+// are keys) and V as [64][Dv].
+struct AttentionArgs {
+  const float* q;             // row r at q + q_offset[r], D floats
+  const int64_t* q_offset;    // [rows]
+  float* o;                   // row r at o + o_offset[r], Dv floats
+  const int64_t* o_offset;    // [rows]
+  const float* const* k_pages;  // [tiles], f32
+  const float* const* v_pages;  // [tiles]
+  const uint64_t* masks;      // [tiles][rows]: bit j set = key j of the tile is seen
+  int64_t rows, tiles, d, dv;
+  float scale;
+  float softcap;  // 0 = none
+  float* scratch;  // at least rows·(kPageKeys + dv + 2) floats
+};
+
+struct KernelTable {
+  const char* isa;
+  int rank;  // order of preference
+  void (*gemm_f32)(const GemmArgs*);
+  void (*gemm_bf16)(const GemmArgs*);
+  void (*gemm_f16)(const GemmArgs*);
+  void (*gemm_codes)(const GemmArgs*);  // int8 activations
+  // Expands one code panel to a float panel [K][16].
+  void (*expand_codes)(const void* panel, CodeForm form, int64_t k, float* out);
+  // x[t, k] → codes, scales, sums by chunks.
+  void (*quantize_rows)(const float* x, int64_t ldx, int64_t t, int64_t k, int64_t chunk,
+                        int8_t* codes, float* scales, int32_t* sums);
+  void (*attention)(const AttentionArgs*);
+  // y = x/rms(x)·(w + offset); rows of d.
+  void (*rms_norm)(const float* x, const float* w, float offset, float eps, int64_t rows, int64_t d,
+                   float* y);
+  void (*layer_norm)(const float* x, const float* w, const float* b, float eps, int64_t rows,
+                     int64_t d, float* y);
+  // y[i] = act(gate[i])·up[i]
+  void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);
+  void (*gelu_tanh_mul)(const float* gate, const float* up, int64_t n, float* y);
+  void (*gelu_tanh)(const float* x, int64_t n, float* y);
+  void (*add)(const float* a, const float* b, int64_t n, float* y);
+  // log Σ exp(x) of one row, and the index of its maximum.
+  float (*log_sum_exp)(const float* x, int64_t n);
+  // C[m, n] += Σ_s a[s, m]·b[s, n] with the rows of b 16-aligned in n: the Gram product of GPTQ.
+  void (*gram)(const float* x, int64_t rows, int64_t d, int64_t i0, int64_t i1, float* h);
+};
+
+}  // namespace hone::kernels

@@ -1,0 +1,55 @@
+// ModelConfig: what a family's file says about the shape of a model, free of file formats.
+//
+// One struct for all families: a family file fills it from a Hugging Face config or from GGUF
+// metadata, and decoder.cpp builds the Model from it. A field says what the model does, never which
+// family it is.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "nn/layers.h"
+
+namespace hone {
+
+struct ModelConfig {
+  std::string family;
+  int64_t vocabulary = 0;
+  int64_t width = 0;  ///< hidden size
+  int64_t layers = 0;
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t ffn = 0;
+  int64_t context = 2048;
+
+  Norm::Kind norm = Norm::Kind::rms;
+  float norm_eps = 1e-5f;
+  float norm_offset = 0;   ///< of the stored norm weights: 1 where a file stores w and means 1+w
+  bool qk_norm = false;    ///< norm over each head of q and k
+  bool post_norms = false; ///< norms after the mixer and after the MLP as well
+
+  bool rotary = true;  ///< else learned positions
+  float rope_theta = 10000;
+  int64_t rope_dim = 0;  ///< 0 = head_dim
+  RopeScaling rope_scaling;
+  float local_rope_theta = 0;  ///< of windowed layers; 0 = rope_theta, without scaling otherwise
+
+  int64_t window = 0;  ///< keys a windowed layer sees; 0 = none
+  std::vector<bool> windowed;  ///< [layers], or empty: none
+
+  float attention_scale = 0;  ///< 0 = 1/√head_dim
+  float attention_softcap = 0;
+  float logit_softcap = 0;
+  float embedding_scale = 1;
+  bool gated_mlp = true;
+  Mlp::Activation activation = Mlp::Activation::silu;
+  bool tied_head = false;
+
+  /// Refuses sizes that cannot be (0, negative, not divisible, beyond 2^31): corrupt, naming
+  /// `source`.
+  void validate(const std::string& source) const;
+};
+
+}  // namespace hone

@@ -1,0 +1,246 @@
+#include "models/decoder.h"
+
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "encodings/encoding.h"
+
+namespace hone {
+namespace {
+
+// A plain copy of W with rows and columns exchanged, in the scalar type that the file has.
+Weight transposed(const Weight& w, const std::string& name) {
+  auto it = w.planes.find("values");
+  HONE_CHECK(it != w.planes.end() && w.shape.size() == 2, unsupported,
+             "{}: a matrix stored as [in, out] must be float, not {}", name, w.encoding);
+  const Tensor& in = it->second;
+  int64_t n = w.shape[0], k = w.shape[1], size = dtype_size(in.dtype());
+  Tensor out = Tensor::empty({k, n}, in.dtype());
+  const std::byte* from = in.raw();
+  std::byte* to = out.mutable_raw();
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < k; ++j)
+      std::memcpy(to + (j * n + i) * size, from + (i * k + j) * size, static_cast<size_t>(size));
+  return float_weight(out);
+}
+
+Norm read_norm(const ModelConfig& c, const ParameterReader& r, Role role, int64_t layer,
+               int64_t size) {
+  Norm norm;
+  norm.kind = c.norm;
+  norm.name = r.path(role, layer);
+  norm.weight = r.vector(role, layer, ".weight", size, true);
+  if (c.norm == Norm::Kind::layer) norm.bias = r.vector(role, layer, ".bias", size, false);
+  norm.eps = c.norm_eps;
+  norm.offset = c.norm_offset;
+  return norm;
+}
+
+class Builder {
+ public:
+  Builder(const ModelConfig& c, const ParameterReader& r, const WeightTransform& t, bool pack)
+      : c_(c), r_(r), transform_(t), pack_(pack) {}
+
+  std::unique_ptr<Model> build() {
+    auto m = std::make_unique<Model>();
+    m->family = c_.family;
+    m->context = c_.context;
+    m->embedding =
+        Embedding(r_.path(Role::embedding, 0), r_.matrix(Role::embedding, 0, c_.vocabulary, c_.width));
+    m->embedding_scale = c_.embedding_scale;
+    m->logit_softcap = c_.logit_softcap;
+    if (!c_.rotary)
+      m->position_table = decode_weight(r_.matrix(Role::positions, 0, c_.context, c_.width));
+    make_ropes();
+    for (int64_t i = 0; i < c_.layers; ++i) m->blocks.push_back(block(i));
+    m->final_norm = read_norm(c_, r_, Role::final_norm, 0, c_.width);
+    m->tied_head = c_.tied_head;
+    if (c_.tied_head) {
+      // Not transformed: load-time quantisation leaves embeddings and a tied head alone.
+      m->head = Linear(r_.path(Role::head, 0), m->embedding.weight(), {});
+      // The embedding keeps its own handle on the planes, so only the copy is dropped here.
+      if (pack_) m->head.pack(false);
+    } else {
+      m->head = linear(Role::head, 0, c_.vocabulary, c_.width);
+    }
+    return m;
+  }
+
+ private:
+  Linear linear(Role role, int64_t layer, int64_t n, int64_t k) {
+    std::string path = r_.path(role, layer);
+    Weight w = r_.matrix(role, layer, n, k);
+    if (transform_) w = transform_(std::move(w), role, path);
+    Linear l(path, std::move(w), r_.vector(role, layer, ".bias", n, false));
+    if (pack_) l.pack(false);
+    return l;
+  }
+
+  void make_ropes() {
+    if (!c_.rotary) return;
+    int64_t dim = c_.rope_dim > 0 ? c_.rope_dim : c_.head_dim;
+    global_rope_ = Rope(dim, c_.rope_theta, c_.rope_scaling);
+    // Llama 3's frequencies, as GGUF stores them.
+    const ParameterNames& names = r_.names();
+    if (names.gguf && names.has("rope_freqs.weight"))
+      global_rope_.divide_frequencies(frequency_divisors(names, dim / 2));
+    local_rope_ = c_.local_rope_theta > 0 ? Rope(dim, c_.local_rope_theta, {}) : global_rope_;
+  }
+
+  static std::vector<float> frequency_divisors(const ParameterNames& names, int64_t n) {
+    Weight w = names.get("rope_freqs.weight");
+    HONE_CHECK(w.shape == Shape{n}, corrupt, "{}: rope_freqs.weight: expected [{}], got {}",
+               names.source, n, shape_string(w.shape));
+    Tensor t = decode_weight(w);
+    return {t.data<float>(), t.data<float>() + n};
+  }
+
+  Block block(int64_t i) {
+    Block b;
+    b.mixer_norm = read_norm(c_, r_, Role::mixer_norm, i, c_.width);
+    b.mlp_norm = read_norm(c_, r_, Role::mlp_norm, i, c_.width);
+    if (c_.post_norms) {
+      b.post_mixer_norm = read_norm(c_, r_, Role::post_mixer_norm, i, c_.width);
+      b.post_mlp_norm = read_norm(c_, r_, Role::post_mlp_norm, i, c_.width);
+    }
+    b.mixer = attention(i);
+    b.mlp.activation = c_.activation;
+    if (c_.gated_mlp) b.mlp.gate = linear(Role::gate, i, c_.ffn, c_.width);
+    b.mlp.up = linear(Role::up, i, c_.ffn, c_.width);
+    b.mlp.down = linear(Role::down, i, c_.width, c_.ffn);
+    return b;
+  }
+
+  std::unique_ptr<SoftmaxAttention> attention(int64_t i) {
+    auto a = std::make_unique<SoftmaxAttention>();
+    bool local = !c_.windowed.empty() && c_.windowed[i];
+    a->spec.heads = c_.heads;
+    a->spec.kv_heads = c_.kv_heads;
+    a->spec.k_dim = a->spec.v_dim = c_.head_dim;
+    a->spec.scale = c_.attention_scale > 0 ? c_.attention_scale
+                                           : 1.0f / std::sqrt(static_cast<float>(c_.head_dim));
+    a->spec.softcap = c_.attention_softcap;
+    a->spec.pattern = local ? Pattern::causal() & Pattern::window(c_.window) : Pattern::causal();
+    a->q = linear(Role::q, i, c_.heads * c_.head_dim, c_.width);
+    a->k = linear(Role::k, i, c_.kv_heads * c_.head_dim, c_.width);
+    a->v = linear(Role::v, i, c_.kv_heads * c_.head_dim, c_.width);
+    a->o = linear(Role::o, i, c_.width, c_.heads * c_.head_dim);
+    if (c_.qk_norm) {
+      a->q_norm = read_norm(c_, r_, Role::q_norm, i, c_.head_dim);
+      a->k_norm = read_norm(c_, r_, Role::k_norm, i, c_.head_dim);
+    }
+    if (c_.rotary) a->rope = local ? local_rope_ : global_rope_;
+    return a;
+  }
+
+  const ModelConfig& c_;
+  const ParameterReader& r_;
+  const WeightTransform& transform_;
+  bool pack_;
+  Rope global_rope_, local_rope_;
+};
+
+}  // namespace
+
+const Slot* ParameterReader::slot(Role role) const {
+  for (const Slot& s : family_.slots)
+    if (s.role == role) return &s;
+  return nullptr;
+}
+
+std::string ParameterReader::stored_name(const Slot& s, int64_t layer, const char* suffix) const {
+  std::string name = slot_name(names_.gguf ? s.gguf : s.hf, layer) + suffix;
+  if (names_.gguf || names_.has(name)) return name;
+  // Base models are saved without the language model's prefix ("h.0..." for "transformer.h.0...").
+  size_t dot = name.find('.');
+  std::string bare = dot == std::string::npos ? name : name.substr(dot + 1);
+  return names_.has(bare) ? bare : name;
+}
+
+bool ParameterReader::has(Role role, int64_t layer) const {
+  const Slot* s = slot(role);
+  return s != nullptr && names_.has(stored_name(*s, layer, ".weight"));
+}
+
+std::string ParameterReader::path(Role role, int64_t layer) const {
+  const Slot* s = slot(role);
+  HONE_ASSERT(s != nullptr);
+  return module_path(*s, layer);
+}
+
+Weight ParameterReader::matrix(Role role, int64_t layer, int64_t n, int64_t k) const {
+  const Slot* s = slot(role);
+  HONE_ASSERT(s != nullptr);
+  std::string name = stored_name(*s, layer, ".weight");
+  HONE_CHECK(names_.has(name), corrupt, "{}: the tensor '{}' is missing", names_.source, name);
+  Weight w = names_.get(name);
+  if (s->hf_transposed && !names_.gguf) w = transposed(w, name);
+  Shape expected{s->parts > 0 ? n * s->parts : n, k};
+  HONE_CHECK(w.shape == expected, corrupt, "{}: tensor '{}': expected shape {}, got {}",
+             names_.source, name, shape_string(expected), shape_string(w.shape));
+  const Encoding& e = encoding(w.encoding);
+  e.validate(w);
+  if (s->parts > 0) {
+    std::vector<int64_t> order(static_cast<size_t>(n));
+    std::iota(order.begin(), order.end(), s->part * n);
+    w = e.permute_rows(w, order);
+  }
+  if (s->gguf_paired_rows && names_.gguf)
+    w = e.permute_rows(w, unpair_rows(n, config_.head_dim));
+  return w;
+}
+
+Tensor ParameterReader::vector(Role role, int64_t layer, const char* suffix, int64_t n,
+                               bool required) const {
+  const Slot* s = slot(role);
+  HONE_ASSERT(s != nullptr);
+  std::string name = stored_name(*s, layer, suffix);
+  if (!names_.has(name)) {
+    HONE_CHECK(!required, corrupt, "{}: the tensor '{}' is missing", names_.source, name);
+    return {};
+  }
+  Weight w = names_.get(name);
+  Shape expected{s->parts > 0 ? n * s->parts : n};
+  HONE_CHECK(w.shape == expected, corrupt, "{}: tensor '{}': expected shape {}, got {}",
+             names_.source, name, shape_string(expected), shape_string(w.shape));
+  Tensor t = decode_weight(w);
+  if (s->parts > 0) t = t.rows(s->part * n, (s->part + 1) * n).clone();
+  if (s->gguf_paired_rows && names_.gguf) {
+    Tensor sorted = Tensor::empty({n}, DType::f32);
+    auto order = unpair_rows(n, config_.head_dim);
+    for (int64_t i = 0; i < n; ++i) sorted.mutable_data<float>()[i] = t.data<float>()[order[i]];
+    t = sorted;
+  }
+  bool is_norm = role == Role::final_norm || role == Role::mixer_norm ||
+                 role == Role::post_mixer_norm || role == Role::mlp_norm ||
+                 role == Role::post_mlp_norm || role == Role::q_norm || role == Role::k_norm;
+  if (names_.gguf && is_norm && family_.gguf_norm_shift != 0) {
+    float* values = t.mutable_data<float>();
+    for (int64_t i = 0; i < n; ++i) values[i] -= family_.gguf_norm_shift;
+  }
+  return t;
+}
+
+std::vector<int64_t> unpair_rows(int64_t rows, int64_t head_dim) {
+  std::vector<int64_t> order(static_cast<size_t>(rows));
+  int64_t half = head_dim / 2;
+  for (int64_t i = 0; i < rows; ++i) {
+    int64_t head = i / head_dim, in_head = i % head_dim;
+    order[i] = head * head_dim + 2 * (in_head % half) + in_head / half;
+  }
+  return order;
+}
+
+std::vector<int64_t> pair_rows(int64_t rows, int64_t head_dim) {
+  std::vector<int64_t> canonical = unpair_rows(rows, head_dim), order(canonical.size());
+  for (size_t i = 0; i < canonical.size(); ++i) order[canonical[i]] = static_cast<int64_t>(i);
+  return order;
+}
+
+std::unique_ptr<Model> build_model(const ModelConfig& config, const ParameterReader& reader,
+                                   const WeightTransform& transform, bool pack) {
+  return Builder(config, reader, transform, pack).build();
+}
+
+}  // namespace hone

@@ -1,0 +1,170 @@
+#include "models/family.h"
+
+#include <fmt/ranges.h>
+
+#include <nlohmann/json.hpp>
+
+#include "models/registry.h"
+
+namespace hone {
+namespace {
+
+template <typename Names>
+const Family& find_family(std::string_view wanted, const std::string& source, const char* what,
+                          Names names) {
+  std::vector<std::string> known;
+  for (const Family* f : families())
+    for (const char* name : names(*f)) {
+      if (wanted == name) return *f;
+      known.push_back(name);
+    }
+  fail(ErrorKind::unsupported, "{}: {} '{}' is not supported; known: {}", source, what, wanted,
+       fmt::join(known, ", "));
+}
+
+template <typename T, typename Test>
+T config_value(const Json& config, const char* key, T missing, Test test, const char* type) {
+  auto it = config.find(key);
+  if (it == config.end() || it->is_null()) return missing;
+  HONE_CHECK(test(*it), corrupt, "config.json: '{}': expected {}, got {}", key, type,
+             it->dump().substr(0, 60));
+  return it->template get<T>();
+}
+
+}  // namespace
+
+std::span<const Family* const> families() { return family_registry(); }
+
+const Family& family_for_hf(std::string_view model_type, const std::string& source) {
+  return find_family(model_type, source, "model_type", [](const Family& f) { return f.hf_types; });
+}
+
+const Family& family_for_gguf(std::string_view architecture, const std::string& source) {
+  return find_family(architecture, source, "architecture",
+                     [](const Family& f) { return f.gguf_architectures; });
+}
+
+std::string slot_name(const char* pattern, int64_t layer) {
+  std::string name = pattern;
+  size_t at = name.find("{}");
+  if (at != std::string::npos) name.replace(at, 2, std::to_string(layer));
+  return name;
+}
+
+std::string module_path(const Slot& slot, int64_t layer) {
+  std::string name = slot_name(slot.hf, layer);
+  if (slot.parts == 0) return name;
+  const char* part = slot.role == Role::q ? ".q" : slot.role == Role::k ? ".k" : ".v";
+  return name + part;
+}
+
+int64_t config_int(const Json& c, const char* key, int64_t missing) {
+  return config_value(c, key, missing, [](const Json& v) { return v.is_number_integer(); },
+                      "an integer");
+}
+double config_float(const Json& c, const char* key, double missing) {
+  return config_value(c, key, missing, [](const Json& v) { return v.is_number(); }, "a number");
+}
+bool config_bool(const Json& c, const char* key, bool missing) {
+  return config_value(c, key, missing, [](const Json& v) { return v.is_boolean(); },
+                      "true or false");
+}
+std::string config_string(const Json& c, const char* key, const std::string& missing) {
+  return config_value(c, key, missing, [](const Json& v) { return v.is_string(); }, "a string");
+}
+int64_t require_int(const Json& c, const char* key) {
+  HONE_CHECK(c.contains(key), corrupt, "config.json: the key '{}' is missing", key);
+  return config_int(c, key, 0);
+}
+
+void read_rope(const Json& o, float& theta, RopeScaling& s) {
+  theta = static_cast<float>(config_float(o, "rope_theta", theta));
+  std::string kind = config_string(o, "rope_type", config_string(o, "type", "default"));
+  if (kind == "default") return;
+  s.factor = static_cast<float>(config_float(o, "factor", 1));
+  HONE_CHECK(s.factor > 0, corrupt, "config.json: rope scaling factor {}: expected > 0", s.factor);
+  if (kind == "linear") {
+    s.kind = RopeScaling::Kind::linear;
+    return;
+  }
+  HONE_CHECK(kind == "llama3", unsupported,
+             "config.json: rope scaling '{}' is not supported (default, linear, llama3)", kind);
+  s.kind = RopeScaling::Kind::llama3;
+  s.low_freq_factor = static_cast<float>(config_float(o, "low_freq_factor", 1));
+  s.high_freq_factor = static_cast<float>(config_float(o, "high_freq_factor", 4));
+  s.original_context =
+      static_cast<float>(config_float(o, "original_max_position_embeddings", 8192));
+  HONE_CHECK(s.low_freq_factor > 0 && s.high_freq_factor > s.low_freq_factor, corrupt,
+             "config.json: llama3 rope scaling: low_freq_factor {} and high_freq_factor {}",
+             s.low_freq_factor, s.high_freq_factor);
+}
+
+void read_common_hf(const Json& c, ModelConfig& m) {
+  m.vocabulary = require_int(c, "vocab_size");
+  m.width = require_int(c, "hidden_size");
+  m.layers = require_int(c, "num_hidden_layers");
+  m.heads = require_int(c, "num_attention_heads");
+  m.kv_heads = config_int(c, "num_key_value_heads", m.heads);
+  m.head_dim = config_int(c, "head_dim", m.heads > 0 ? m.width / m.heads : 0);
+  m.ffn = require_int(c, "intermediate_size");
+  m.context = config_int(c, "max_position_embeddings", m.context);
+  m.tied_head = config_bool(c, "tie_word_embeddings", m.tied_head);
+  read_rope(c, m.rope_theta, m.rope_scaling);
+  for (const char* key : {"rope_scaling", "rope_parameters"})
+    if (c.contains(key) && c[key].is_object() && !c[key].contains("full_attention"))
+      read_rope(c[key], m.rope_theta, m.rope_scaling);
+}
+
+void read_common_gguf(const GgufFile& f, ModelConfig& m) {
+  std::string arch = f.get_string("general.architecture") + ".";
+  m.width = static_cast<int64_t>(f.get_u64(arch + "embedding_length"));
+  m.layers = static_cast<int64_t>(f.get_u64(arch + "block_count"));
+  m.heads = static_cast<int64_t>(f.get_u64(arch + "attention.head_count"));
+  m.kv_heads = static_cast<int64_t>(f.find_u64(arch + "attention.head_count_kv").value_or(m.heads));
+  m.ffn = static_cast<int64_t>(f.get_u64(arch + "feed_forward_length"));
+  m.context = static_cast<int64_t>(f.get_u64(arch + "context_length"));
+  m.head_dim = static_cast<int64_t>(
+      f.find_u64(arch + "attention.key_length").value_or(m.heads > 0 ? m.width / m.heads : 0));
+  m.rope_dim = static_cast<int64_t>(f.find_u64(arch + "rope.dimension_count").value_or(m.head_dim));
+  m.rope_theta = static_cast<float>(f.find_f64(arch + "rope.freq_base").value_or(m.rope_theta));
+  std::string scaling = f.find_string(arch + "rope.scaling.type").value_or("none");
+  if (scaling == "linear") {
+    m.rope_scaling.kind = RopeScaling::Kind::linear;
+    m.rope_scaling.factor = static_cast<float>(f.get_f64(arch + "rope.scaling.factor"));
+  } else {
+    HONE_CHECK(scaling == "none", unsupported, "{}: rope scaling '{}' is not supported",
+               f.path().string(), scaling);
+  }
+  const GgufTensor* embedding = f.find_tensor("token_embd.weight");
+  HONE_CHECK(embedding != nullptr && embedding->ne.size() == 2, corrupt,
+             "{}: the tensor token_embd.weight is missing or no matrix", f.path().string());
+  m.vocabulary = embedding->ne[1];
+  m.tied_head = f.find_tensor("output.weight") == nullptr;
+}
+
+void ModelConfig::validate(const std::string& source) const {
+  auto check = [&](const char* what, int64_t value, int64_t limit) {
+    HONE_CHECK(value > 0 && value <= limit, corrupt, "{}: {} is {}: expected 1 to {}", source, what,
+               value, limit);
+  };
+  check("vocabulary size", vocabulary, 1 << 26);
+  check("hidden size", width, 1 << 20);
+  check("number of layers", layers, 1 << 16);
+  check("number of heads", heads, 1 << 16);
+  check("number of kv heads", kv_heads, heads);
+  check("head size", head_dim, 1 << 14);
+  check("feed-forward size", ffn, 1 << 24);
+  check("context length", context, int64_t{1} << 31);
+  HONE_CHECK(heads % kv_heads == 0, corrupt, "{}: {} heads do not divide into {} kv heads", source,
+             heads, kv_heads);
+  int64_t rotated = rope_dim == 0 ? head_dim : rope_dim;
+  HONE_CHECK(!rotary || (rotated > 0 && rotated % 2 == 0 && rotated <= head_dim), corrupt,
+             "{}: {} rotated values in a head of {}", source, rotated, head_dim);
+  HONE_CHECK(windowed.empty() || static_cast<int64_t>(windowed.size()) == layers, corrupt,
+             "{}: {} attention types for {} layers", source, windowed.size(), layers);
+  HONE_CHECK(windowed.empty() || window > 0, corrupt, "{}: a sliding window of {} keys", source,
+             window);
+  HONE_CHECK(norm_eps >= 0 && norm_eps < 1, corrupt, "{}: norm epsilon {}", source, norm_eps);
+}
+
+}  // namespace hone

@@ -1,0 +1,94 @@
+#include "models/generate.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "text/stream_decoder.h"
+
+namespace hone {
+namespace {
+
+// Holds back text that may be the beginning of a stop string.
+class StopFilter {
+ public:
+  StopFilter(const std::vector<std::string>& stops, const std::function<void(std::string_view)>& emit,
+             std::string& out)
+      : stops_(stops), emit_(emit), out_(out) {}
+
+  // True where a stop string is complete: what came before it is out.
+  bool push(const std::string& piece) {
+    held_ += piece;
+    size_t first = std::string::npos;
+    for (const std::string& s : stops_)
+      if (!s.empty()) first = std::min(first, held_.find(s));
+    if (first != std::string::npos) {
+      release(first);
+      held_.clear();
+      return true;
+    }
+    size_t keep = 0;
+    for (const std::string& s : stops_)
+      for (size_t n = std::min(s.size(), held_.size() + 1); n-- > 1;)
+        if (held_.compare(held_.size() - n, n, s, 0, n) == 0) {
+          keep = std::max(keep, n);
+          break;
+        }
+    release(held_.size() - keep);
+    return false;
+  }
+  void finish() { release(held_.size()); }
+
+ private:
+  void release(size_t n) {
+    if (n == 0) return;
+    std::string_view part(held_.data(), n);
+    out_ += part;
+    if (emit_) emit_(part);
+    held_.erase(0, n);
+  }
+  const std::vector<std::string>& stops_;
+  const std::function<void(std::string_view)>& emit_;
+  std::string& out_;
+  std::string held_;
+};
+
+}  // namespace
+
+Generation generate(const LoadedModel& model, Session& session, std::span<const int32_t> prompt,
+                    const GenerateOptions& o, const std::function<void(std::string_view)>& emit) {
+  HONE_CHECK(o.max_tokens >= 0, invalid_argument, "max-tokens {}: expected 0 or more", o.max_tokens);
+  HONE_CHECK(model.tokenizer != nullptr, unsupported, "{}: it has no tokenizer", model.path);
+  Generation g;
+  g.finish_reason = "length";
+  g.prompt_tokens = static_cast<int64_t>(prompt.size());
+  Sampler sampler(o.sampler);
+  StreamDecoder decoder(*model.tokenizer);
+  StopFilter filter(o.stop, emit, g.text);
+  std::vector<int32_t> seen(prompt.begin(), prompt.end());
+  double started = monotonic_seconds();
+  Tensor logits = session.append(prompt);
+  g.prefill_seconds = monotonic_seconds() - started;
+  started = monotonic_seconds();
+  int64_t room = model.model->context - session.length();
+  bool stopped = false;
+  for (int64_t n = 0; n < o.max_tokens && !stopped; ++n) {
+    int32_t id = sampler.sample({logits.data<float>(), static_cast<size_t>(logits.numel())}, seen);
+    bool end = std::binary_search(model.end_ids.begin(), model.end_ids.end(), id);
+    if (end && !o.ignore_end) {
+      stopped = true;
+      break;
+    }
+    g.tokens.push_back(id);
+    seen.push_back(id);
+    stopped = filter.push(decoder.push(id));
+    if (n + 1 >= o.max_tokens || n >= room) break;
+    if (!stopped) logits = session.append({&id, 1});
+  }
+  g.decode_seconds = monotonic_seconds() - started;
+  if (stopped) g.finish_reason = "stop";
+  filter.push(decoder.finish());
+  filter.finish();
+  return g;
+}
+
+}  // namespace hone

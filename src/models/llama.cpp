@@ -1,0 +1,60 @@
+// Llama 1–3 and what shares its shape (SmolLM2, TinyLlama, ...): RMSNorm, rotary positions with
+// Llama 3's scaling, grouped queries, SwiGLU (Touvron et al. 2023).
+#include <nlohmann/json.hpp>
+
+#include "models/family.h"
+
+namespace hone {
+namespace {
+
+void from_hf(const Json& c, ModelConfig& m) {
+  read_common_hf(c, m);
+  m.norm_eps = static_cast<float>(config_float(c, "rms_norm_eps", 1e-6));
+  std::string act = config_string(c, "hidden_act", "silu");
+  HONE_CHECK(act == "silu", unsupported, "config.json: hidden_act '{}': llama has silu", act);
+}
+
+void from_gguf(const GgufFile& f, ModelConfig& m) {
+  read_common_gguf(f, m);
+  m.norm_eps = static_cast<float>(f.get_f64("llama.attention.layer_norm_rms_epsilon"));
+}
+
+void to_hf(const ModelConfig& m, Json& c) {
+  c["architectures"] = {"LlamaForCausalLM"};
+  c["model_type"] = "llama";
+  c["hidden_act"] = "silu";
+  c["rms_norm_eps"] = m.norm_eps;
+}
+
+void to_gguf(const ModelConfig& m, GgufWriter& w) {
+  w.set("llama.attention.layer_norm_rms_epsilon", GgufValue::f32(m.norm_eps));
+}
+
+}  // namespace
+
+extern const Family kLlamaFamily;
+const Family kLlamaFamily = {
+    "llama",
+    {"llama"},
+    {"llama"},
+    from_hf,
+    from_gguf,
+    to_hf,
+    to_gguf,
+    {
+        {Role::embedding, "model.embed_tokens", "token_embd"},
+        {Role::final_norm, "model.norm", "output_norm"},
+        {Role::head, "lm_head", "output"},
+        {Role::mixer_norm, "model.layers.{}.input_layernorm", "blk.{}.attn_norm"},
+        {Role::q, "model.layers.{}.self_attn.q_proj", "blk.{}.attn_q", true},
+        {Role::k, "model.layers.{}.self_attn.k_proj", "blk.{}.attn_k", true},
+        {Role::v, "model.layers.{}.self_attn.v_proj", "blk.{}.attn_v"},
+        {Role::o, "model.layers.{}.self_attn.o_proj", "blk.{}.attn_output"},
+        {Role::mlp_norm, "model.layers.{}.post_attention_layernorm", "blk.{}.ffn_norm"},
+        {Role::gate, "model.layers.{}.mlp.gate_proj", "blk.{}.ffn_gate"},
+        {Role::up, "model.layers.{}.mlp.up_proj", "blk.{}.ffn_up"},
+        {Role::down, "model.layers.{}.mlp.down_proj", "blk.{}.ffn_down"},
+    },
+};
+
+}  // namespace hone

@@ -1,0 +1,50 @@
+// Opens a MODEL as commands name it (a GGUF file, or a Hugging Face directory) and joins formats,
+// families and text into something that runs.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/json.h"
+#include "models/config.h"
+#include "models/decoder.h"
+#include "models/family.h"
+#include "nn/model.h"
+#include "text/tokenizer.h"
+
+namespace hone {
+
+struct LoadOptions {
+  /// Weights go to kernel layout as they are read and the canonical copy is dropped: the peak is the
+  /// packed model plus one layer. Passes and export need false.
+  bool inference = true;
+  /// Encode every Linear but the head in this encoding while loading ("nf4", "int8_row", ...).
+  std::string load_as;
+};
+
+struct LoadedModel {
+  std::string path;
+  std::string layout;  ///< "gguf" or "hf"
+  const Family* family = nullptr;
+  ModelConfig config;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Tokenizer> tokenizer;
+  /// Ids that end a generation: the tokenizer's and generation_config.json's.
+  std::vector<int32_t> end_ids;
+  std::string chat_template;  ///< Jinja text, or empty
+  std::shared_ptr<Json> hf_config;  ///< config.json as read; null for GGUF
+  std::string generation_config;    ///< text of generation_config.json, or empty
+  std::string name;        ///< for reports: general.name or the directory's name
+  int64_t file_bytes = 0;  ///< of the weights on disk
+  std::map<std::string, int64_t> encodings;  ///< parameters stored in each encoding
+};
+
+/// Raises io, corrupt or unsupported with one line that names the file.
+LoadedModel load_model(const std::filesystem::path& path, const LoadOptions& options = {});
+
+/// The shorthand names that --load-as accepts beside encoding ids: int8, int4, ...
+std::string encoding_from_shorthand(const std::string& name, WeightParams& params);
+
+}  // namespace hone

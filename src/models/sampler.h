@@ -1,0 +1,48 @@
+// Choosing the next token from logits.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace hone {
+
+/// Applied in this order: repetition penalty, temperature, top-k, top-p, min-p. Defaults sample from
+/// the plain distribution.
+struct SamplerOptions {
+  float temperature = 1;        ///< 0 = greedy
+  int64_t top_k = 0;            ///< keep the k likeliest; 0 = all
+  float top_p = 1;              ///< keep the smallest set with this much probability
+  float min_p = 0;              ///< drop tokens below this share of the likeliest one's probability
+  float repetition_penalty = 1; ///< divides positive, multiplies negative logits of tokens seen
+  uint64_t seed = 0;
+
+  /// Raises invalid_argument naming the option that is out of its range (NaN included).
+  void validate() const;
+};
+
+class Sampler {
+ public:
+  explicit Sampler(const SamplerOptions& options);
+  /// The next token for logits [V]; `seen` are the tokens so far (prompt and output), for the
+  /// penalty. The n-th draw depends on (seed, n) and the logits only. Ties go to the lowest id.
+  int32_t sample(std::span<const float> logits, std::span<const int32_t> seen);
+
+ private:
+  struct Candidate {
+    float logit;
+    int32_t id;
+  };
+  double uniform();
+
+  SamplerOptions options_;
+  uint64_t draws_ = 0;
+  std::vector<float> logits_;
+  std::vector<Candidate> candidates_;
+  std::vector<double> weights_;
+};
+
+/// The index of the largest value, the lowest on ties.
+int32_t argmax(std::span<const float> x);
+
+}  // namespace hone

@@ -1,0 +1,52 @@
+#include "models/session.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace hone {
+namespace {
+
+// Tokens that run through the stack together: enough to reuse each weight, few enough that the
+// widest activation stays in the cache.
+constexpr int64_t kChunkTokens = 512;
+
+}  // namespace
+
+Session::Session(Model& model, Activations activations)
+    : model_(model), activations_(activations), cache_(model.kv_shapes()) {}
+
+void Session::check_room(size_t more) const {
+  HONE_CHECK(sequence_.length + static_cast<int64_t>(more) <= model_.context, invalid_argument,
+             "{} tokens do not fit: {} of the model's context of {} are used", more,
+             sequence_.length, model_.context);
+}
+
+Tensor Session::run(std::span<const int32_t> tokens) {
+  Batch batch;
+  batch.activations = activations_;
+  batch.append(tokens, &sequence_);
+  return model_.forward(batch, cache_);
+}
+
+Tensor Session::append(std::span<const int32_t> tokens) {
+  HONE_CHECK(!tokens.empty(), invalid_argument, "no tokens to run");
+  check_room(tokens.size());
+  Tensor last;
+  for (size_t at = 0; at < tokens.size(); at += kChunkTokens)
+    last = run(tokens.subspan(at, std::min<size_t>(kChunkTokens, tokens.size() - at)));
+  last = last.rows(last.dim(0) - 1, last.dim(0));
+  return logits(last).reshape({model_.vocabulary()});
+}
+
+Tensor Session::hidden(std::span<const int32_t> tokens) {
+  check_room(tokens.size());
+  Tensor all = Tensor::empty({static_cast<int64_t>(tokens.size()), model_.width()}, DType::f32);
+  for (size_t at = 0; at < tokens.size(); at += kChunkTokens) {
+    Tensor part = run(tokens.subspan(at, std::min<size_t>(kChunkTokens, tokens.size() - at)));
+    std::memcpy(all.mutable_data<float>() + static_cast<int64_t>(at) * model_.width(),
+                part.data<float>(), static_cast<size_t>(part.byte_size()));
+  }
+  return all;
+}
+
+}  // namespace hone

@@ -1,0 +1,40 @@
+// Session: one sequence running through a model; what generate, chat and the evaluations drive.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "nn/model.h"
+
+namespace hone {
+
+class Session {
+ public:
+  /// `model` must outlive the session.
+  Session(Model& model, Activations activations);
+
+  /// Appends `tokens` and returns the logits of the last one: [V]. Long inputs run in chunks, which
+  /// changes no bit of the result. Raises invalid_argument past the model's context, with both
+  /// counts, before anything is computed.
+  Tensor append(std::span<const int32_t> tokens);
+  /// Appends `tokens` and returns their hidden states [T, D], for logits().
+  Tensor hidden(std::span<const int32_t> tokens);
+  /// Logits [R, V] of rows of hidden().
+  Tensor logits(const Tensor& hidden) { return model_.logits(hidden, activations_); }
+  /// Forgets all positions from `length` on.
+  void truncate(int64_t length) { cache_.truncate(sequence_, length); }
+  int64_t length() const { return sequence_.length; }
+  Model& model() { return model_; }
+  int64_t page_bytes() const { return cache_.page_bytes(); }
+
+ private:
+  Tensor run(std::span<const int32_t> tokens);
+  void check_room(size_t more) const;
+
+  Model& model_;
+  Activations activations_;
+  KvCache cache_;
+  KvSequence sequence_;
+};
+
+}  // namespace hone

@@ -1,0 +1,132 @@
+#include "nn/layers.h"
+
+#include <cmath>
+
+#include "base/threads.h"
+#include "ops/dense.h"
+
+namespace hone {
+
+Linear::Linear(std::string name, Weight weight, Tensor bias)
+    : name_(std::move(name)), weight_(std::move(weight)), bias_(std::move(bias)) {
+  HONE_CHECK(weight_.shape.size() == 2, corrupt, "{}: expected a matrix, got shape {}", name_,
+             shape_string(weight_.shape));
+  n_ = weight_.shape[0];
+  k_ = weight_.shape[1];
+  HONE_CHECK(n_ > 0 && k_ > 0, corrupt, "{}: empty matrix {}", name_, shape_string(weight_.shape));
+  HONE_CHECK(bias_.empty_handle() || bias_.numel() == n_, corrupt,
+             "{}: expected {} biases, got {}", name_, n_, bias_.numel());
+}
+
+void Linear::set_weight(Weight w) {
+  HONE_ASSERT(w.shape.size() == 2 && w.shape[0] == n_ && w.shape[1] == k_);
+  weight_ = std::move(w);
+  unpack();
+}
+
+void Linear::pack(bool keep) {
+  if (!packed_.defined()) {
+    HONE_ASSERT(weight_.defined());
+    packed_ = pack_weight(weight_);
+  }
+  if (keep) return;
+  for (auto& [plane, t] : weight_.planes) t.release_pages();
+  weight_ = {};
+}
+
+int64_t Linear::resident_bytes() const {
+  return packed_.defined() ? packed_.bytes.byte_size() : weight_.byte_size();
+}
+
+bool Linear::integer_capable() {
+  pack();
+  return packed_.coded && packed_.form.table == nullptr;
+}
+
+Tensor Linear::forward(const LinearInput& x, Activations a) {
+  if (observer) observer(x.x());
+  pack();
+  return multiply(x, packed_, bias_, a);
+}
+
+Tensor Embedding::forward(std::span<const int32_t> ids) const {
+  const Encoding& e = encoding(table_.encoding);
+  int64_t d = table_.cols();
+  Tensor y = Tensor::empty({static_cast<int64_t>(ids.size()), d}, DType::f32);
+  float* out = y.mutable_data<float>();
+  for (size_t i = 0; i < ids.size(); ++i) {
+    HONE_CHECK(ids[i] >= 0 && ids[i] < table_.rows(), invalid_argument,
+               "token id {}: the vocabulary has {} entries", ids[i], table_.rows());
+    e.decode(table_, ids[i], ids[i] + 1, out + static_cast<int64_t>(i) * d);
+  }
+  return y;
+}
+
+Tensor Norm::forward(const Tensor& x) const {
+  if (kind == Kind::rms) return ops::rms_norm(x, weight, offset, eps);
+  return ops::layer_norm(x, weight, bias, eps);
+}
+
+Rope::Rope(int64_t dim, float theta, const RopeScaling& s) : dim_(dim) {
+  for (int64_t i = 0; i < dim / 2; ++i) {
+    // In f32, as the models were trained: the angle of a far position depends on the last bit.
+    float f = 1.0f / std::pow(theta, static_cast<float>(2 * i) / static_cast<float>(dim));
+    if (s.kind == RopeScaling::Kind::linear) f /= s.factor;
+    if (s.kind == RopeScaling::Kind::llama3) {
+      float wavelength = 2 * static_cast<float>(M_PI) / f;
+      float low = s.original_context / s.low_freq_factor;
+      float high = s.original_context / s.high_freq_factor;
+      if (wavelength > low) {
+        f /= s.factor;
+      } else if (wavelength >= high) {
+        float smooth = (s.original_context / wavelength - s.low_freq_factor) /
+                       (s.high_freq_factor - s.low_freq_factor);
+        f = (1 - smooth) * f / s.factor + smooth * f;
+      }
+    }
+    frequencies_.push_back(f);
+  }
+}
+
+void Rope::divide_frequencies(std::span<const float> divisors) {
+  HONE_CHECK(divisors.size() == frequencies_.size(), corrupt,
+             "rope_freqs: expected {} values, got {}", frequencies_.size(), divisors.size());
+  for (size_t i = 0; i < divisors.size(); ++i) frequencies_[i] /= divisors[i];
+}
+
+void Rope::apply(Tensor& x, int64_t head_dim, std::span<const int64_t> positions) const {
+  int64_t t = x.dim(0), width = x.dim(1), half = dim_ / 2;
+  HONE_ASSERT(static_cast<int64_t>(positions.size()) == t && width % head_dim == 0);
+  float* data = x.mutable_data<float>();
+  parallel_for(t, 16, [&](int64_t b, int64_t e) {
+    std::vector<float> cosine(half), sine(half);
+    for (int64_t row = b; row < e; ++row) {
+      for (int64_t i = 0; i < half; ++i) {
+        float angle = static_cast<float>(positions[row]) * frequencies_[i];
+        cosine[i] = std::cos(angle);
+        sine[i] = std::sin(angle);
+      }
+      for (float* head = data + row * width; head < data + (row + 1) * width; head += head_dim)
+        for (int64_t i = 0; i < half; ++i) {
+          float a = head[i], c = head[i + half];
+          head[i] = a * cosine[i] - c * sine[i];
+          head[i + half] = c * cosine[i] + a * sine[i];
+        }
+    }
+  });
+}
+
+Tensor Mlp::forward(const Tensor& x, Activations a) {
+  LinearInput in(x);
+  Tensor h = up.forward(in, a);
+  if (gate.defined()) {
+    Tensor g = gate.forward(in, a);
+    h = activation == Activation::silu ? ops::silu_mul(g, h) : ops::gelu_tanh_mul(g, h);
+  } else {
+    HONE_ASSERT(activation == Activation::gelu_tanh);
+    h = ops::gelu_tanh(h);
+  }
+  return down.forward(LinearInput(h), a);
+}
+
+}  // namespace hone

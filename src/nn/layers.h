@@ -1,0 +1,122 @@
+// The small layers of a transformer: Linear, Embedding, Norm, Rope, Mlp.
+//
+// A layer owns its parameters and knows its module path (Hugging Face's name without ".weight"),
+// which is what recipes and adapters address. Linear's forward names no encoding and no method.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "encodings/product.h"
+#include "tensor/weight.h"
+
+namespace hone {
+
+class Linear {
+ public:
+  Linear() = default;
+  Linear(std::string name, Weight weight, Tensor bias);
+
+  bool defined() const { return n_ > 0; }
+  const std::string& name() const { return name_; }
+  int64_t out_features() const { return n_; }
+  int64_t in_features() const { return k_; }
+  /// The canonical weight; undefined after pack(false).
+  const Weight& weight() const { return weight_; }
+  const Tensor& bias() const { return bias_; }
+  /// Replaces the weight (same shape) and forgets the packed copy.
+  void set_weight(Weight w);
+
+  /// Makes the kernel layout; with keep == false the canonical planes are dropped and their file
+  /// pages released. Without it, the first forward packs and keeps both.
+  void pack(bool keep = true);
+  /// Forgets the packed copy.
+  void unpack() { packed_ = {}; }
+  /// Bytes that one product reads.
+  int64_t resident_bytes() const;
+  /// The integer form that int8 activations use; false where products run in f32 all the same.
+  bool integer_capable();
+
+  /// x·Wᵀ + b: [T, out].
+  Tensor forward(const LinearInput& x, Activations a);
+
+  /// Called with every input of forward while set (calibration). Not during parallel use.
+  std::function<void(const Tensor& x)> observer;
+
+ private:
+  std::string name_;
+  Weight weight_;
+  Tensor bias_;
+  PackedWeight packed_;
+  int64_t n_ = 0, k_ = 0;
+};
+
+class Embedding {
+ public:
+  Embedding() = default;
+  Embedding(std::string name, Weight table) : name_(std::move(name)), table_(std::move(table)) {}
+  bool defined() const { return table_.defined(); }
+  const std::string& name() const { return name_; }
+  const Weight& weight() const { return table_; }
+  void set_weight(Weight w) { table_ = std::move(w); }
+  /// Rows ids[i] as f32: [T, D]; ids must be valid (checked: invalid_argument).
+  Tensor forward(std::span<const int32_t> ids) const;
+
+ private:
+  std::string name_;
+  Weight table_;
+};
+
+struct Norm {
+  enum class Kind { rms, layer };
+  std::string name;
+  Kind kind = Kind::rms;
+  Tensor weight;  ///< [D] f32; undefined = no norm
+  Tensor bias;    ///< [D] f32 or an empty handle
+  float eps = 1e-5f;
+  float offset = 0;  ///< added to weight (Gemma: 1)
+
+  bool defined() const { return !weight.empty_handle(); }
+  Tensor forward(const Tensor& x) const;
+};
+
+/// How rotary frequencies are stretched for longer contexts.
+struct RopeScaling {
+  enum class Kind { none, linear, llama3 };
+  Kind kind = Kind::none;
+  float factor = 1;
+  float low_freq_factor = 1;    // llama3
+  float high_freq_factor = 4;   // llama3
+  float original_context = 8192;  // llama3
+  bool operator==(const RopeScaling&) const = default;
+};
+
+/// Rotary position embedding (Su et al. 2021) in the rotate-half convention: the first `dim` values
+/// of a head, pairs (i, i + dim/2).
+class Rope {
+ public:
+  Rope() = default;
+  Rope(int64_t dim, float theta, const RopeScaling& scaling);
+  /// Explicit frequencies (GGUF's rope_freqs are divisors of the plain ones).
+  void divide_frequencies(std::span<const float> divisors);
+  bool defined() const { return dim_ > 0; }
+  /// Rotates x [T, heads·head_dim] in place; positions has T entries.
+  void apply(Tensor& x, int64_t head_dim, std::span<const int64_t> positions) const;
+
+ private:
+  int64_t dim_ = 0;
+  std::vector<float> frequencies_;  // [dim/2]
+};
+
+struct Mlp {
+  enum class Activation { silu, gelu_tanh };
+  Activation activation = Activation::silu;
+  Linear gate;  ///< undefined in an ungated MLP
+  Linear up;
+  Linear down;
+  Tensor forward(const Tensor& x, Activations a);
+};
+
+}  // namespace hone

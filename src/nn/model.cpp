@@ -1,0 +1,140 @@
+#include "nn/model.h"
+
+#include <cstring>
+
+#include "base/threads.h"
+#include "ops/dense.h"
+
+namespace hone {
+
+void Batch::append(std::span<const int32_t> more, KvSequence* sequence) {
+  SequenceSpan span;
+  span.begin = size();
+  span.start = sequence->length;
+  span.kv = sequence;
+  for (size_t i = 0; i < more.size(); ++i) {
+    tokens.push_back(more[i]);
+    positions.push_back(span.start + static_cast<int64_t>(i));
+  }
+  span.end = size();
+  spans.push_back(span);
+}
+
+Tensor SoftmaxAttention::forward(const Tensor& x, const Batch& batch, KvCache& cache,
+                                 int64_t layer) {
+  LinearInput in(x);
+  Tensor qs = q.forward(in, batch.activations);
+  Tensor ks = k.forward(in, batch.activations);
+  Tensor vs = v.forward(in, batch.activations);
+  if (q_norm.defined()) qs = q_norm.forward(qs);
+  if (k_norm.defined()) ks = k_norm.forward(ks);
+  if (rope.defined()) {
+    rope.apply(qs, spec.k_dim, batch.positions);
+    rope.apply(ks, spec.k_dim, batch.positions);
+  }
+  const float *kp = ks.data<float>(), *vp = vs.data<float>();
+  for (const SequenceSpan& s : batch.spans)
+    cache.write(layer, *s.kv, s.start, s.end - s.begin, kp + s.begin * ks.dim(1),
+                vp + s.begin * vs.dim(1));
+  Tensor mixed = attend(spec, qs, cache, layer, batch.spans);
+  return o.forward(LinearInput(mixed), batch.activations);
+}
+
+std::string SoftmaxAttention::describe() const {
+  return fmt::format("{}, {}/{} heads of {}", spec.pattern.describe(), spec.heads, spec.kv_heads,
+                     spec.k_dim);
+}
+
+Tensor Block::forward(const Tensor& x, const Batch& batch, KvCache& cache, int64_t layer) {
+  Tensor mixed = mixer->forward(mixer_norm.forward(x), batch, cache, layer);
+  if (post_mixer_norm.defined()) mixed = post_mixer_norm.forward(mixed);
+  Tensor h = ops::add(x, mixed);
+  Tensor out = mlp.forward(mlp_norm.forward(h), batch.activations);
+  if (post_mlp_norm.defined()) out = post_mlp_norm.forward(out);
+  return ops::add(h, out);
+}
+
+std::vector<std::vector<Linear*>> Block::stages() {
+  auto all = mixer->stages();
+  if (mlp.gate.defined()) all.push_back({&mlp.gate, &mlp.up});
+  else all.push_back({&mlp.up});
+  all.push_back({&mlp.down});
+  return all;
+}
+
+std::vector<KvShape> Model::kv_shapes() const {
+  std::vector<KvShape> shapes;
+  for (const Block& b : blocks) shapes.push_back(b.mixer->kv_shape());
+  return shapes;
+}
+
+std::vector<Linear*> Model::linears() {
+  std::vector<Linear*> all;
+  for (Block& b : blocks)
+    for (auto& stage : b.stages()) all.insert(all.end(), stage.begin(), stage.end());
+  all.push_back(&head);
+  return all;
+}
+
+int64_t Model::parameter_count() {
+  int64_t n = embedding.weight().numel() + position_table.numel();
+  auto norm = [&](const Norm& x) {
+    if (x.defined()) n += x.weight.numel() + (x.bias.empty_handle() ? 0 : x.bias.numel());
+  };
+  for (Block& b : blocks) {
+    norm(b.mixer_norm);
+    norm(b.post_mixer_norm);
+    norm(b.mlp_norm);
+    norm(b.post_mlp_norm);
+    if (auto* a = dynamic_cast<SoftmaxAttention*>(b.mixer.get())) {
+      norm(a->q_norm);
+      norm(a->k_norm);
+    }
+  }
+  norm(final_norm);
+  for (Linear* l : linears()) {
+    if (l == &head && tied_head) continue;
+    n += l->out_features() * l->in_features();
+    if (!l->bias().empty_handle()) n += l->bias().numel();
+  }
+  return n;
+}
+
+Tensor Model::embed(const Batch& batch) const {
+  Tensor x = embedding.forward(batch.tokens);
+  if (embedding_scale != 1) x = ops::scale(x, embedding_scale);
+  if (position_table.empty_handle()) return x;
+  int64_t d = x.dim(1);
+  float* out = x.mutable_data<float>();
+  const float* table = position_table.data<float>();
+  for (int64_t t = 0; t < batch.size(); ++t) {
+    int64_t p = batch.positions[t];
+    HONE_CHECK(p < position_table.dim(0), invalid_argument,
+               "position {}: the model has {} learned positions", p, position_table.dim(0));
+    for (int64_t i = 0; i < d; ++i) out[t * d + i] += table[p * d + i];
+  }
+  return x;
+}
+
+Tensor Model::logits(const Tensor& hidden, Activations a) {
+  Tensor y = head.forward(LinearInput(final_norm.forward(hidden)), a);
+  if (logit_softcap > 0) ops::softcap_in_place(y, logit_softcap);
+  return y;
+}
+
+Tensor Model::forward(const Batch& batch, KvCache& cache) {
+  for (const SequenceSpan& s : batch.spans) cache.reserve(*s.kv, s.start + s.end - s.begin);
+  Tensor x = embed(batch);
+  for (size_t i = 0; i < blocks.size(); ++i)
+    x = blocks[i].forward(x, batch, cache, static_cast<int64_t>(i));
+  for (const SequenceSpan& s : batch.spans) s.kv->length = s.start + s.end - s.begin;
+  return x;
+}
+
+void Model::pack(bool keep) {
+  std::vector<Linear*> all = linears();
+  // Packing is parallel inside each Linear; one at a time keeps the peak at one layer.
+  for (Linear* l : all) l->pack(keep);
+}
+
+}  // namespace hone

@@ -1,0 +1,105 @@
+#include "ops/dense.h"
+
+#include <cmath>
+
+#include "base/threads.h"
+#include "kernels/select.h"
+
+namespace hone::ops {
+namespace {
+
+using kernels::table;
+
+// Elements that one work item of an element-wise loop handles.
+constexpr int64_t kGrain = 1 << 14;
+
+Tensor like(const Tensor& x) { return Tensor::empty(x.shape(), DType::f32); }
+
+// Runs an element-wise kernel over [0, n) in ranges.
+template <typename F>
+Tensor elementwise(const Tensor& x, F kernel) {
+  Tensor y = like(x);
+  float* out = y.mutable_data<float>();
+  parallel_for(x.numel(), kGrain, [&](int64_t b, int64_t e) { kernel(b, e - b, out + b); });
+  return y;
+}
+
+int64_t row_grain(int64_t d) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(d, 1)); }
+
+}  // namespace
+
+Tensor rms_norm(const Tensor& x, const Tensor& w, float offset, float eps) {
+  int64_t d = w.numel();
+  HONE_ASSERT(d > 0 && x.numel() % d == 0);
+  Tensor y = like(x);
+  const float *in = x.data<float>(), *weight = w.data<float>();
+  float* out = y.mutable_data<float>();
+  parallel_for(x.numel() / d, row_grain(d), [&](int64_t b, int64_t e) {
+    table().rms_norm(in + b * d, weight, offset, eps, e - b, d, out + b * d);
+  });
+  return y;
+}
+
+Tensor layer_norm(const Tensor& x, const Tensor& w, const Tensor& b, float eps) {
+  int64_t d = w.numel();
+  HONE_ASSERT(d > 0 && x.numel() % d == 0);
+  Tensor y = like(x);
+  const float *in = x.data<float>(), *weight = w.data<float>();
+  const float* bias = b.empty_handle() ? nullptr : b.data<float>();
+  float* out = y.mutable_data<float>();
+  parallel_for(x.numel() / d, row_grain(d), [&](int64_t begin, int64_t end) {
+    table().layer_norm(in + begin * d, weight, bias, eps, end - begin, d, out + begin * d);
+  });
+  return y;
+}
+
+Tensor add(const Tensor& a, const Tensor& b) {
+  HONE_ASSERT(a.numel() == b.numel());
+  const float *p = a.data<float>(), *q = b.data<float>();
+  return elementwise(a, [&](int64_t i, int64_t n, float* y) { table().add(p + i, q + i, n, y); });
+}
+
+Tensor silu_mul(const Tensor& gate, const Tensor& up) {
+  HONE_ASSERT(gate.numel() == up.numel());
+  const float *p = gate.data<float>(), *q = up.data<float>();
+  return elementwise(gate,
+                     [&](int64_t i, int64_t n, float* y) { table().silu_mul(p + i, q + i, n, y); });
+}
+
+Tensor gelu_tanh_mul(const Tensor& gate, const Tensor& up) {
+  HONE_ASSERT(gate.numel() == up.numel());
+  const float *p = gate.data<float>(), *q = up.data<float>();
+  return elementwise(
+      gate, [&](int64_t i, int64_t n, float* y) { table().gelu_tanh_mul(p + i, q + i, n, y); });
+}
+
+Tensor gelu_tanh(const Tensor& x) {
+  const float* p = x.data<float>();
+  return elementwise(x, [&](int64_t i, int64_t n, float* y) { table().gelu_tanh(p + i, n, y); });
+}
+
+Tensor scale(const Tensor& x, float s) {
+  const float* p = x.data<float>();
+  return elementwise(x, [&](int64_t i, int64_t n, float* y) {
+    for (int64_t j = 0; j < n; ++j) y[j] = p[i + j] * s;
+  });
+}
+
+void softcap_in_place(Tensor& x, float s) {
+  float* p = x.mutable_data<float>();
+  parallel_for(x.numel(), kGrain, [&](int64_t b, int64_t e) {
+    for (int64_t i = b; i < e; ++i) p[i] = s * std::tanh(p[i] / s);
+  });
+}
+
+float log_sum_exp(const float* x, int64_t n) { return table().log_sum_exp(x, n); }
+
+void accumulate_gram(const Tensor& x, Tensor& h) {
+  int64_t d = h.dim(0);
+  HONE_ASSERT(h.rank() == 2 && h.dim(1) == d && x.rank() == 2 && x.dim(1) == d);
+  const float* in = x.data<float>();
+  float* out = h.mutable_data<float>();
+  parallel_for(d, 24, [&](int64_t b, int64_t e) { table().gram(in, x.dim(0), d, b, e, out); });
+}
+
+}  // namespace hone::ops

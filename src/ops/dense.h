@@ -1,0 +1,36 @@
+// Dense operations on f32 activations: each runs the kernel table's function in parallel over rows.
+//
+// Shapes: x is [T, D] (rows of tokens) unless said otherwise; results are new tensors. Inputs are
+// never written, except where a name ends in _in_place. Shapes that do not fit are bugs of the
+// caller (HONE_ASSERT): they are fixed when a model is built.
+#pragma once
+
+#include "tensor/tensor.h"
+
+namespace hone::ops {
+
+/// x/√(mean(x²)+eps)·(w+offset) over rows of D; w is [D]. x may be [T, D] or any multiple of D.
+/// Zhang & Sennrich 2019. `offset` 1 is Gemma's convention.
+Tensor rms_norm(const Tensor& x, const Tensor& w, float offset, float eps);
+/// (x−mean)/√(var+eps)·w + b; b may be an empty handle. Ba et al. 2016.
+Tensor layer_norm(const Tensor& x, const Tensor& w, const Tensor& b, float eps);
+
+Tensor add(const Tensor& a, const Tensor& b);
+/// silu(gate)·up (SwiGLU, Shazeer 2020).
+Tensor silu_mul(const Tensor& gate, const Tensor& up);
+/// gelu_tanh(gate)·up (GeGLU).
+Tensor gelu_tanh_mul(const Tensor& gate, const Tensor& up);
+Tensor gelu_tanh(const Tensor& x);
+/// x·s.
+Tensor scale(const Tensor& x, float s);
+/// s·tanh(x/s), in place (Gemma 2's soft cap).
+void softcap_in_place(Tensor& x, float s);
+
+/// log Σ exp over one row of n floats.
+float log_sum_exp(const float* x, int64_t n);
+
+/// h[D, D] += xᵀx for x [R, D]: only the upper triangle (and a few columns left of it) is written.
+/// Sums run over the rows in order: the result does not depend on threads.
+void accumulate_gram(const Tensor& x, Tensor& h);
+
+}  // namespace hone::ops

@@ -1,0 +1,28 @@
+// What a tokenizer does to a text before it splits it: an ordered list of rewrites.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace hone {
+
+class Normalizer {
+ public:
+  /// Rewrites the text in place; it is and stays well-formed UTF-8. Pure: threads share it.
+  using Step = std::function<void(std::string&)>;
+
+  void add(Step step) { steps_.push_back(std::move(step)); }
+  bool empty() const { return steps_.empty(); }
+  std::string apply(std::string_view text) const {
+    std::string out(text);
+    for (const Step& step : steps_) step(out);
+    return out;
+  }
+
+ private:
+  std::vector<Step> steps_;
+};
+
+}  // namespace hone

@@ -1,0 +1,248 @@
+#include "text/unicode.h"
+
+#include <utf8proc.h>
+
+#include <array>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace hone {
+namespace {
+
+constexpr char32_t kReplacement = 0xFFFD;
+
+utf8proc_category_t category(char32_t code) {
+  return utf8proc_category(static_cast<utf8proc_int32_t>(code));
+}
+
+struct ByteAlphabet {
+  std::array<char32_t, 256> letter;
+  std::array<int16_t, 324> byte;  // the largest letter is U+0143
+
+  ByteAlphabet() {
+    byte.fill(-1);
+    char32_t next = 0x100;
+    for (int b = 0; b < 256; ++b) {
+      const bool printable = (b > 0x20 && b < 0x7F) || (b > 0xA0 && b != 0xAD);
+      letter[b] = printable ? static_cast<char32_t>(b) : next++;
+      byte[letter[b]] = static_cast<int16_t>(b);
+    }
+  }
+};
+const ByteAlphabet kAlphabet;
+
+}  // namespace
+
+int utf8_length(unsigned char lead) {
+  if (lead < 0xC2) return 1;
+  return lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 1;
+}
+
+Utf8Char utf8_at(std::string_view text, size_t at) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[at + i]); };
+  const unsigned char lead = byte(0);
+  if (lead < 0x80) return {lead, 1, true};
+  const int length = utf8_length(lead);
+  if (length == 1) return {kReplacement, 1, false};
+  // The first continuation byte also excludes overlong forms, surrogates and code points too large.
+  const unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+  const unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+  char32_t code = lead & (0x7F >> length);
+  for (int i = 1; i < length; ++i) {
+    if (at + i >= text.size()) return {kReplacement, i, false};
+    const unsigned b = byte(i);
+    if (b < (i == 1 ? low : 0x80) || b > (i == 1 ? high : 0xBF)) return {kReplacement, i, false};
+    code = code << 6 | (b & 0x3F);
+  }
+  return {code, length, true};
+}
+
+void append_utf8(std::string& out, char32_t code) {
+  if (code < 0x80) {
+    out += static_cast<char>(code);
+  } else if (code < 0x800) {
+    out += static_cast<char>(0xC0 | code >> 6);
+    out += static_cast<char>(0x80 | (code & 0x3F));
+  } else if (code < 0x10000) {
+    out += static_cast<char>(0xE0 | code >> 12);
+    out += static_cast<char>(0x80 | (code >> 6 & 0x3F));
+    out += static_cast<char>(0x80 | (code & 0x3F));
+  } else {
+    out += static_cast<char>(0xF0 | code >> 18);
+    out += static_cast<char>(0x80 | (code >> 12 & 0x3F));
+    out += static_cast<char>(0x80 | (code >> 6 & 0x3F));
+    out += static_cast<char>(0x80 | (code & 0x3F));
+  }
+}
+
+bool is_valid_utf8(std::string_view text) {
+  size_t i = 0;
+  while (i < text.size()) {
+    uint64_t eight;
+    if (i + sizeof eight <= text.size()) {
+      std::memcpy(&eight, text.data() + i, sizeof eight);
+      if (!(eight & 0x8080808080808080u)) {
+        i += sizeof eight;
+        continue;
+      }
+    }
+    const Utf8Char c = utf8_at(text, i);
+    if (!c.valid) return false;
+    i += c.size;
+  }
+  return true;
+}
+
+std::string replace_ill_formed(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size();) {
+    const Utf8Char c = utf8_at(text, i);
+    if (c.valid) {
+      out.append(text, i, c.size);
+    } else {
+      append_utf8(out, kReplacement);
+    }
+    i += c.size;
+  }
+  return out;
+}
+
+size_t unfinished_tail(std::string_view text) {
+  for (size_t back = 1; back <= 3 && back <= text.size(); ++back) {
+    const size_t at = text.size() - back;
+    const unsigned char b = static_cast<unsigned char>(text[at]);
+    if (b < 0x80) return 0;
+    if (b < 0xC0) continue;
+    // Unfinished: ill-formed only because the text ends.
+    const Utf8Char c = utf8_at(text, at);
+    return !c.valid && at + c.size == text.size() && utf8_length(b) > c.size ? back : 0;
+  }
+  return 0;
+}
+
+bool is_space(char32_t c) {
+  if (c < 0x80) return c == ' ' || (c >= '\t' && c <= '\r');
+  return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
+         c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+bool is_number(char32_t c) {
+  if (c < 0x80) return c >= '0' && c <= '9';
+  const auto k = category(c);
+  return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
+}
+
+bool is_letter(char32_t c) {
+  if (c < 0x80) return (c | 0x20) >= 'a' && (c | 0x20) <= 'z';
+  const auto k = category(c);
+  return k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_LO;
+}
+
+bool is_punctuation(char32_t c) {
+  if (c < 0x80) return c > ' ' && c < 0x7F && !is_letter(c) && !is_number(c);
+  const auto k = category(c);
+  return k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO;
+}
+
+bool is_word(char32_t c) {
+  if (c < 0x80) return is_letter(c) || is_number(c) || c == '_';
+  const auto k = category(c);
+  return is_letter(c) || (k >= UTF8PROC_CATEGORY_MN && k <= UTF8PROC_CATEGORY_NL) ||
+         k == UTF8PROC_CATEGORY_PC || c == 0x200C || c == 0x200D;
+}
+
+std::string normalize(std::string_view text, NormalForm form) {
+  const bool compose = form == NormalForm::nfc || form == NormalForm::nfkc;
+  const bool compatible = form == NormalForm::nfkc || form == NormalForm::nfkd;
+  const int options = UTF8PROC_STABLE | (compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
+                      (compatible ? UTF8PROC_COMPAT : 0);
+  utf8proc_uint8_t* mapped = nullptr;
+  const auto size =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                   static_cast<utf8proc_ssize_t>(text.size()), &mapped,
+                   static_cast<utf8proc_option_t>(options));
+  HONE_CHECK(size >= 0, invalid_argument, "Unicode normalisation of {} bytes failed: {}",
+             text.size(), utf8proc_errmsg(size));
+  std::string out(reinterpret_cast<const char*>(mapped), static_cast<size_t>(size));
+  std::free(mapped);
+  return out;
+}
+
+std::string lowercase(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size();) {
+    const Utf8Char c = utf8_at(text, i);
+    i += c.size;
+    if (c.code == 0x130) {  // the one character whose lower case is two
+      out += "i\xCC\x87";
+    } else {
+      append_utf8(out, static_cast<char32_t>(
+                           utf8proc_tolower(static_cast<utf8proc_int32_t>(c.code))));
+    }
+  }
+  return out;
+}
+
+std::string strip_accents(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    const Utf8Char c = utf8_at(text, i);
+    const auto k = category(c.code);
+    if (k < UTF8PROC_CATEGORY_MN || k > UTF8PROC_CATEGORY_ME) out.append(text, i, c.size);
+    i += c.size;
+  }
+  return out;
+}
+
+char32_t byte_to_letter(unsigned char byte) { return kAlphabet.letter[byte]; }
+
+int letter_to_byte(char32_t code) {
+  return code < kAlphabet.byte.size() ? kAlphabet.byte[code] : -1;
+}
+
+std::string bytes_to_letters(std::string_view bytes) {
+  std::string out;
+  out.reserve(bytes.size() * 2);
+  for (char b : bytes) append_utf8(out, byte_to_letter(static_cast<unsigned char>(b)));
+  return out;
+}
+
+bool letters_to_bytes(std::string_view letters, std::string& bytes) {
+  bytes.clear();
+  for (size_t i = 0; i < letters.size();) {
+    const Utf8Char c = utf8_at(letters, i);
+    const int byte = letter_to_byte(c.code);
+    if (byte < 0) return false;
+    bytes += static_cast<char>(byte);
+    i += c.size;
+  }
+  return true;
+}
+
+int byte_token_value(std::string_view token) {
+  const auto digit = [](char c) {
+    const int lower = c | 0x20;
+    return c >= '0' && c <= '9' ? c - '0' : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+  };
+  if (token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>') return -1;
+  const int high = digit(token[3]), low = digit(token[4]);
+  return high < 0 || low < 0 ? -1 : high * 16 + low;
+}
+
+std::string byte_token_text(unsigned char byte) { return fmt::format("<0x{:02X}>", byte); }
+
+std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
+  std::string out;
+  out.reserve(text.size() + text.size() / 4);
+  size_t begin = 0;
+  for (size_t at; (at = text.find(from, begin)) != text.npos; begin = at + from.size()) {
+    out.append(text, begin, at - begin).append(to);
+  }
+  return out.append(text, begin);
+}
+
+}  // namespace hone

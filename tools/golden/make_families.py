@@ -1,0 +1,310 @@
+#!/usr/bin/env python3
+"""Writes tests/golden/families/<name>/: small random checkpoints and what transformers makes of them.
+
+Each directory is a Hugging Face model directory (config.json, model.safetensors, no tokenizer) with
+one file more, logits.safetensors:
+  input_ids     i64 [40]        a prompt that reaches past every window
+  logits        f32 [40, 128]   of the whole prompt at once
+  continuation  i64 [8]         the greedy continuation
+  step_logits   f32 [8, 128]    step i has seen the prompt and continuation[:i]; its argmax is
+                                continuation[i]
+All in fp32 with eager attention. Before it writes, the script checks that feeding one token at a time
+through the cache gives the same logits, that the directory reloads to the same logits, that every
+feature listed under `matters` changes the logits when it is taken away (a golden that a missing
+feature leaves alone would test nothing). Prompts are redrawn until no greedy choice is a near-tie.
+
+The names: `llama` is plain GQA with a head size other than hidden / heads, `llama_sharded` the same
+weights in two files; `*_old_config` spells its config.json as files on the hub do (rope_theta and
+rope_scaling at the top), the others as transformers 5 does (rope_parameters). `gpt2_hub_names` has the
+hub's GPT-2 names: no "transformer." prefix, and the causal mask among the weights.
+
+Made with torch 2.15.0, transformers 5.23.0, safetensors 0.8.0: python tools/golden/make_families.py
+"""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig
+
+OUT = Path(__file__).resolve().parents[2] / "tests" / "golden" / "families"
+PROMPT, STEPS, VOCAB = 40, 8, 128
+SIZE_LIMIT = 200_000
+TOLERANCE = 2e-5  # of transformers against itself, relative to the largest logit
+MARGIN = 5e-3  # between the two best logits of each greedy step, likewise
+MATTERS = 1e-2  # the least change that taking a feature away must make
+
+LLAMA = dict(
+    vocab_size=VOCAB,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    max_position_embeddings=128,
+    rms_norm_eps=1e-5,
+    rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    tie_word_embeddings=False,
+    bos_token_id=1,
+    eos_token_id=2,
+)
+# Wavelengths of 6, 20, 63 and 199 tokens and longer: kept, blended, blended, stretched.
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+GPT2 = dict(
+    vocab_size=VOCAB,
+    n_positions=64,
+    n_embd=32,
+    n_layer=2,
+    n_head=4,
+    layer_norm_epsilon=1e-5,
+    bos_token_id=127,
+    eos_token_id=127,
+)
+GEMMA3 = dict(
+    vocab_size=VOCAB,
+    hidden_size=32,
+    intermediate_size=32,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    max_position_embeddings=128,
+    sliding_window=8,
+    layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+    query_pre_attn_scalar=24,
+    rope_parameters={
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+    rms_norm_eps=1e-6,
+    bos_token_id=2,
+    eos_token_id=1,
+    pad_token_id=0,
+)
+
+
+def without(config, **changes):
+    """A copy of a config with some fields changed."""
+    result = copy.deepcopy(config)
+    for name, value in changes.items():
+        setattr(result, name, value)
+    return result
+
+
+def default_rope(theta):
+    return {"rope_type": "default", "rope_theta": theta}
+
+
+def gemma_rope(local_theta, global_theta, factor):
+    return {
+        "full_attention": {"rope_type": "linear", "factor": factor, "rope_theta": global_theta},
+        "sliding_attention": default_rope(local_theta),
+    }
+
+
+def gemma_matters(config):
+    return [
+        without(config, sliding_window=1000),
+        without(config, sliding_window=config.sliding_window + 1),
+        without(config, query_pre_attn_scalar=16),
+        without(config, layer_types=["sliding_attention"] * config.num_hidden_layers),
+        without(config, rope_parameters=gemma_rope(1e4, 1e4, 8.0)),
+        without(config, rope_parameters=gemma_rope(1e4, 1e6, 1.0)),
+    ]
+
+
+def old_llama_config(config):
+    """config.json as transformers 4 wrote it, from what transformers 5 writes."""
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope.pop("rope_theta")
+    config["rope_scaling"] = rope
+    config["torch_dtype"] = config.pop("dtype")
+    return config
+
+
+def old_gemma_config(config):
+    rope = config.pop("rope_parameters")
+    config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+    config["rope_theta"] = rope["full_attention"].pop("rope_theta")
+    config["rope_scaling"] = rope["full_attention"]
+    config["sliding_window_pattern"] = config.pop("_sliding_window_pattern")
+    config["torch_dtype"] = config.pop("dtype")
+    del config["layer_types"]
+    return config
+
+
+def build(config, seed):
+    """A model whose every parameter is random, and whose logits vary."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    zero_centred = config.model_type == "gemma3_text"  # its norms multiply by 1 + weight
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape)
+            if parameter.dim() == 2 and ("embed" in name or ".wte" in name or ".wpe" in name):
+                parameter.copy_(0.5 * noise)
+            elif parameter.dim() == 2:
+                fan_in = parameter.shape[0 if config.model_type == "gpt2" else 1]
+                parameter.copy_(1.2 * noise / fan_in**0.5)
+            elif name.endswith("bias"):
+                parameter.copy_(0.3 * noise)
+            else:
+                parameter.copy_((0.0 if zero_centred else 1.0) + 0.3 * noise)
+    return model
+
+
+@torch.no_grad()
+def run(model, ids):
+    return model(input_ids=ids[None], use_cache=False).logits[0].contiguous()
+
+
+@torch.no_grad()
+def run_with_cache(model, ids):
+    """The logits of every token, fed one at a time."""
+    cache, rows = None, []
+    for token in ids:
+        out = model(input_ids=token.view(1, 1), past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        rows.append(out.logits[0, 0])
+    return torch.stack(rows)
+
+
+def continue_greedily(model, ids):
+    """(continuation [STEPS], logits that chose each token [STEPS, VOCAB])"""
+    rows = []
+    for _ in range(STEPS):
+        rows.append(run(model, ids)[-1])
+        ids = torch.cat([ids, rows[-1].argmax().view(1)])
+    return ids[PROMPT:], torch.stack(rows)
+
+
+def choose_prompt(model, seed):
+    """(ids, continuation, step logits, margin) of the first random prompt without near-ties."""
+    generator = torch.Generator().manual_seed(seed + 1000)
+    while True:
+        ids = torch.randint(3, VOCAB - 1, (PROMPT,), generator=generator)
+        continuation, step_logits = continue_greedily(model, ids)
+        best, second = step_logits.topk(2).values.unbind(1)
+        margin = float((best - second).min() / step_logits.abs().max())
+        if margin > MARGIN:
+            return ids, continuation, step_logits, margin
+
+
+def difference(a, b):
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def save_weights(model, directory, shard_bytes):
+    model.config.use_cache = True
+    model.config.dtype = torch.float32
+    model.save_pretrained(directory, max_shard_size=shard_bytes or "1GB")
+    (directory / "generation_config.json").unlink(missing_ok=True)
+
+
+def use_hub_names(directory, config):
+    """Renames GPT-2's weights as the files on the hub have them, with their mask buffers."""
+    path = directory / "model.safetensors"
+    weights = {name.removeprefix("transformer."): w for name, w in load_file(path).items()}
+    n = config.n_positions
+    for layer in range(config.n_layer):
+        mask = torch.ones(n, n).tril().view(1, 1, n, n)
+        weights[f"h.{layer}.attn.bias"] = mask
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def rewrite_config(directory, rewrite):
+    path = directory / "config.json"
+    config = rewrite(json.loads(path.read_text()))
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def make(name, config, seed, matters=(), shard_bytes=None, hub_names=False, old_config=None):
+    model = build(config, seed)
+    ids, continuation, step_logits, margin = choose_prompt(model, seed)
+    logits = run(model, ids)
+
+    directory = OUT / name
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    save_weights(model, directory, shard_bytes)
+    if hub_names:
+        use_hub_names(directory, config)
+    if old_config:
+        rewrite_config(directory, old_config)
+    golden = {
+        "input_ids": ids,
+        "logits": logits,
+        "continuation": continuation,
+        "step_logits": step_logits,
+    }
+    save_file(golden, directory / "logits.safetensors")
+    for path in directory.iterdir():
+        path.chmod(0o644)
+
+    whole = torch.cat([ids, continuation[:-1]])
+    expected = torch.cat([logits, step_logits[1:]])
+    cached = difference(run_with_cache(model, whole), expected)
+    assert cached < TOLERANCE, f"{name}: prefill and cache differ by {cached}"
+    reloaded = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager").eval()
+    reload = difference(run(reloaded, ids), logits)
+    assert reload < TOLERANCE, f"{name}: the reloaded model differs by {reload}"
+    least = float("inf")
+    for i, other in enumerate(matters):
+        least = min(least, difference(run(build(other, seed), ids), logits))
+        assert least > MATTERS, f"{name}: change {i} of `matters` moves the logits by {least} only"
+    moved = f"matters {least:.2f}, " if matters else ""
+    largest = max(path.stat().st_size for path in directory.iterdir())
+    assert largest <= SIZE_LIMIT, f"{name}: a file has {largest} bytes"
+    print(
+        f"{name:24} logits std {logits.std():.2f}, cache {cached:.1e}, reload {reload:.1e}, "
+        f"margin {margin:.1e}, {moved}largest file {largest}"
+    )
+
+
+def main():
+    torch.set_num_threads(1)
+    llama = LlamaConfig(**LLAMA)
+    llama_matters = [without(llama, rope_parameters=default_rope(5000.0))]
+    make("llama", llama, 1, matters=llama_matters)
+    make("llama_sharded", llama, 1, shard_bytes="110KB")
+    tied = LlamaConfig(
+        **{**LLAMA, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True},
+    )
+    tied.num_key_value_heads = 1
+    make("llama_tied_bias", tied, 2)
+    llama3 = LlamaConfig(**{**LLAMA, "rope_parameters": LLAMA3_ROPE, "tie_word_embeddings": True})
+    matters = [
+        without(llama3, rope_parameters=default_rope(10000.0)),
+        without(llama3, rope_parameters={**LLAMA3_ROPE, "rope_type": "linear"}),
+    ]
+    make("llama3_rope", llama3, 3, matters=matters)
+    make("llama3_rope_old_config", llama3, 4, matters=matters, old_config=old_llama_config)
+
+    gpt2 = GPT2Config(**GPT2)
+    make("gpt2", gpt2, 5, matters=[without(gpt2, activation_function="silu")])
+    make("gpt2_hub_names", gpt2, 6, hub_names=True)
+
+    gemma3 = Gemma3TextConfig(**GEMMA3)
+    make("gemma3", gemma3, 7, matters=gemma_matters(gemma3))
+    old = Gemma3TextConfig(
+        **{k: v for k, v in GEMMA3.items() if k != "layer_types"},
+        sliding_window_pattern=3,
+        final_logit_softcapping=4.0,
+    )
+    matters = [*gemma_matters(old), without(old, final_logit_softcapping=None)]
+    make("gemma3_old_config", old, 8, matters=matters, old_config=old_gemma_config)
+
+
+if __name__ == "__main__":
+    main()

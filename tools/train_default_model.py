@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the default model, models/hone-austen-3m: a Llama of 2.9 million parameters on old novels.
 
-The recipe, in full (the numbers are the defaults below; one core takes about an hour):
+The recipe, in full (the numbers are the defaults below; an idle core takes about 50 minutes):
   data       tools/extract_texts.sh: Austen's novels and Moby Dick. Each chapter follows the separator
              <|endoftext|>; calibration.txt and heldout.txt are other chapters and never trained on.
   tokenizer  byte-level BPE of 2048 tokens on train.txt, words split by Llama 3's expression.
@@ -43,7 +43,7 @@ def parse_arguments():
     add("--text", type=Path, required=True, help="directory that tools/extract_texts.sh wrote")
     add("--out", type=Path, required=True, help="model directory to write")
     add("--state", type=Path, required=True, help="directory for checkpoints; a run resumes from it")
-    add("--steps", type=int, default=1800)
+    add("--steps", type=int, default=1400)
     add("--batch", type=int, default=8)
     add("--context", type=int, default=512)
     add("--rate", type=float, default=2e-3)

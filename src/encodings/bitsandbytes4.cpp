@@ -7,7 +7,7 @@
 //   codes   u8 [ceil(N·K/2)]   the high nibble is the even element
 //   absmax  f32 [B]
 // or, with double_quant, scales that are quantised themselves in blocks of 256:
-//   absmax         u8 [B]               codes of the signed dynamic map (dynamic_map.h)
+//   absmax         u8 [B]               codes of the signed dynamic map (tensor/code_tables.h)
 //   nested_absmax  f32 [ceil(B/256)]
 //   nested_map     f32 [256]            optional, where a file has a map of its own
 // scale(b) = map[absmax[b]]·nested_absmax[b/256] + nested_offset; w[i] =
@@ -21,46 +21,38 @@
 
 #include "base/checked.h"
 #include "base/threads.h"
-#include "encodings/dynamic_map.h"
 #include "encodings/planes.h"
+#include "tensor/code_tables.h"
 
 namespace hone {
 namespace {
 
 constexpr int64_t kNested = 256;
+constexpr int64_t kLargestBlock = 1 << 20;  // bitsandbytes stops at 4096
 
-// The quantiles of a normal distribution, from the paper's code.
-constexpr float kNf4[16] = {-1.0f,
-                            -0.6961928009986877f,
-                            -0.5250730514526367f,
-                            -0.39491748809814453f,
-                            -0.28444138169288635f,
-                            -0.18477343022823334f,
-                            -0.09105003625154495f,
-                            0.0f,
-                            0.07958029955625534f,
-                            0.16093020141124725f,
-                            0.24611230194568634f,
-                            0.33791524171829224f,
-                            0.44070982933044434f,
-                            0.5626170039176941f,
-                            0.7229568362236023f,
-                            1.0f};
-// Sign, two exponent bits, one mantissa bit; magnitudes in twelfths.
-constexpr float kFp4[16] = {
-    0.0f, 0.0625f / 12,  8.0f / 12,  12.0f / 12,  4.0f / 12,  6.0f / 12,  2.0f / 12,  3.0f / 12,
-    0.0f, -0.0625f / 12, -8.0f / 12, -12.0f / 12, -4.0f / 12, -6.0f / 12, -2.0f / 12, -3.0f / 12};
+/// The code of the nearest value of the 256 ascending ones; halfway goes down.
+uint8_t nearest_code(const std::array<float, 256>& map, float x) {
+  size_t low = 0, high = 255;  // the first code whose midpoint to the next is not below x
+  while (low < high) {
+    size_t middle = (low + high) / 2;
+    if ((map[middle] + map[middle + 1]) / 2.0f < x)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return static_cast<uint8_t>(low);
+}
 
 /// A table of values and the decision points between them.
 struct Table {
   std::string_view id;
   std::string_view description;
-  const float* values;
+  const std::array<float, 16>& values;
   std::array<uint8_t, 16> order;  ///< codes by ascending value
   std::array<float, 15> bounds;   ///< order[i] covers (bounds[i−1], bounds[i]]
   uint8_t zero;                   ///< the code of 0
 
-  Table(std::string_view id, std::string_view description, const float* values)
+  Table(std::string_view id, std::string_view description, const std::array<float, 16>& values)
       : id(id), description(description), values(values) {
     for (int i = 0; i < 16; ++i) order[i] = static_cast<uint8_t>(i);
     std::stable_sort(order.begin(), order.end(),
@@ -102,7 +94,7 @@ float normalise(const float* x, int64_t n, bool whole, float* out) {
 
 class FourBit final : public Encoding {
  public:
-  FourBit(std::string_view id, std::string_view description, const float* values)
+  FourBit(std::string_view id, std::string_view description, const std::array<float, 16>& values)
       : table_(id, description, values) {
     for (int byte = 0; byte < 256; ++byte) pairs_[byte] = {values[byte >> 4], values[byte & 15]};
   }
@@ -112,8 +104,8 @@ class FourBit final : public Encoding {
 
   void validate(const Weight& w) const override {
     auto [n, k] = require_matrix(w);
-    HONE_CHECK(w.params.block > 0, corrupt, "{} weight {}: the block size is {}", id(),
-               shape_string(w.shape), w.params.block);
+    HONE_CHECK(w.params.block > 0 && w.params.block <= kLargestBlock, corrupt,
+               "{} weight {}: the block size is {}", id(), shape_string(w.shape), w.params.block);
     int64_t blocks = ceil_div(n * k, w.params.block);
     require_flat_plane(w, "codes", DType::u8, ceil_div(n * k, 2));
     require_flat_plane(w, "absmax", w.params.double_quant ? DType::u8 : DType::f32, blocks);
@@ -141,8 +133,9 @@ class FourBit final : public Encoding {
 
   std::string encode_refusal(int64_t, int64_t k, const WeightParams& params) const override {
     if (k <= 0) return "a row has no columns";
-    if (params.block < 0 || params.block % 2 != 0)
-      return fmt::format("the block size should be even, got {}", params.block);
+    if (params.block < 0 || params.block > kLargestBlock || params.block % 2 != 0)
+      return fmt::format("the block size should be even and at most {}, got {}", kLargestBlock,
+                         params.block);
     return {};
   }
 
@@ -181,7 +174,7 @@ class FourBit final : public Encoding {
     if (w.params.block % 16 != 0 || w.cols() % w.params.block != 0) return layout;
     layout.bits = 4;
     layout.group = w.params.block;
-    layout.table = table_.values;
+    layout.table = table_.values.data();
     return layout;
   }
 
@@ -232,7 +225,7 @@ class FourBit final : public Encoding {
       codes_ = absmax.data<uint8_t>();
       nested_ = w.plane("nested_absmax").data<float>();
       map_ = has_plane(w, "nested_map") ? w.plane("nested_map").data<float>()
-                                        : dynamic_map(true).data();
+                                        : signed_dynamic_table().data();
     }
     float operator[](int64_t b) const {
       return plain_ != nullptr ? plain_[b] : map_[codes_[b]] * nested_[b / kNested] + offset_;
@@ -257,14 +250,14 @@ class FourBit final : public Encoding {
         static_cast<float>(blocks == 0 ? 0 : sum / static_cast<double>(blocks));
     Tensor codes = Tensor::empty({blocks}, DType::u8);
     Tensor nested = Tensor::empty({ceil_div(blocks, kNested)}, DType::f32);
-    const auto& map = dynamic_map(true);
+    const auto& map = signed_dynamic_table();
     float centred[kNested], unit[kNested];
     for (int64_t b = 0; b < blocks; b += kNested) {
       int64_t count = std::min(kNested, blocks - b);
       for (int64_t i = 0; i < count; ++i) centred[i] = scale[b + i] - w.params.nested_offset;
       nested.mutable_data<float>()[b / kNested] = normalise(centred, count, count == kNested, unit);
       for (int64_t i = 0; i < count; ++i)
-        codes.mutable_data<uint8_t>()[b + i] = dynamic_code(map, unit[i]);
+        codes.mutable_data<uint8_t>()[b + i] = nearest_code(map, unit[i]);
     }
     w.planes["absmax"] = codes;
     w.planes["nested_absmax"] = nested;
@@ -279,11 +272,12 @@ class FourBit final : public Encoding {
 namespace encoding_entry {
 
 const Encoding& nf4() {
-  static const FourBit e("nf4", "bitsandbytes NF4: 4-bit normal quantiles, flat blocks", kNf4);
+  static const FourBit e("nf4", "bitsandbytes NF4: 4-bit normal quantiles, flat blocks",
+                         nf4_table());
   return e;
 }
 const Encoding& fp4() {
-  static const FourBit e("fp4", "bitsandbytes FP4: 4-bit floats, flat blocks", kFp4);
+  static const FourBit e("fp4", "bitsandbytes FP4: 4-bit floats, flat blocks", fp4_table());
   return e;
 }
 

@@ -42,8 +42,7 @@ inline void unpack_nibbles(const uint8_t* bytes, int8_t* q) {
 }
 /// The inverse, of the low four bits of each code.
 inline void pack_nibbles(const uint8_t* q, uint8_t* bytes) {
-  for (int j = 0; j < 16; ++j)
-    bytes[j] = static_cast<uint8_t>((q[j] & 15) | (q[j + 16] & 15) << 4);
+  for (int j = 0; j < 16; ++j) bytes[j] = static_cast<uint8_t>((q[j] & 15) | (q[j + 16] & 15) << 4);
 }
 
 template <typename Format>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "tensor/dtype.h"
 
@@ -9,21 +10,32 @@ namespace hone {
 namespace {
 
 constexpr int kN = 256;
-constexpr int kLanes = 4;  // sums are kept in four lanes, which the compiler turns into one vector
+
+// Four lanes, in the compilers' portable vector type: sums of floats are not vectorised by
+// themselves, because that changes their order.
+using F4 = float __attribute__((vector_size(16)));
+constexpr int kLanes = 4;
+
+inline F4 load(const float* p) {
+  F4 v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline void store(float* p, F4 v) { std::memcpy(p, &v, sizeof v); }
+inline float total(F4 v) { return (v[0] + v[1]) + (v[2] + v[3]); }
 
 /// The nearest f16, kept finite.
 float nearest_f16(float x) { return to_f32(to_f16(std::clamp(x, -65504.0f, 65504.0f))); }
 
 /// clamp(round(x), low, high), low for NaN; low and high are integers below 2^22 in magnitude,
 /// where adding 1.5·2^23 leaves no fraction bits.
-inline float round_into(float x, float low, float high) {
+template <typename T>  // float or F4
+inline T round_into(T x, T low, T high) {
   constexpr float kNoFraction = 12582912.0f;
   x = x > low ? x : low;
   x = x < high ? x : high;
   return (x + kNoFraction) - kNoFraction;
 }
-
-inline float total(const float* lanes) { return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]); }
 
 /// The importances of a block divided by their largest, so that no sum overflows; a sub-block that
 /// nobody weighs counts all its weights alike.
@@ -51,29 +63,29 @@ struct Moments {
 template <int G>
 float best_codes(const float* x, const float* w, Line line, float top, float* q) {
   float inverse = line.scale > 0 ? 1.0f / line.scale : 0.0f;
-  float error[kLanes] = {};
-  for (int i = 0; i < G; i += kLanes)
-    for (int l = 0; l < kLanes; ++l) {
-      float code = round_into((x[i + l] + line.min) * inverse, 0.0f, top);
-      float miss = line.scale * code - line.min - x[i + l];
-      q[i + l] = code;
-      error[l] += w[i + l] * miss * miss;
-    }
+  F4 low = {}, high = low + top, error = {};
+  for (int i = 0; i < G; i += kLanes) {
+    F4 value = load(x + i) + line.min;
+    F4 code = round_into(value * inverse, low, high);
+    F4 miss = line.scale * code - value;
+    store(q + i, code);
+    error += load(w + i) * miss * miss;
+  }
   return total(error);
 }
 
 template <int G>
 Moments moments(const float* x, const float* w, const float* q) {
-  float sw[kLanes] = {}, sx[kLanes] = {}, sq[kLanes] = {}, sxq[kLanes] = {}, sqq[kLanes] = {};
-  for (int i = 0; i < G; i += kLanes)
-    for (int l = 0; l < kLanes; ++l) {
-      float wq = w[i + l] * q[i + l];
-      sw[l] += w[i + l];
-      sx[l] += w[i + l] * x[i + l];
-      sq[l] += wq;
-      sxq[l] += wq * x[i + l];
-      sqq[l] += wq * q[i + l];
-    }
+  F4 sw = {}, sx = {}, sq = {}, sxq = {}, sqq = {};
+  for (int i = 0; i < G; i += kLanes) {
+    F4 weight = load(w + i), value = load(x + i), code = load(q + i);
+    F4 weighted = weight * code;
+    sw += weight;
+    sx += weight * value;
+    sq += weighted;
+    sxq += weighted * value;
+    sqq += weighted * code;
+  }
   return {total(sw), total(sx), total(sq), total(sxq), total(sqq)};
 }
 
@@ -269,25 +281,24 @@ class SignedSearch {
 
   float best_codes(const float* x, const float* w, float scale, float* q) const {
     float inverse = scale != 0 ? 1.0f / scale : 0.0f;
-    float error[kLanes] = {};
-    for (int i = 0; i < G; i += kLanes)
-      for (int l = 0; l < kLanes; ++l) {
-        float code = round_into(x[i + l] * inverse, low_, high_);
-        float miss = scale * code - x[i + l];
-        q[i + l] = code;
-        error[l] += w[i + l] * miss * miss;
-      }
+    F4 low = F4{} + low_, high = F4{} + high_, error = {};
+    for (int i = 0; i < G; i += kLanes) {
+      F4 value = load(x + i);
+      F4 code = round_into(value * inverse, low, high);
+      F4 miss = scale * code - value;
+      store(q + i, code);
+      error += load(w + i) * miss * miss;
+    }
     return total(error);
   }
 
   static Products products(const float* x, const float* w, const float* q) {
-    float sxq[kLanes] = {}, sqq[kLanes] = {};
-    for (int i = 0; i < G; i += kLanes)
-      for (int l = 0; l < kLanes; ++l) {
-        float wq = w[i + l] * q[i + l];
-        sxq[l] += wq * x[i + l];
-        sqq[l] += wq * q[i + l];
-      }
+    F4 sxq = {}, sqq = {};
+    for (int i = 0; i < G; i += kLanes) {
+      F4 code = load(q + i), weighted = load(w + i) * code;
+      sxq += weighted * load(x + i);
+      sqq += weighted * code;
+    }
     return {total(sxq), total(sqq)};
   }
 
@@ -301,7 +312,7 @@ class SignedSearch {
     float q[G], best = extreme / low_;
     float best_error = best_codes(x, w, best, q);
     for (float limit : {low_, high_})
-      for (float step = -6; step <= 6; ++step) {
+      for (float step = -6; step <= 6; step += 2) {
         float scale = extreme / (limit * (1.0f + 0.02f * step) + 0.05f * step);
         for (int round = 0; round < 2; ++round) {
           float error = best_codes(x, w, scale, q);

@@ -2,8 +2,8 @@
 //
 //   iq4_nl  18 bytes: f16 d, 16 bytes of nibbles           d·table[q]
 //   mxfp4   17 bytes: u8 exponent e, 16 bytes of nibbles   2^(e−128)·table[q], twice E2M1
-// MXFP4 encodes to ggml's bytes and ignores importances; IQ4_NL searches the scale by weighted least
-// squares.
+// MXFP4 encodes to ggml's bytes and ignores importances; IQ4_NL searches the scale by weighted
+// least squares.
 #include "encodings/gguf_block.h"
 
 namespace hone {

@@ -3,7 +3,9 @@
 // Planes: codes i8 [N, K]; scales f32 [N], the largest magnitude of each row. w = code·scale/127,
 // multiplied out as bitsandbytes does: (code·scale)·f32(1/127). Its outlier columns are a decision
 // of the activations at run time and leave no trace here.
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "base/threads.h"
 #include "encodings/planes.h"
@@ -75,7 +77,8 @@ class Int8Row final : public Encoding {
   static float encode_row(const float* x, int64_t k, int8_t* codes) {
     float absmax = 0;
     for (int64_t i = 0; i < k; ++i) absmax = std::max(absmax, std::fabs(x[i]));
-    float inverse = absmax > 0 ? 127.0f / absmax : 0.0f;
+    // The product that torch makes of 127 / absmax; finite, so that 0 stays 0 beside subnormals.
+    float inverse = std::min(1.0f / absmax, std::numeric_limits<float>::max() / 127) * 127.0f;
     for (int64_t i = 0; i < k; ++i)
       codes[i] = static_cast<int8_t>(std::clamp(std::nearbyint(x[i] * inverse), -127.0f, 127.0f));
     return absmax;

@@ -8,6 +8,7 @@
 //   zeros   u8 [N, G]                only if not symmetric; otherwise the zero is 2^(bits−1)
 //   g_idx   i32 [K]                  only if act_order: the group of each column
 // w = scale·(code − zero). Encoding rounds to nearest on the grid of find_grid.
+#include <algorithm>
 #include <vector>
 
 #include "base/checked.h"
@@ -18,7 +19,9 @@
 namespace hone {
 namespace {
 
-int64_t group_size(const WeightParams& p, int64_t k) { return p.group == 0 ? k : p.group; }
+int64_t group_size(const WeightParams& p, int64_t k) {
+  return p.group == 0 ? k : std::min(p.group, k);
+}
 int64_t group_count(const WeightParams& p, int64_t k) { return ceil_div(k, group_size(p, k)); }
 int mid_code(int bits) { return 1 << (bits - 1); }
 

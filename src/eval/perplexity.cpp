@@ -115,8 +115,7 @@ const char* convention_name(PerplexityConvention c) {
 }
 
 std::vector<ScoredChunk> perplexity_chunks(const std::vector<int32_t>& tokens,
-                                           std::optional<int32_t> bos,
-                                           const PerplexityOptions& o) {
+                                           std::optional<int32_t> bos, const PerplexityOptions& o) {
   HONE_CHECK(o.context >= 2, invalid_argument, "context {}: expected at least 2", o.context);
   HONE_CHECK(o.stride >= 0 && o.stride <= o.context, invalid_argument,
              "stride {}: expected 0 (half the context) to the context, {}", o.stride, o.context);

@@ -16,11 +16,14 @@ namespace {
 
 namespace text = report_text;
 
+/// A pruned layer has no bytes, a lossless one no error: zero is fine on a linear scale.
+bool measured(double value) { return value == 0 || plottable(value); }
+
 struct Mean {
   double sum = 0;
   int count = 0;
   void add(double value) {
-    if (value >= 0 && value < kAbsurd) sum += value, ++count;
+    if (measured(value)) sum += value, ++count;
   }
   double value() const { return count ? sum / count : kNotMeasured; }
 };
@@ -125,7 +128,7 @@ std::string block_plot(const Report& report, Fit fit) {
   std::map<int, std::array<double, 2>> blocks;
   for (const auto& layer : report.layers) {
     int block = place_of(layer.module).block;
-    if (block < 0 || !(std::max(layer.bytes_before, layer.bytes_after) < kAbsurd)) continue;
+    if (block < 0 || !measured(layer.bytes_before) || !measured(layer.bytes_after)) continue;
     blocks[block][0] += layer.bytes_before;
     blocks[block][1] += layer.bytes_after;
   }
@@ -163,7 +166,7 @@ std::string error_panels(const Report& report) {
   for (const auto& series : all)
     for (const auto& [block, means] : series.errors)
       for (const auto& mean : means)
-        if (mean.count && mean.value() > 1 / kAbsurd) {
+        if (mean.count && mean.value() > 0) {
           low = std::min(low, mean.value());
           high = std::max(high, mean.value());
         }

@@ -38,8 +38,8 @@ std::vector<Point> points_of(const Report& report, bool kl) {
   std::vector<Point> points;
   for (const auto& variant : report.variants) {
     double distance = distance_of(report, variant, kl);
-    if (variant.is_original || !(std::abs(distance) < kAbsurd)) continue;
-    if (!(variant.model_bytes > 0 && variant.model_bytes < kAbsurd)) continue;
+    if (variant.is_original || !(std::abs(distance) < 1e30)) continue;
+    if (!plottable(variant.model_bytes)) continue;
     points.push_back({&variant, 0, 0, variant.model_bytes, distance});
   }
   return points;
@@ -200,11 +200,11 @@ std::string quality_plot(const Report& report, Fit fit) {
   for (const auto& point : points) {
     small = std::min(small, point.size), large = std::max(large, point.size);
     if (point.variant->noise_floor) floor = std::max(floor, std::abs(point.distance));
-    if (kl && point.distance < 1 / kAbsurd) continue;  // no place on a log scale; drawn at its foot
+    if (kl && !plottable(point.distance)) continue;  // no place on a log scale; drawn at its foot
     low = std::min(low, point.distance), high = std::max(high, point.distance);
   }
   const ReportVariant* original = text::original(report);
-  bool has_size = original && original->model_bytes > 0 && original->model_bytes < kAbsurd;
+  bool has_size = original && plottable(original->model_bytes);
   if (has_size) {
     small = std::min(small, original->model_bytes);
     large = std::max(large, original->model_bytes);

@@ -20,8 +20,9 @@ std::string escape(std::string_view text);
 /// Escaped, with "2.1e-05" written as 2.1×10⁻⁵.
 std::string number(const std::string& shown);
 
-/// Numbers past this size are errors of measurement; the figures leave them out.
-inline constexpr double kAbsurd = 1e30;
+/// Positive and of a size that a measurement can have; the figures leave out what is not, as its
+/// logarithm or its ticks would have no end.
+inline bool plottable(double value) { return value > 1e-30 && value < 1e30; }
 
 /// A stretch of values laid onto a stretch of pixels. Values outside are drawn at its ends.
 struct Axis {

@@ -24,6 +24,7 @@ namespace {
 
 constexpr std::string_view kState = ".quant_state.bitsandbytes__";
 constexpr int64_t kMaxState = 65536;
+constexpr int64_t kMaxElements = int64_t{1} << 56;
 
 class BitsandbytesCheckpoint final : public HfCheckpoint {
  public:
@@ -103,7 +104,7 @@ class BitsandbytesCheckpoint final : public HfCheckpoint {
     w.params.block = int_field(json, "blocksize", 0, source);
     int64_t numel = checked_mul(w.shape[0], w.shape[1], name.c_str());
     HONE_CHECK(w.params.block > 0 && w.params.block <= (1 << 20) && w.params.block % 2 == 0 &&
-                   numel > 0,
+                   numel > 0 && numel <= kMaxElements,
                corrupt, "{}: blocks of {} elements for {}", source, w.params.block,
                shape_string(w.shape));
     int64_t blocks = ceil_div(numel, w.params.block);

@@ -22,6 +22,7 @@ namespace hone {
 namespace {
 
 constexpr std::string_view kCodes = ".qweight";
+constexpr int64_t kMaxGroup = int64_t{1} << 32;
 
 class GptqCheckpoint final : public HfCheckpoint {
  public:
@@ -30,6 +31,8 @@ class GptqCheckpoint final : public HfCheckpoint {
     const Json& q = config["quantization_config"];
     bits_ = int_field(q, "bits", 4, source_);
     group_ = int_field(q, "group_size", 128, source_);
+    HONE_CHECK(group_ >= -1 && group_ <= kMaxGroup, corrupt, "{}: \"group_size\": {} columns",
+               source_, group_);
     symmetric_ = bool_field(q, "sym", true, source_);
     std::string format = string_field(q, "checkpoint_format", "", source_);
     if (format.empty()) format = string_field(q, "format", "gptq", source_);
@@ -91,7 +94,7 @@ class GptqCheckpoint final : public HfCheckpoint {
     w.encoding = "int_group";
     w.params.bits = static_cast<int>(bits);
     w.params.scale_type = scales.dtype();
-    w.params.group = group_of(k, groups);
+    w.params.group = group_of(k, groups, g_idx);
     if (w.params.group < 0) refuse("columns that make no equal groups");
     if (has_g_idx) add_g_idx(w, g_idx, groups, module);
 
@@ -104,13 +107,16 @@ class GptqCheckpoint final : public HfCheckpoint {
     return w;
   }
 
-  /// Columns of a group, 0 for the whole row, −1 where `groups` cannot be.
-  int64_t group_of(int64_t k, int64_t groups) const {
+  /// Columns of a group, 0 for the whole row, −1 where `groups` cannot be. The first group is full,
+  /// so g_idx, where there is one, has as many zeros.
+  int64_t group_of(int64_t k, int64_t groups, const Tensor& g_idx) const {
     if (groups == 1) return 0;
-    if (groups > k) return -1;
-    if (group_ > 0 && ceil_div(k, group_) == groups) return group_;
-    int64_t group = ceil_div(k, groups);
-    return ceil_div(k, group) == groups ? group : -1;
+    int64_t first = 0;
+    if (!g_idx.empty_handle())
+      first = std::count(g_idx.data<int32_t>(), g_idx.data<int32_t>() + k, 0);
+    for (int64_t group : {first, group_, ceil_div(k, groups)})
+      if (group > 0 && ceil_div(k, group) == groups) return group;
+    return -1;
   }
 
   void add_g_idx(Weight& w, const Tensor& g_idx, int64_t groups, const std::string& module) const {
@@ -138,18 +144,13 @@ class GptqCheckpoint final : public HfCheckpoint {
     int bits = w.params.bits, middle = 1 << (bits - 1), mask = (1 << bits) - 1;
     int64_t n = w.rows(), words = ceil_div(n * bits, 32);
     Tensor packed = part(module + ".qzeros", {DType::i32}, {groups, words});
-    const auto* streams = reinterpret_cast<const uint8_t*>(packed.raw());
-    // Writers have mislabelled v1 and v2; a symmetric file gives itself away.
-    bool v2 = v2_;
-    if (int first = stream_get(streams, 0, bits); symmetric_ && first == middle) v2 = true;
-    else if (symmetric_ && first == middle - 1) v2 = false;
-
+    bool v2 = stores_plain_zeros(packed, n, bits);
     Tensor zeros = Tensor::empty({n, groups}, DType::u8);
     auto* out = zeros.mutable_data<uint8_t>();
     bool all_middle = true;
     std::vector<uint32_t> row(static_cast<size_t>(words));
     for (int64_t g = 0; g < groups; ++g) {
-      std::memcpy(row.data(), streams + g * words * 4, row.size() * 4);
+      std::memcpy(row.data(), packed.data<int32_t>() + g * words, row.size() * 4);
       // GPTQModel adds the one to whole words, so that the borrow of a zero point of 0 is undone;
       // but in 3 bits, whose fields straddle words, to each field alone.
       bool by_field = !v2 && bits == 3;
@@ -164,6 +165,18 @@ class GptqCheckpoint final : public HfCheckpoint {
     }
     w.params.symmetric = all_middle;
     if (!all_middle) w.planes["zeros"] = zeros;
+  }
+
+  /// Whether zero points are stored as they are (v2). Writers have mislabelled both versions, but
+  /// in a symmetric file the zero points of a weight, all equal, give themselves away.
+  bool stores_plain_zeros(const Tensor& packed, int64_t n, int bits) const {
+    const auto* stream = reinterpret_cast<const uint8_t*>(packed.raw());
+    int first = stream_get(stream, 0, bits), middle = 1 << (bits - 1);
+    if (!symmetric_ || (first != middle && first != middle - 1)) return v2_;
+    for (int64_t g = 0; g < packed.dim(0); ++g, stream += packed.dim(1) * 4)
+      for (int64_t i = 0; i < n; ++i)
+        if (stream_get(stream, i, bits) != first) return v2_;
+    return first == middle;
   }
 
   std::string source_;

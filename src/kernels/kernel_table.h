@@ -93,8 +93,10 @@ struct KernelTable {
   void (*add)(const float* a, const float* b, int64_t n, float* y);
   // log Σ exp(x) of one row, and the index of its maximum.
   float (*log_sum_exp)(const float* x, int64_t n);
-  // C[m, n] += Σ_s a[s, m]·b[s, n] with the rows of b 16-aligned in n: the Gram product of GPTQ.
-  void (*gram)(const float* x, int64_t rows, int64_t d, int64_t i0, int64_t i1, float* h);
+  // c[i, j] += Σ_s a[s, i]·b[s, j] for i in [i0, i1), j in [j0, j1): sums run over s in order. Gram
+  // matrices, Cholesky's trailing update and triangular inversion are all this product.
+  void (*accumulate_tn)(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows,
+                        int64_t i0, int64_t i1, int64_t j0, int64_t j1, float* c, int64_t ldc);
 };
 
 }  // namespace hone::kernels

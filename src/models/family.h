@@ -46,8 +46,8 @@ struct Family {
   void (*from_gguf)(const GgufFile& file, ModelConfig& out);
   /// config.json of a model that came from GGUF: the keys beyond the common ones.
   void (*to_hf)(const ModelConfig& config, Json& out);
-  /// GGUF metadata beyond the common keys, or null.
-  void (*to_gguf)(const ModelConfig& config, GgufWriter& out);
+  /// GGUF metadata beyond the common keys.
+  void (*to_gguf)(const ModelConfig& config, std::vector<GgufEntry>& out);
   std::vector<Slot> slots;
   float gguf_norm_shift = 0;  ///< GGUF stores norm weights plus this (Gemma: 1)
 };

@@ -109,9 +109,9 @@ void to_hf(const ModelConfig& m, Json& c) {
   c["layer_types"] = types;
 }
 
-void to_gguf(const ModelConfig& m, GgufWriter& w) {
-  w.set("gemma3.attention.layer_norm_rms_epsilon", GgufValue::f32(m.norm_eps));
-  w.set("gemma3.attention.sliding_window", GgufValue::u32(static_cast<uint32_t>(m.window)));
+void to_gguf(const ModelConfig& m, std::vector<GgufEntry>& out) {
+  out.push_back({"gemma3.attention.layer_norm_rms_epsilon", GgufValue::f32(m.norm_eps)});
+  out.push_back({"gemma3.attention.sliding_window", GgufValue::u32(static_cast<uint32_t>(m.window))});
 }
 
 }  // namespace

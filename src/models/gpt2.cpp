@@ -52,8 +52,8 @@ void to_hf(const ModelConfig& m, Json& c) {
   c["layer_norm_epsilon"] = m.norm_eps;
 }
 
-void to_gguf(const ModelConfig& m, GgufWriter& w) {
-  w.set("gpt2.attention.layer_norm_epsilon", GgufValue::f32(m.norm_eps));
+void to_gguf(const ModelConfig& m, std::vector<GgufEntry>& out) {
+  out.push_back({"gpt2.attention.layer_norm_epsilon", GgufValue::f32(m.norm_eps)});
 }
 
 }  // namespace

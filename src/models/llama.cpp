@@ -26,8 +26,8 @@ void to_hf(const ModelConfig& m, Json& c) {
   c["rms_norm_eps"] = m.norm_eps;
 }
 
-void to_gguf(const ModelConfig& m, GgufWriter& w) {
-  w.set("llama.attention.layer_norm_rms_epsilon", GgufValue::f32(m.norm_eps));
+void to_gguf(const ModelConfig& m, std::vector<GgufEntry>& out) {
+  out.push_back({"llama.attention.layer_norm_rms_epsilon", GgufValue::f32(m.norm_eps)});
 }
 
 }  // namespace

@@ -3,17 +3,11 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "base/files.h"
 #include "encodings/encoding.h"
 #include "formats/gguf.h"
-#include "formats/safetensors.h"
 
 namespace hone {
 namespace {
-
-std::string optional_text(const fs::path& path) {
-  return fs::exists(path) ? read_text_file(path) : std::string();
-}
 
 void add_end_ids(LoadedModel& m, const Json& ids, const std::string& source) {
   auto add = [&](const Json& id) {
@@ -79,80 +73,35 @@ WeightTransform load_as_transform(const LoadOptions& options) {
   };
 }
 
-void build(LoadedModel& m, const ParameterNames& names, const LoadOptions& options) {
-  m.config.family = m.family->name;
-  m.config.validate(m.path);
-  ParameterReader reader(*m.family, m.config, names);
-  m.model = build_model(m.config, reader, load_as_transform(options), options.inference);
+std::string text_of(const LoadedModel& m, const char* name) {
+  return m.checkpoint->text(name).value_or("");
 }
 
-LoadedModel load_gguf(const fs::path& path, const LoadOptions& options) {
-  auto file = std::make_shared<GgufFile>(GgufFile::open(path));
-  LoadedModel m;
-  m.path = path.string();
-  m.layout = "gguf";
-  m.name = file->find_string("general.name").value_or(path.stem().string());
-  m.family = &family_for_gguf(file->get_string("general.architecture"), m.path);
-  m.family->from_gguf(*file, m.config);
-  for (const GgufTensor& t : file->tensors()) {
-    m.file_bytes += t.size;
-    int64_t n = 1;
-    for (int64_t d : t.ne) n *= d;
-    m.encodings[std::string(find_ggml_type(t.ggml_type)->id)] += n;
-  }
-  m.tokenizer = tokenizer_from_spec(gguf_tokenizer(*file));
-  if (m.tokenizer->chat_template()) m.chat_template = *m.tokenizer->chat_template();
-  finish_end_ids(m);
-  ParameterNames names;
-  names.gguf = true;
-  names.source = m.path;
-  names.has = [file](const std::string& n) { return file->find_tensor(n) != nullptr; };
-  names.get = [file](const std::string& n) { return file->weight(n); };
-  build(m, names, options);
-  return m;
+void read_gguf(LoadedModel& m) {
+  const GgufFile& file = *m.checkpoint->gguf();
+  m.name = file.find_string("general.name").value_or(fs::path(m.path).stem().string());
+  m.family = &family_for_gguf(m.checkpoint->architecture, m.path);
+  m.family->from_gguf(file, m.config);
+  m.tokenizer = tokenizer_from_spec(gguf_tokenizer(file));
 }
 
-LoadedModel load_hf(const fs::path& dir, const LoadOptions& options) {
-  LoadedModel m;
-  m.path = dir.string();
-  m.layout = "hf";
-  m.name = fs::weakly_canonical(dir).filename().string();
-  std::string config_path = (dir / "config.json").string();
-  m.hf_config = std::make_shared<Json>(parse_json(read_text_file(config_path), config_path));
-  HONE_CHECK(m.hf_config->is_object(), corrupt, "{}: expected an object", config_path);
-  m.family = &family_for_hf(config_string(*m.hf_config, "model_type", ""), config_path);
-  auto set = std::make_shared<SafetensorsSet>(SafetensorsSet::open(dir));
-  m.config.tied_head = false;
-  m.family->from_hf(*m.hf_config, m.config);
-  if (!set->has("lm_head.weight")) m.config.tied_head = true;
-  for (const auto& file : set->files())
-    for (const auto& e : file.entries()) {
-      m.file_bytes += e.size;
-      int64_t n = 1;
-      for (int64_t d : e.shape) n *= d;
-      m.encodings[std::string(dtype_name(e.dtype))] += n;
-    }
-  if (m.hf_config->contains("eos_token_id")) add_end_ids(m, (*m.hf_config)["eos_token_id"], config_path);
-  m.generation_config = optional_text(dir / "generation_config.json");
-  if (!m.generation_config.empty()) {
-    std::string source = (dir / "generation_config.json").string();
-    Json g = parse_json(m.generation_config, source);
-    if (g.is_object() && g.contains("eos_token_id")) add_end_ids(m, g["eos_token_id"], source);
+void read_directory(LoadedModel& m) {
+  const Json& config = m.checkpoint->config;
+  std::string source = m.path + "/config.json";
+  m.name = fs::weakly_canonical(m.path).filename().string();
+  m.family = &family_for_hf(m.checkpoint->architecture, source);
+  m.family->from_hf(config, m.config);
+  if (!m.checkpoint->has("lm_head.weight")) m.config.tied_head = true;
+  if (config.contains("eos_token_id")) add_end_ids(m, config["eos_token_id"], source);
+  if (std::string text = text_of(m, "generation_config.json"); !text.empty()) {
+    Json g = parse_json(text, m.path + "/generation_config.json");
+    if (g.is_object() && g.contains("eos_token_id"))
+      add_end_ids(m, g["eos_token_id"], m.path + "/generation_config.json");
   }
-  if (fs::exists(dir / "tokenizer.json"))
-    m.tokenizer = tokenizer_from_json(read_text_file(dir / "tokenizer.json"),
-                                      optional_text(dir / "tokenizer_config.json"),
-                                      (dir / "tokenizer.json").string());
-  finish_end_ids(m);
-  m.chat_template = optional_text(dir / "chat_template.jinja");
-  if (m.chat_template.empty() && m.tokenizer && m.tokenizer->chat_template())
-    m.chat_template = *m.tokenizer->chat_template();
-  ParameterNames names;
-  names.source = m.path;
-  names.has = [set](const std::string& n) { return set->has(n); };
-  names.get = [set](const std::string& n) { return float_weight(set->tensor(n)); };
-  build(m, names, options);
-  return m;
+  if (std::string text = text_of(m, "tokenizer.json"); !text.empty())
+    m.tokenizer = tokenizer_from_json(text, text_of(m, "tokenizer_config.json"),
+                                      m.path + "/tokenizer.json");
+  m.chat_template = text_of(m, "chat_template.jinja");
 }
 
 }  // namespace
@@ -173,11 +122,26 @@ std::string encoding_from_shorthand(const std::string& name, WeightParams& p) {
 }
 
 LoadedModel load_model(const fs::path& path, const LoadOptions& options) {
-  HONE_CHECK(fs::exists(path), io, "{}: no such file or directory", path.string());
-  if (!fs::is_directory(path)) return load_gguf(path, options);
-  HONE_CHECK(fs::exists(path / "config.json"), unsupported,
-             "{}: a model directory has a config.json; this one has none", path.string());
-  return load_hf(path, options);
+  LoadedModel m;
+  m.path = path.string();
+  m.checkpoint = open_checkpoint(path);
+  m.layout = m.checkpoint->layout;
+  bool gguf = m.checkpoint->gguf() != nullptr;
+  if (gguf) read_gguf(m);
+  else read_directory(m);
+  if (m.chat_template.empty() && m.tokenizer && m.tokenizer->chat_template())
+    m.chat_template = *m.tokenizer->chat_template();
+  finish_end_ids(m);
+  m.config.family = m.family->name;
+  m.config.validate(m.path);
+  ParameterNames names;
+  names.gguf = gguf;
+  names.source = m.path;
+  names.has = [c = m.checkpoint](const std::string& n) { return c->has(n); };
+  names.get = [c = m.checkpoint](const std::string& n) { return c->weight(n); };
+  ParameterReader reader(*m.family, m.config, names);
+  m.model = build_model(m.config, reader, load_as_transform(options), options.inference);
+  return m;
 }
 
 }  // namespace hone

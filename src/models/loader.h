@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/json.h"
+#include "formats/checkpoint.h"
 #include "models/config.h"
 #include "models/decoder.h"
 #include "models/family.h"
@@ -26,7 +27,8 @@ struct LoadOptions {
 
 struct LoadedModel {
   std::string path;
-  std::string layout;  ///< "gguf" or "hf"
+  std::string layout;  ///< of the files: "gguf", "hf", "gptq", ...
+  std::shared_ptr<const Checkpoint> checkpoint;
   const Family* family = nullptr;
   ModelConfig config;
   std::unique_ptr<Model> model;
@@ -34,11 +36,7 @@ struct LoadedModel {
   /// Ids that end a generation: the tokenizer's and generation_config.json's.
   std::vector<int32_t> end_ids;
   std::string chat_template;  ///< Jinja text, or empty
-  std::shared_ptr<Json> hf_config;  ///< config.json as read; null for GGUF
-  std::string generation_config;    ///< text of generation_config.json, or empty
-  std::string name;        ///< for reports: general.name or the directory's name
-  int64_t file_bytes = 0;  ///< of the weights on disk
-  std::map<std::string, int64_t> encodings;  ///< parameters stored in each encoding
+  std::string name;  ///< for reports: general.name or the directory's name
 };
 
 /// Raises io, corrupt or unsupported with one line that names the file.

@@ -1,5 +1,6 @@
 #include "ops/dense.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/threads.h"
@@ -95,11 +96,18 @@ void softcap_in_place(Tensor& x, float s) {
 float log_sum_exp(const float* x, int64_t n) { return table().log_sum_exp(x, n); }
 
 void accumulate_gram(const Tensor& x, Tensor& h) {
-  int64_t d = h.dim(0);
+  int64_t d = h.dim(0), rows = x.dim(0);
   HONE_ASSERT(h.rank() == 2 && h.dim(1) == d && x.rank() == 2 && x.dim(1) == d);
   const float* in = x.data<float>();
   float* out = h.mutable_data<float>();
-  parallel_for(d, 24, [&](int64_t b, int64_t e) { table().gram(in, x.dim(0), d, b, e, out); });
+  // Rows of x in blocks that the second-level cache holds; a strip of h is one work item.
+  constexpr int64_t kBlock = 128, kStrip = 24;
+  for (int64_t s = 0; s < rows; s += kBlock) {
+    int64_t count = std::min(kBlock, rows - s);
+    parallel_for(d, kStrip, [&](int64_t b, int64_t e) {
+      table().accumulate_tn(in + s * d, d, in + s * d, d, count, b, e, b, d, out, d);
+    });
+  }
 }
 
 }  // namespace hone::ops

@@ -29,8 +29,8 @@ void softcap_in_place(Tensor& x, float s);
 /// log Σ exp over one row of n floats.
 float log_sum_exp(const float* x, int64_t n);
 
-/// h[D, D] += xᵀx for x [R, D]: only the upper triangle (and a few columns left of it) is written.
-/// Sums run over the rows in order: the result does not depend on threads.
+/// h[D, D] += xᵀx for x [R, D]: the upper triangle is complete; below it are partial values. Sums
+/// run over the rows in order: the result does not depend on threads.
 void accumulate_gram(const Tensor& x, Tensor& h);
 
 }  // namespace hone::ops

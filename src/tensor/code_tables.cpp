@@ -1,17 +1,18 @@
 #include "tensor/code_tables.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace hone {
 namespace {
 
-/// Point i of steps + 1 equally spaced ones from 0.1 to 1, counted from the nearer end, as
-/// torch.linspace rounds.
+/// Point i of steps + 1 equally spaced ones from 0.1 to 1, counted from the nearer end with one
+/// rounding, as torch.linspace computes on CPUs with fused multiply-add.
 float linspace_point(int i, int steps) {
   float step = (1.0f - 0.1f) / static_cast<float>(steps);
   bool from_start = i < (steps + 1) / 2;
-  return from_start ? 0.1f + step * static_cast<float>(i)
-                    : 1.0f - step * static_cast<float>(steps - i);
+  return from_start ? std::fma(step, static_cast<float>(i), 0.1f)
+                    : std::fma(-step, static_cast<float>(steps - i), 1.0f);
 }
 
 std::array<float, 256> make_signed_dynamic() {

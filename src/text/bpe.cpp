@@ -44,6 +44,11 @@ size_t pair_hash(uint64_t key) { return (key * 0x9E3779B97F4A7C15u) >> 20; }
 
 constexpr uint64_t kNoPair = ~uint64_t{0};
 
+// Tables are at most half full, so that only entries made to collide lie far from their places.
+void check_probes(int probes) {
+  HONE_CHECK(probes < 4096, corrupt, "tokenizer: too many tokens or merges with one hash");
+}
+
 // A small direct-mapped table of words and their ids, one in each thread: text repeats itself.
 class WordCache {
  public:
@@ -94,8 +99,9 @@ bool Vocabulary::add(std::string_view text, int32_t id) {
   HONE_ASSERT(id >= 0 && id < size());
   const uint32_t hash = hash_bytes(text);
   size_t at = hash & (slots_.size() - 1);
-  for (; slots_[at].id >= 0; at = (at + 1) & (slots_.size() - 1)) {
+  for (int probes = 0; slots_[at].id >= 0; at = (at + 1) & (slots_.size() - 1)) {
     if (slots_[at].hash == hash && this->text(slots_[at].id) == text) return false;
+    check_probes(++probes);
   }
   HONE_CHECK(arena_.size() + text.size() < UINT32_MAX, corrupt,
              "tokenizer: the tokens' texts are 4 GiB or more");
@@ -122,7 +128,10 @@ Bpe::Bpe(Vocabulary vocabulary, const std::vector<Merge>& merges, BpeOptions opt
     const Merge& m = merges[rank];
     const uint64_t key = pair_key(m.left, m.right);
     size_t at = pair_hash(key) & (pairs_.size() - 1);
-    while (pairs_[at].pair != kNoPair && pairs_[at].pair != key) at = (at + 1) & (pairs_.size() - 1);
+    for (int probes = 0; pairs_[at].pair != kNoPair && pairs_[at].pair != key;) {
+      at = (at + 1) & (pairs_.size() - 1);
+      check_probes(++probes);
+    }
     // Of a pair listed twice the last rank counts, as in a dictionary filled in order.
     pairs_[at] = {key, {static_cast<uint32_t>(rank), m.result}};
   }

@@ -35,6 +35,13 @@ class MacroObject : public Object {
   std::weak_ptr<Scope> scope_;
 };
 
+/// The variable `self`, which in jinja2 names the template's blocks: there are none.
+class Self : public Object {
+ public:
+  using Object::Object;
+  const char* type_name() const override { return "TemplateReference"; }
+};
+
 }  // namespace
 
 class Interpreter::Depth {
@@ -53,7 +60,9 @@ class Interpreter::Depth {
 };
 
 Interpreter::Interpreter(Runtime& runtime)
-    : runtime_(runtime), scope_(std::make_shared<Scope>()), root_(scope_) {}
+    : runtime_(runtime), scope_(std::make_shared<Scope>()), root_(scope_) {
+  define("self", std::shared_ptr<Object>(std::make_shared<Self>(runtime)));
+}
 
 std::string Interpreter::run(const Body& body) {
   run_all(body);

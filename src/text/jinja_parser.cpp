@@ -254,7 +254,7 @@ class Parser : private ExpressionParser {
         Target only = std::move(tuple.elements[0]);
         return only;
       }
-      if (!comma || current().is_name("in") || current().is_op(")")) return tuple;
+      if (!comma || current().is_op(")")) return tuple;
     }
   }
 

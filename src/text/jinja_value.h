@@ -26,7 +26,7 @@ struct Limits {
   int64_t max_steps = 2'000'000;           // evaluated nodes, loop turns, and 1024 bytes of copying
   int64_t max_output_bytes = 16 << 20;     // rendered text, with what blocks are still capturing
   int64_t max_value_bytes = 128 << 20;     // live values
-  int max_depth = 500;                     // nesting at run time, macro calls included
+  int max_depth = 1000;                    // nesting at run time, macro calls included
 };
 
 /// Bytes [begin, end) of the rendered text.

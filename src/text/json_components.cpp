@@ -7,6 +7,8 @@
 namespace hone {
 namespace {
 
+constexpr int kMaxComponents = 200;
+
 SplitBehavior behavior_of(const Json& c, const char* fallback, const std::string& source) {
   const auto name = c.value("behavior", std::string(fallback));
   if (name == "Removed") return SplitBehavior::removed;
@@ -14,7 +16,7 @@ SplitBehavior behavior_of(const Json& c, const char* fallback, const std::string
   if (name == "MergedWithPrevious") return SplitBehavior::merged_with_previous;
   if (name == "MergedWithNext") return SplitBehavior::merged_with_next;
   if (name == "Contiguous") return SplitBehavior::contiguous;
-  fail(ErrorKind::unsupported, "{}: split behavior '{}'", source, name.substr(0, 100));
+  fail(ErrorKind::unsupported, "{}: split behavior {}", source, printed(name));
 }
 
 // The expression of a pattern {"Regex": text} or {"String": text}.
@@ -29,7 +31,7 @@ PrependScheme scheme_of(const Json& c, const std::string& source) {
   if (name == "always") return PrependScheme::always;
   if (name == "first") return PrependScheme::first;
   if (name == "never") return PrependScheme::never;
-  fail(ErrorKind::unsupported, "{}: prepend_scheme '{}'", source, name.substr(0, 100));
+  fail(ErrorKind::unsupported, "{}: prepend_scheme {}", source, printed(name));
 }
 
 std::string replace_matches(const Regex& regex, std::string_view text, std::string_view content) {
@@ -70,11 +72,13 @@ void JsonComponents::refuse(const std::string& what) const {
 void JsonComponents::dispatch(const char* kind, std::initializer_list<Named> table,
                               const Json& component) {
   if (component.is_null()) return;
+  // Steps call each other and rewrite the text each: more than a handful is no tokenizer.
+  if (++components_ > kMaxComponents) refuse(fmt::format("more than {} components", kMaxComponents));
   const auto name = component.at("type").get<std::string>();
   for (const Named& entry : table) {
     if (name == entry.name) return (this->*entry.build)(component);
   }
-  refuse(fmt::format("the {} '{}'", kind, name.substr(0, 100)));
+  refuse(fmt::format("the {} {}", kind, printed(name)));
 }
 
 void JsonComponents::each(const Json& list, Builder build) {

@@ -83,6 +83,7 @@ class JsonComponents {
   int32_t checked_id(const Json& id) const;
 
   TokenizerParts& parts_;
+  int components_ = 0;  // built so far
   bool byte_level_ = false;
   bool spell_next_ = false;  // a step that follows sees the piece spelled in the byte alphabet
   bool fused_ = false;       // the decoder has put the tokens together

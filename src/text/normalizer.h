@@ -6,6 +6,9 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
+#include "text/unicode.h"
+
 namespace hone {
 
 class Normalizer {
@@ -14,10 +17,16 @@ class Normalizer {
   using Step = std::function<void(std::string&)>;
 
   void add(Step step) { steps_.push_back(std::move(step)); }
+  size_t size() const { return steps_.size(); }
   bool empty() const { return steps_.empty(); }
+  /// Raises corrupt where the steps make the text more than kMaxGrowth times as long.
   std::string apply(std::string_view text) const {
     std::string out(text);
-    for (const Step& step : steps_) step(out);
+    for (const Step& step : steps_) {
+      step(out);
+      HONE_CHECK(!grew_too_much(text.size(), out.size()), corrupt,
+                 "tokenizer: the normalizer makes a text more than {} times as long", kMaxGrowth);
+    }
     return out;
   }
 

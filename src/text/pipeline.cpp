@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <set>
 
 #include "base/error.h"
@@ -21,9 +22,8 @@ class PipelineTokenizer final : public Tokenizer {
   explicit PipelineTokenizer(TokenizerParts parts) : parts_(std::move(parts)) {
     const TokenizerSpec& s = parts_.spec;
     HONE_ASSERT(parts_.bpe && s.token_types.size() == s.tokens.size());
-    ids_ = Vocabulary(vocab_size());
     for (int32_t id = 0; id < vocab_size(); ++id) {
-      if (!s.tokens[id].empty()) ids_.add(s.tokens[id], id);
+      if (type_of(id) != TokenType::normal) special_ids_.try_emplace(s.tokens[id], id);
     }
     find_end_of_generation();
     if (!s.chat_template.empty()) chat_template_ = s.chat_template;
@@ -86,7 +86,10 @@ class PipelineTokenizer final : public Tokenizer {
 
   int32_t vocab_size() const override { return static_cast<int32_t>(parts_.spec.tokens.size()); }
   std::optional<int32_t> token_id(std::string_view text) const override {
-    const int32_t id = ids_.find(text);
+    if (const auto it = special_ids_.find(text); it != special_ids_.end()) return it->second;
+    std::string bytes;
+    if (parts_.bpe->options().bytes && letters_to_bytes(text, bytes)) text = bytes;
+    const int32_t id = parts_.bpe->vocabulary().find(text);
     return id < 0 ? std::nullopt : std::optional(id);
   }
   std::optional<int32_t> bos() const override { return parts_.spec.bos; }
@@ -118,8 +121,8 @@ class PipelineTokenizer final : public Tokenizer {
       if (id) ids.insert(*id);
     }
     for (std::string_view text : kEndTexts) {
-      const int32_t id = ids_.find(text);
-      if (id >= 0 && (is_special(id) || type_of(id) == TokenType::user_defined)) ids.insert(id);
+      const auto it = special_ids_.find(text);
+      if (it != special_ids_.end()) ids.insert(it->second);
     }
     end_of_generation_.assign(ids.begin(), ids.end());
   }
@@ -142,11 +145,20 @@ class PipelineTokenizer final : public Tokenizer {
         return;
       }
     }
-    std::string piece;
     const TokenType type = type_of(id);
     const bool added = type == TokenType::control || type == TokenType::user_defined;
+    if (rules.byte_letters && !added && parts_.bpe->options().bytes && rules.replace.empty()) {
+      out += parts_.bpe->vocabulary().text(id);  // the bytes themselves
+      return;
+    }
+    std::string piece;
     if (!rules.byte_letters || added || !letters_to_bytes(text, piece)) piece = text;
-    for (const auto& [from, to] : rules.replace) piece = replace_all(piece, from, to);
+    for (const auto& [from, to] : rules.replace) {
+      piece = replace_all(piece, from, to);
+      HONE_CHECK(!grew_too_much(text.size(), piece.size()), corrupt,
+                 "{}: the decoder makes token {} more than {} times as long", parts_.spec.source, id,
+                 kMaxGrowth);
+    }
     if (at_start && rules.strip_first_token) piece = replace_all(piece, rules.strip_content, "");
     for (int i = 0; at_start && i < rules.strip_start; ++i) {
       if (!piece.starts_with(rules.strip_content)) break;
@@ -156,7 +168,7 @@ class PipelineTokenizer final : public Tokenizer {
   }
 
   TokenizerParts parts_;
-  Vocabulary ids_;  // by token text
+  std::map<std::string, int32_t, std::less<>> special_ids_;  // of tokens that are not normal
   std::vector<int32_t> end_of_generation_;
   std::optional<std::string> chat_template_;
 };

@@ -28,7 +28,7 @@ class PreTokenizer {
   void split(std::string_view text, bool at_start, const EmitPiece& emit) const {
     run(0, text, at_start, emit);
   }
-  bool empty() const { return steps_.empty(); }
+  size_t size() const { return steps_.size(); }
 
  private:
   void run(size_t step, std::string_view piece, bool at_start, const EmitPiece& emit) const;

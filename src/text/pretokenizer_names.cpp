@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "text/unicode.h"
 
 // Parts of which the published expressions are made.
 #define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -29,8 +30,8 @@ const std::vector<PreTokenizerFamily>& families() {
   static const std::vector<PreTokenizerFamily> kFamilies = {
       {.name = "GPT-2",
        .patterns = {kGpt2Pattern},
-       .names = {"gpt-2", "default", "", "phi-2", "roberta-bpe", "jina-es", "jina-de", "jina-v1-en",
-                 "jina-v2-es", "jina-v2-de", "jina-v2-code", "gigachat", "jais", "trillion"}},
+       .names = {"gpt-2", "default", "", "phi-2", "gigachat", "jais", "trillion", "a.x-4.0", "mellum",
+                 "exaone4", "granite-docling"}},
       {.name = "GPT-2 after normal form C",
        .patterns = {kGpt2Pattern},
        .nfc = true,
@@ -44,20 +45,20 @@ const std::vector<PreTokenizerFamily>& families() {
        .ignore_merges = true,
        .add_bos = true,
        .names = {"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0",
-                 "lfm2"}},
+                 "lfm2", "jina-v5-nano"}},
       {.name = "Llama 3 without ignore_merges",
        .patterns = {CONTRACTIONS "|" WORD R"(|\p{N}{1,3}|)" REST},
-       .names = {"dbrx", "smaug-bpe", "chatglm-bpe"}},
+       .names = {"dbrx", "smaug-bpe", "chatglm-bpe", "glm4"}},
       {.name = "Qwen 2",
        .patterns = {CONTRACTIONS "|" WORD R"(|\p{N}|)" REST},
        .nfc = true,
-       .names = {"qwen2", "deepseek-r1-qwen", "megrez"}},
+       .names = {"qwen2", "deepseek-r1-qwen", "megrez", "kormo", "f2llmv2"}},
       {.name = "Qwen 2 without normal form C",
        .patterns = {CONTRACTIONS "|" WORD R"(|\p{N}|)" REST},
-       .names = {"stablelm2"}},
+       .names = {"stablelm2", "hunyuan", "grok-2"}},
       {.name = "GPT-4o",
        .patterns = {CASED(CONTRACTIONS "?") R"(|\p{N}{1,3}|)" SLASHED_REST},
-       .names = {"gpt-4o", "llama4"}},
+       .names = {"gpt-4o", "llama4", "kanana2", "minimax-m2"}},
       {.name = "Tekken",
        .patterns = {CASED("") R"(|\p{N}|)" SLASHED_REST},
        .ignore_merges = true,
@@ -75,7 +76,26 @@ const std::vector<PreTokenizerFamily>& families() {
                     R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+)"
                     R"(|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*)"
                     R"(|\s*[\r\n]+|\s+(?!\S)|\s+)"},
-       .names = {"deepseek-v3"}},
+       .names = {"deepseek-v3", "hunyuan-dense"}},
+      {.name = "Qwen 3.5",
+       .patterns = {CONTRACTIONS R"(|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N})"
+                    R"(| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
+       .nfc = true,
+       .names = {"qwen35"}},
+      {.name = "Seed Coder",
+       .patterns = {CONTRACTIONS "|" WORD R"(|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+)"
+                                          R"(|\s*[\r\n]+|\s+(?!\S)|\s+)"},
+       .names = {"seed-coder"}},
+      {.name = "Bailing",
+       .patterns = {R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N})"
+                    R"(| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)"},
+       .names = {"bailingmoe", "bailingmoe2", "llada-moe"}},
+      {.name = "Bloom",
+       .patterns = {" ?[^(\\s|[.,!?…。，、।۔،])]+"},
+       .names = {"bloom", "gpt3-finnish", "poro-chat"}},
+      {.name = "Viking",
+       .patterns = {" ?[^(\\s|[.,!?…。，、।۔،])]+", R"(\p{N})"},
+       .names = {"viking"}},
   };
   return kFamilies;
 }
@@ -88,8 +108,8 @@ const PreTokenizerFamily& pretokenizer_family(std::string_view name, const std::
       return family;
     }
   }
-  fail(ErrorKind::unsupported, "{}: tokenizer.ggml.pre '{}' is not a pre-tokenizer hone knows",
-       source, name.substr(0, 100));
+  fail(ErrorKind::unsupported, "{}: tokenizer.ggml.pre {} is not a pre-tokenizer hone knows",
+       source, printed(name));
 }
 
 std::optional<std::string> pretokenizer_name(const std::vector<std::string>& patterns,

@@ -60,8 +60,8 @@ class PatternWriter {
     return at_ + ahead < pattern_.size() ? pattern_[at_ + ahead] : '\0';
   }
   [[noreturn]] void refuse(const char* what) const {
-    fail(ErrorKind::unsupported, "{}: the regular expression '{}' has {} at byte {}", source_,
-         pattern_.substr(0, 200), what, at_);
+    fail(ErrorKind::unsupported, "{}: the regular expression {} has {} at byte {}", source_,
+         printed(pattern_), what, at_);
   }
 
   void step() {
@@ -194,8 +194,8 @@ Regex::Regex(std::string_view pattern, const std::string& source)
       reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
       PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_NO_AUTO_CAPTURE,
       &error, &offset, context.get());
-  HONE_CHECK(code, unsupported, "{}: the regular expression '{}' does not compile: {}", source,
-             pattern.substr(0, 200), message(error));
+  HONE_CHECK(code, unsupported, "{}: the regular expression {} does not compile: {}", source,
+             printed(pattern), message(error));
   code_ = std::shared_ptr<const void>(
       code, [](const void* c) { pcre2_code_free(static_cast<pcre2_code*>(const_cast<void*>(c))); });
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // without a JIT the interpreter matches
@@ -213,8 +213,8 @@ std::optional<std::pair<size_t, size_t>> Regex::search(std::string_view text, si
   if (found == PCRE2_ERROR_JIT_STACKLIMIT) found = match(PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT);
   if (found == PCRE2_ERROR_NOMATCH) return std::nullopt;
   HONE_CHECK(found > 0, invalid_argument,
-             "{}: the regular expression '{}' gives up on a text of {} bytes: {}", source_,
-             pattern_.substr(0, 200), text.size(), message(found));
+             "{}: the regular expression {} gives up on a text of {} bytes: {}", source_,
+             printed(pattern_), text.size(), message(found));
   const PCRE2_SIZE* span = pcre2_get_ovector_pointer(matcher.data);
   return std::pair<size_t, size_t>{span[0], span[1]};
 }

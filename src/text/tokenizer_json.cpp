@@ -9,9 +9,9 @@
 #include <map>
 
 #include "base/error.h"
-#include "base/json.h"
 #include "text/json_components.h"
 #include "text/pretokenizer_names.h"
+#include "text/tokenizer_file.h"
 #include "text/unicode.h"
 
 namespace hone {
@@ -23,8 +23,7 @@ auto reading(const std::string& source, F&& read) {
   try {
     return read();
   } catch (const nlohmann::json::exception& e) {
-    fail(ErrorKind::corrupt, "{}: not a tokenizer: {}", source,
-         std::string(e.what()).substr(0, 300));
+    fail(ErrorKind::corrupt, "{}: not a tokenizer: {}", source, printed(e.what()));
   }
 }
 
@@ -37,8 +36,12 @@ const Json& field(const Json& object, const char* key) {
 
 class JsonReader {
  public:
-  JsonReader(const Json& tokenizer, const Json& config, const std::string& source)
-      : tokenizer_(tokenizer), model_(tokenizer.at("model")), config_(config), components_(parts_) {
+  JsonReader(TokenizerFile file, const Json& config, const std::string& source)
+      : file_(std::move(file)),
+        tokenizer_(file_.document),
+        model_(tokenizer_.at("model")),
+        config_(config),
+        components_(parts_) {
     parts_.spec.source = source;
   }
 
@@ -64,8 +67,8 @@ class JsonReader {
 
   void check_model() {
     const auto type = model_.value("type", std::string("BPE"));
-    HONE_CHECK(type == "BPE" && model_.contains("merges"), unsupported,
-               "{}: the tokenizer model '{}'; expected 'BPE'", source(), type.substr(0, 100));
+    HONE_CHECK(type == "BPE" && file_.has_merges, unsupported,
+               "{}: the tokenizer model {}; expected 'BPE'", source(), printed(type));
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       const Json& value = field(model_, key);
       HONE_CHECK(value.is_null() || value.get<std::string>().empty(), unsupported,
@@ -79,32 +82,30 @@ class JsonReader {
   // Makes room for the id and gives it the token; false where it has another one.
   bool set_token(int64_t id, const std::string& text) {
     HONE_CHECK(id >= 0 && id < kMaxVocabulary, corrupt,
-               "{}: token '{}' has id {}; expected 0 to {}", source(), text.substr(0, 100), id,
+               "{}: token {} has id {}; expected 0 to {}", source(), printed(text), id,
                kMaxVocabulary - 1);
     auto& tokens = spec().tokens;
     if (id >= static_cast<int64_t>(tokens.size())) {
       tokens.resize(id + 1);
       used_.resize(id + 1);
     }
-    if (used_[id]) return tokens[id] == text;
+    if (used_[id]) return false;
     used_[id] = true;
     tokens[id] = text;
     return true;
   }
 
   void read_vocabulary() {
-    const Json& vocabulary = model_.at("vocab");
-    HONE_CHECK(vocabulary.is_object(), corrupt, "{}: the vocabulary is not an object", source());
-    spec().tokens.reserve(std::min<size_t>(vocabulary.size(), kMaxVocabulary));
-    for (const auto& [text, id] : vocabulary.items()) {
-      HONE_CHECK(set_token(id.get<int64_t>(), text), corrupt,
-                 "{}: the tokens '{}' and '{}' both have id {}", source(),
-                 spec().tokens[id.get<int64_t>()].substr(0, 100), text.substr(0, 100),
-                 id.get<int64_t>());
+    HONE_CHECK(file_.has_vocabulary, corrupt, "{}: the model has no vocabulary", source());
+    spec().tokens.reserve(std::min<size_t>(file_.vocabulary.size(), kMaxVocabulary));
+    for (const auto& [text, id] : file_.vocabulary) {
+      HONE_CHECK(set_token(id, text), corrupt, "{}: the tokens {} and {} both have id {}",
+                 source(), printed(spec().tokens[id]), printed(text), id);
     }
     model_ids_ = Vocabulary(static_cast<int32_t>(spec().tokens.size()));
-    for (size_t id = 0; id < spec().tokens.size(); ++id) {
-      if (used_[id]) model_ids_.add(spec().tokens[id], static_cast<int32_t>(id));
+    for (const auto& [text, id] : file_.vocabulary) {
+      HONE_CHECK(model_ids_.add(text, static_cast<int32_t>(id)), corrupt,
+                 "{}: the token {} appears twice", source(), printed(text));
     }
   }
 
@@ -117,9 +118,10 @@ class JsonReader {
                      .rstrip = token.value("rstrip", false)};
     added.normalized = token.value("normalized", !added.special);
     const int32_t known = model_ids_.find(added.content);
-    HONE_CHECK((known < 0 || known == id) && set_token(id, added.content), corrupt,
-               "{}: the added token '{}' has id {}, which belongs to another token, or has two ids",
-               source(), added.content.substr(0, 100), id);
+    const bool same = id >= 0 && id < std::ssize(used_) && spec().tokens[id] == added.content;
+    HONE_CHECK(known < 0 ? same || set_token(id, added.content) : known == id, corrupt,
+               "{}: the added token {} has id {}, which belongs to another token, or has two ids",
+               source(), printed(added.content), id);
     added.id = static_cast<int32_t>(id);
     if (added.content.empty()) return;
     added_.try_emplace(added.id, std::move(added));
@@ -163,8 +165,8 @@ class JsonReader {
     const Json& name = field(model_, key);
     if (name.is_null()) return std::nullopt;
     const int32_t id = model_ids_.find(name.get<std::string>());
-    HONE_CHECK(id >= 0, corrupt, "{}: {} '{}' is not a token", source(), key,
-               name.get<std::string>().substr(0, 100));
+    HONE_CHECK(id >= 0, corrupt, "{}: {} {} is not a token", source(), key,
+               printed(name.get<std::string>()));
     return id;
   }
 
@@ -182,15 +184,7 @@ class JsonReader {
         vocabulary.add(spelled, id);
       }
     }
-    std::vector<Bpe::Merge> merges;
-    const Json& list = model_.at("merges");
-    HONE_CHECK(list.is_array(), corrupt, "{}: the merges are not a list", source());
-    merges.reserve(list.size());
-    spec().merges.reserve(list.size());
-    for (const Json& merge : list) {
-      merges.push_back(read_merge(merge));
-      results_.push_back(merges.back().result);
-    }
+    const std::vector<Bpe::Merge> merges = find_merges();
     const BpeOptions options{.bytes = bytes,
                              .byte_fallback = model_.value("byte_fallback", false),
                              .ignore_merges = model_.value("ignore_merges", false),
@@ -203,28 +197,25 @@ class JsonReader {
     parts_.bpe.emplace(std::move(vocabulary), merges, options);
   }
 
-  Bpe::Merge read_merge(const Json& merge) {
-    std::string left, right;
-    if (merge.is_string()) {
-      const auto& text = merge.get_ref<const std::string&>();
-      const size_t space = text.find(' ');
-      if (space != text.npos) {
-        left = text.substr(0, space);
-        right = text.substr(space + 1);
-      }
-    } else if (merge.is_array() && merge.size() == 2) {
-      left = merge[0].get<std::string>();
-      right = merge[1].get<std::string>();
+  std::vector<Bpe::Merge> find_merges() {
+    std::vector<Bpe::Merge> merges;
+    merges.reserve(file_.merges.size());
+    std::string joined;
+    for (size_t rank = 0; rank < file_.merges.size(); ++rank) {
+      const std::string_view text = file_.merges[rank];
+      const std::string_view left = text.substr(0, file_.merge_cuts[rank]);
+      const std::string_view right = text.substr(left.size() + 1);
+      joined.assign(left).append(right);
+      const Bpe::Merge m{model_ids_.find(left), model_ids_.find(right), model_ids_.find(joined)};
+      HONE_CHECK(m.left >= 0 && m.right >= 0 && m.result >= 0, corrupt,
+                 "{}: merge {} ({} and {}) is not two tokens that make a third", source(), rank,
+                 printed(left), printed(right));
+      if (joined.find(' ') != joined.npos) merges_hold_spaces_ = true;
+      merges.push_back(m);
+      results_.push_back(m.result);
     }
-    const Bpe::Merge m{model_ids_.find(left), model_ids_.find(right),
-                       model_ids_.find(left + right)};
-    HONE_CHECK(m.left >= 0 && m.right >= 0 && m.result >= 0, corrupt,
-               "{}: merge {} ('{}' and '{}') is not two tokens that make a third", source(),
-               spec().merges.size(), left.substr(0, 100), right.substr(0, 100));
-    if (left.find(' ') != left.npos || right.find(' ') != right.npos) merges_hold_spaces_ = true;
-    left += ' ';
-    spec().merges.push_back(left += right);
-    return m;
+    spec().merges = std::move(file_.merges);
+    return merges;
   }
 
   void mark_byte_tokens() {
@@ -287,6 +278,7 @@ class JsonReader {
   // one result, the leftmost goes first, not the one of lower rank.
   void describe_scores();
 
+  TokenizerFile file_;
   const Json& tokenizer_;
   const Json& model_;
   const Json& config_;
@@ -341,7 +333,7 @@ void JsonReader::describe_scores() {
     const bool normal = s.token_types[id] == static_cast<int32_t>(TokenType::normal);
     if (normal && !made[id] && !text.empty() && utf8_at(text, 0).size < std::ssize(text)) {
       s.gguf_obstacle = fmt::format(
-          "no merge makes the token '{}', but merging by score would", text.substr(0, 100));
+          "no merge makes the token {}, but merging by score would", printed(text));
       return;
     }
   }
@@ -357,12 +349,12 @@ void JsonReader::describe_scores() {
 std::unique_ptr<Tokenizer> tokenizer_from_json(std::string_view tokenizer_json,
                                                std::string_view tokenizer_config_json,
                                                const std::string& source) {
-  const Json tokenizer = parse_json(tokenizer_json, source);
+  const std::string config_source = source + " (tokenizer_config.json)";
   const Json config = tokenizer_config_json.empty()
                           ? Json::object()
-                          : parse_json(tokenizer_config_json, source + " (tokenizer_config)");
+                          : read_tokenizer_file(tokenizer_config_json, config_source).document;
   TokenizerParts parts = reading(source, [&] {
-    return JsonReader(tokenizer, config, source).read();
+    return JsonReader(read_tokenizer_file(tokenizer_json, source), config, source).read();
   });
   parts.spec.tokenizer_json = tokenizer_json;
   parts.spec.tokenizer_config_json = tokenizer_config_json;

@@ -52,8 +52,8 @@ std::pair<std::string_view, std::string_view> halves(const std::string& merge, s
                                                      const std::string& source) {
   const size_t space = merge.find(' ', 1);
   HONE_CHECK(!merge.empty() && space != merge.npos && space + 1 < merge.size(), corrupt,
-             "{}: merge {} is '{}'; expected two tokens and a space between", source, rank,
-             merge.substr(0, 100));
+             "{}: merge {} is {}; expected two tokens and a space between", source, rank,
+             printed(merge));
   return {std::string_view(merge).substr(0, space), std::string_view(merge).substr(space + 1)};
 }
 
@@ -75,8 +75,8 @@ Bpe byte_level_bpe(const TokenizerSpec& spec, bool ignore_merges) {
     const Bpe::Merge m{spelled ? vocabulary.find(left) : -1, spelled ? vocabulary.find(right) : -1,
                        spelled ? vocabulary.find(left + right) : -1};
     HONE_CHECK(m.left >= 0 && m.right >= 0 && m.result >= 0, corrupt,
-               "{}: merge {} ('{}') names text that is not a token", spec.source, rank,
-               spec.merges[rank].substr(0, 100));
+               "{}: merge {} ({}) names text that is not a token", spec.source, rank,
+               printed(spec.merges[rank]));
     merges.push_back(m);
   }
   return Bpe(std::move(vocabulary), merges, {.bytes = true, .ignore_merges = ignore_merges});
@@ -150,8 +150,8 @@ std::unique_ptr<Tokenizer> tokenizer_from_spec(TokenizerSpec spec) {
   } else if (parts.spec.model == "llama") {
     build_llama(parts);
   } else {
-    fail(ErrorKind::unsupported, "{}: tokenizer.ggml.model '{}'; expected 'gpt2' or 'llama'",
-         parts.spec.source, parts.spec.model.substr(0, 100));
+    fail(ErrorKind::unsupported, "{}: tokenizer.ggml.model {}; expected 'gpt2' or 'llama'",
+         parts.spec.source, printed(parts.spec.model));
   }
   add_special_matches(parts);
   TokenizerSpec& s = parts.spec;

@@ -241,8 +241,21 @@ std::string replace_all(std::string_view text, std::string_view from, std::strin
   size_t begin = 0;
   for (size_t at; (at = text.find(from, begin)) != text.npos; begin = at + from.size()) {
     out.append(text, begin, at - begin).append(to);
+    HONE_CHECK(!grew_too_much(text.size(), out.size()), corrupt,
+               "tokenizer: replacing {} by {} makes a text more than {} times as long",
+               printed(from), printed(to), kMaxGrowth);
   }
   return out.append(text, begin);
+}
+
+std::string printed(std::string_view text) {
+  constexpr size_t kLimit = 80;
+  std::string out = "'";
+  for (char c : text.substr(0, kLimit)) {
+    const bool plain = c >= ' ' && c <= '~';
+    out += plain ? std::string(1, c) : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  }
+  return out + (text.size() > kLimit ? "...'" : "'");
 }
 
 }  // namespace hone

@@ -55,7 +55,15 @@ std::string byte_token_text(unsigned char byte);
 /// U+2581, which stands for a space in SentencePiece vocabularies.
 inline constexpr std::string_view kMetaspace = "\xE2\x96\x81";
 
-/// `text` with every `from` (not empty) replaced by `to`.
+/// `text` with every `from` (not empty) replaced by `to`. Raises corrupt where the result is more
+/// than kMaxGrowth times as long (a tokenizer.json may say what to replace by what).
 std::string replace_all(std::string_view text, std::string_view from, std::string_view to);
+inline constexpr size_t kMaxGrowth = 64;
+/// Whether `after` is a plausible length for what `before` bytes were rewritten to.
+inline bool grew_too_much(size_t before, size_t after) { return after > 4096 + before * kMaxGrowth; }
+
+/// Text of a file for a one-line message: in single quotes, cut short, what is not printable ASCII
+/// as \xNN.
+std::string printed(std::string_view text);
 
 }  // namespace hone

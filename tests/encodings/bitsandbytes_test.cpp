@@ -1,31 +1,9 @@
-// nf4, fp4, int8_row and the dynamic map against bitsandbytes.
-#include <cstdlib>
-
-#include "encodings/dynamic_map.h"
+// nf4, fp4 and int8_row against bitsandbytes.
 #include "encodings/encodings_testing.h"
+#include "tensor/code_tables.h"
 
 namespace hone {
 namespace {
-
-Tensor map_tensor(bool is_signed) {
-  const auto& map = dynamic_map(is_signed);
-  return Tensor::from(std::vector<float>(map.begin(), map.end()));
-}
-
-TEST(DynamicMap, EqualsBitsandbytes) {
-  SafetensorsFile file = golden("bitsandbytes");
-  EXPECT_TRUE(same_bytes(file.tensor("nested_map"), map_tensor(true)));
-  EXPECT_TRUE(same_bytes(file.tensor("unsigned_map"), map_tensor(false)));
-}
-
-TEST(DynamicMap, CodesTheNearestValue) {
-  const auto& map = dynamic_map(true);
-  for (int i = 0; i < 256; ++i) EXPECT_EQ(dynamic_code(map, map[i]), i);
-  for (float x : random_values(1000, 1, 0.4f)) {
-    float got = std::fabs(map[dynamic_code(map, x)] - x);
-    for (float value : map) ASSERT_LE(got, std::fabs(value - x) * 1.000001f) << x;
-  }
-}
 
 class FourBitTest : public ::testing::TestWithParam<std::string> {};
 
@@ -67,6 +45,7 @@ TEST(DoubleQuantisation, EncodesAsBitsandbytes) {
 
 TEST(DoubleQuantisation, DecodesAsBitsandbytes) {
   SafetensorsFile file = golden("bitsandbytes");
+  const auto& map = signed_dynamic_table();
   Weight w;
   w.shape = file.tensor("double.x").shape();
   w.encoding = "nf4";
@@ -76,6 +55,8 @@ TEST(DoubleQuantisation, DecodesAsBitsandbytes) {
   for (const char* name : {"codes", "absmax", "nested_absmax"})
     w.planes[name] = file.tensor(std::string("double.") + name);
   EXPECT_TRUE(same_bytes(file.tensor("double.decoded"), decode_weight(w).rows(0, 4)));
+  EXPECT_TRUE(same_bytes(file.tensor("nested_map"),
+                         Tensor::from(std::vector<float>(map.begin(), map.end()))));
   // A file's own map wins over the computed one.
   w.planes["nested_map"] = Tensor::zeros({256}, DType::f32);
   EXPECT_FALSE(same_bytes(file.tensor("double.decoded"), decode_weight(w).rows(0, 4)));
@@ -86,8 +67,16 @@ TEST(FourBitRows, AreNotPermutedAcrossBlocks) {
   Weight w = encoding("nf4").encode(x.data(), 4, 96, {});
   std::vector<int64_t> order = {1, 0, 3, 2};
   EXPECT_THROW(encoding("nf4").permute_rows(w, order), Error);
-  w.params.block = 0;
-  EXPECT_THROW(encoding("nf4").validate(w), Error);
+}
+
+TEST(FourBitRows, RefuseBadBlocks) {
+  std::vector<float> x = random_values(4 * 96, 1);
+  Weight w = encoding("nf4").encode(x.data(), 4, 96, {});
+  for (int64_t block : {int64_t{0}, int64_t{-64}, int64_t{32}, INT64_MAX}) {
+    w.params.block = block;
+    EXPECT_THROW(encoding("nf4").validate(w), Error) << block;
+    EXPECT_EQ(encoding("nf4").encode_refusal(4, 96, w.params).empty(), block == 0 || block == 32);
+  }
 }
 
 TEST(Int8Row, EqualsBitsandbytes) {

@@ -1,6 +1,8 @@
 // What every encoding of the registry promises. A new encoding is covered by its line there; the
 // variants below only add parameters.
-#include "base/checked.h"
+#include <algorithm>
+#include <memory>
+
 #include "base/threads.h"
 #include "encodings/encodings_testing.h"
 
@@ -229,6 +231,29 @@ TEST_P(Contract, RefusesPlanesThatDoNotFit) {
     Weight w = good;
     w.shape = shape;
     expect_corrupt(e(), w, "the shape " + shape_string(shape));
+  }
+}
+
+// Planes of exactly their size and, where they are bytes, of any content: under AddressSanitizer a
+// read outside them ends the test.
+TEST_P(Contract, ReadsNothingOutsideItsPlanes) {
+  for (const Shape& s : shapes()) {
+    Weight w = encode(random_values(s[0] * s[1], 8), s[0], s[1]);
+    std::mt19937 bits(9);
+    for (auto& [name, plane] : w.planes) {
+      auto bytes =
+          std::make_shared<std::vector<std::byte>>(plane.raw(), plane.raw() + plane.byte_size());
+      if (plane.dtype() == DType::u8)
+        for (std::byte& b : *bytes) b = static_cast<std::byte>(bits());
+      plane = Tensor::borrow(plane.shape(), plane.dtype(), *bytes, bytes);
+    }
+    EXPECT_NO_THROW(decode_weight(w));
+    CodeLayout layout = e().code_layout(w);
+    if (layout.bits == 0) continue;
+    auto groups = static_cast<size_t>(s[1] / layout.group);
+    std::vector<uint8_t> codes(static_cast<size_t>(s[1]));
+    std::vector<float> scales(groups), mins(groups);
+    for (int64_t r = 0; r < s[0]; ++r) e().codes(w, r, codes.data(), scales.data(), mins.data());
   }
 }
 

@@ -88,11 +88,30 @@ def ggml_errors():
     return out
 
 
+def rounding_sensitive(kind):
+    """A block of 64 with values so near a decision point that their code depends on the rounding."""
+    table = np.sort(bnb.get_4bit_type(kind, "cpu").numpy())
+    bounds = (table[:-1] + table[1:]) / np.float32(2)
+    rng = np.random.default_rng(5)
+    while True:
+        absmax = np.float32(rng.uniform(0.1, 1))
+        x = np.resize(bounds * absmax, 64)
+        x[0] = absmax
+        multiplied, divided = x * (np.float32(1) / absmax), x / absmax
+        if (np.searchsorted(bounds, multiplied) != np.searchsorted(bounds, divided)).any():
+            return x
+
+
 def bitsandbytes_goldens():
-    out = {"nested_map": bnb.create_dynamic_map(signed=True).numpy(),
-           "unsigned_map": bnb.create_dynamic_map(signed=False).numpy()}
-    # An odd number of elements, rows that blocks cross, a last block that is not full.
-    x = torch.from_numpy(sample(np.random.default_rng(3), 33, 75))
+    out = {"nested_map": bnb.create_dynamic_map(signed=True).numpy()}
+    # An odd number of elements, rows that blocks cross, a last block that is not full, a row of
+    # 8-bit ties, and blocks in which multiplying by 1/absmax and dividing by absmax disagree.
+    values = sample(np.random.default_rng(3), 33, 75)
+    values[5] = np.arange(75) - 36.5
+    values[5, 0] = 127
+    values.reshape(-1)[640:704] = rounding_sensitive("nf4")
+    values.reshape(-1)[704:768] = rounding_sensitive("fp4")
+    x = torch.from_numpy(values)
     out["x"] = x.numpy()
     for kind in ("nf4", "fp4"):
         codes, state = bnb.quantize_4bit(x, blocksize=64, quant_type=kind)

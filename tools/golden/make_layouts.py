@@ -103,8 +103,8 @@ make_gptq("gptq_v1", 1, {
 make_gptq("gptq_v2", 2, {
     "m.act4": (4, 32, 96, 32, False, True),
     "m.sym3": (3, 32, 64, 32, True, False),
-    "m.short2": (2, 32, 80, 32, False, False),
-    "m.asym8": (8, 40, 64, 32, False, False),
+    "m.short2": (2, 32, 96, 64, False, False),
+    "m.asym8": (8, 64, 32, 16, False, False),
 })
 for path in GOLDEN.rglob("*.safetensors"):
     path.chmod(0o644)

@@ -72,8 +72,11 @@ def random_char(rng):
     while True:
         limit = rng.choice([0x80, 0x250, 0x800, 0x3000, 0xA000, 0x10000, 0x20000, 0x110000])
         code = rng.randrange(limit)
-        # Unassigned characters differ between Unicode versions; they test nothing of ours.
-        if unicodedata.category(chr(code)) not in ("Cs", "Cn"):
+        category = unicodedata.category(chr(code))
+        # Neither unassigned characters nor marks that came after Unicode 3.2: the normalisation in
+        # tokenizers knows Unicode 9, utf8proc 15, and they order the marks in between differently.
+        old = unicodedata.ucd_3_2_0.category(chr(code)) != "Cn"
+        if category not in ("Cs", "Cn") and (old or category[0] != "M"):
             return chr(code)
 
 

@@ -235,45 +235,50 @@ void quantize_rows(const float* x, int64_t ldx, int64_t t, int64_t k, int64_t ch
     }
 }
 
-// Upper triangle by 16-column strips: rows [i0, i1) of h, columns from i/16·16. Sums run over the
-// rows of x in order.
-void gram(const float* x, int64_t rows, int64_t d, int64_t i0, int64_t i1, float* h) {
-  constexpr int kRows = 6, kCols = 4;
-  for (int64_t i = i0; i < i1; i += kRows) {
-    int64_t m = i1 - i < kRows ? i1 - i : kRows;
-    for (int64_t j = i / kPanel * kPanel; j < d; j += kPanel * kCols) {
-      int64_t wide = (d - j + kPanel - 1) / kPanel;
-      if (wide > kCols) wide = kCols;
-      vf acc[kRows][kCols];
-      for (int a = 0; a < kRows; ++a)
-        for (int b = 0; b < kCols; ++b) {
-          acc[a][b] = zero_f();
-          if (a < m && b < wide) acc[a][b] = load_y(h + (i + a) * d + j + b * kPanel, d - j - b * kPanel);
-        }
-      if (m == kRows && wide == kCols && j + kPanel * kCols <= d) {
-        for (int64_t s = 0; s < rows; ++s) {
-          const float* row = x + s * d;
-          vf v[kCols];
-          for (int b = 0; b < kCols; ++b) v[b] = load_f(row + j + b * kPanel);
-          for (int a = 0; a < kRows; ++a) {
-            vf e = set_f(row[i + a]);
-            for (int b = 0; b < kCols; ++b) acc[a][b] = fma(e, v[b], acc[a][b]);
-          }
-        }
-      } else {
-        for (int64_t s = 0; s < rows; ++s) {
-          const float* row = x + s * d;
-          for (int b = 0; b < wide; ++b) {
-            vf v = load_y(row + j + b * kPanel, d - j - b * kPanel);
-            for (int a = 0; a < m; ++a) acc[a][b] = fma(set_f(row[i + a]), v, acc[a][b]);
-          }
-        }
-      }
-      for (int a = 0; a < m; ++a)
-        for (int b = 0; b < wide; ++b)
-          store_y(h + (i + a) * d + j + b * kPanel, acc[a][b], d - j - b * kPanel);
+namespace {
+
+constexpr int kTnRows = 6, kTnCols = 4;
+
+// One tile of c: m ≤ 6 rows, `cols` ≤ 64 columns.
+template <bool kFull>
+static void tn_tile(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows,
+                    int64_t m, int64_t cols, float* c, int64_t ldc) {
+  const int64_t wide = kFull ? kTnCols : (cols + kPanel - 1) / kPanel;
+  vf acc[kTnRows][kTnCols];
+  for (int i = 0; i < kTnRows; ++i)
+    for (int j = 0; j < kTnCols; ++j)
+      acc[i][j] = i < m && j < wide ? load_y(c + i * ldc + j * kPanel, cols - j * kPanel) : zero_f();
+  for (int64_t s = 0; s < rows; ++s, a += lda, b += ldb) {
+    vf v[kTnCols];
+    for (int j = 0; j < kTnCols; ++j)
+      v[j] = kFull      ? load_f(b + j * kPanel)
+             : j < wide ? load_y(b + j * kPanel, cols - j * kPanel)
+                        : zero_f();
+    for (int i = 0; i < kTnRows; ++i) {
+      if (!kFull && i >= m) break;
+      vf e = set_f(a[i]);
+      for (int j = 0; j < kTnCols; ++j) acc[i][j] = fma(e, v[j], acc[i][j]);
     }
   }
+  for (int i = 0; i < m; ++i)
+    for (int j = 0; j < wide; ++j)
+      store_y(c + i * ldc + j * kPanel, acc[i][j], cols - j * kPanel);
+}
+
+}  // namespace
+
+void accumulate_tn(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows,
+                   int64_t i0, int64_t i1, int64_t j0, int64_t j1, float* c, int64_t ldc) {
+  for (int64_t i = i0; i < i1; i += kTnRows)
+    for (int64_t j = j0; j < j1; j += kPanel * kTnCols) {
+      int64_t m = i1 - i < kTnRows ? i1 - i : kTnRows;
+      int64_t cols = j1 - j < kPanel * kTnCols ? j1 - j : kPanel * kTnCols;
+      float* at = c + i * ldc + j;
+      if (m == kTnRows && cols == kPanel * kTnCols)
+        tn_tile<true>(a + i, lda, b + j, ldb, rows, m, cols, at, ldc);
+      else
+        tn_tile<false>(a + i, lda, b + j, ldb, rows, m, cols, at, ldc);
+    }
 }
 
 }  // namespace hone::kernels::HONE_ISA

@@ -1,0 +1,36 @@
+// Writes a model in the layouts that other tools load.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "models/loader.h"
+
+namespace hone {
+
+struct ExportOptions {
+  std::string layout = "hf";  ///< a name of formats' layouts: hf, gguf, gptq, gptq_v2, bitsandbytes
+  /// Decode weights that the layout cannot hold to this float type ("f16", "bf16", "f32"); empty:
+  /// refuse them.
+  std::string decode_to;
+  /// Further files for a directory: recipe.yaml, ...
+  std::vector<std::pair<std::string, std::string>> texts;
+  Json quantization_notes;
+};
+
+/// Writes `model` (loaded with inference == false) to `path`: a new directory, or a file for GGUF.
+/// Complete under its name when this returns; nothing is left there otherwise. Raises unsupported
+/// with the reason where the layout cannot hold a weight, before anything is written.
+void export_model(LoadedModel& model, const std::filesystem::path& path,
+                  const ExportOptions& options);
+
+/// Bytes that the weights take as they are now, a tied head counted once.
+int64_t weight_bytes(LoadedModel& model);
+
+/// The same values in a GGUF block type, codes kept: symmetric 4-bit integers as q4_0, 8-bit ones as
+/// q8_0, where the group is a multiple of 32. Returns w itself where that is not possible.
+Weight exact_gguf_weight(const Weight& w);
+
+}  // namespace hone

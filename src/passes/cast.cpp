@@ -1,0 +1,41 @@
+// cast: stores weights in another float type: f32, f16, bf16, f8_e4m3, f8_e5m2, or tf32 (values
+// rounded to 10 mantissa bits, stored as f32). FP8 carries one scale for each row. By default it
+// applies to everything: blocks, embedding and head.
+#include "passes/pass.h"
+
+namespace hone {
+namespace {
+
+class Cast final : public Pass {
+ public:
+  PassKind kind() const override { return PassKind::encode; }
+  void visit_options(OptionVisitor& v) override {
+    v.option("to", to_, "f32, f16, bf16, tf32, f8_e4m3 or f8_e5m2");
+  }
+  void check_options() const override {
+    for (const char* known : {"f32", "f16", "bf16", "tf32", "f8_e4m3", "f8_e5m2"})
+      if (to_ == known) return;
+    fail(ErrorKind::invalid_argument,
+         "cast: to '{}': expected f32, f16, bf16, tf32, f8_e4m3 or f8_e5m2", to_);
+  }
+  void run(PassContext& c) override {
+    for_each_weight(c, true, true, "cast", [&](const std::string& module, const Tensor& values) {
+      if (to_ == "tf32") {
+        Tensor rounded = values.clone();
+        float* x = rounded.mutable_data<float>();
+        for (int64_t i = 0; i < rounded.numel(); ++i) x[i] = round_tf32(x[i]);
+        return float_weight(rounded);
+      }
+      return encode_module(module, values, to_, {});
+    });
+  }
+
+ private:
+  std::string to_ = "bf16";
+};
+
+}  // namespace
+
+std::unique_ptr<Pass> make_cast_pass() { return std::make_unique<Cast>(); }
+
+}  // namespace hone

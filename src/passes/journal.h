@@ -1,0 +1,37 @@
+// Journal: what an interrupted run leaves behind, so that `--resume` ends in the same bytes.
+//
+// A directory beside the output holds journal.json, which pins everything the bytes depend on
+// (recipe, model file, calibration, seed, instruction set), and one safetensors file for each
+// finished unit of each step. Files appear whole or not at all; the directory goes when the output
+// is complete.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "passes/pass.h"
+
+namespace hone {
+
+class Journal {
+ public:
+  /// `identity` pins the run. With resume, an existing journal of another identity is refused
+  /// (invalid_argument, naming the key that differs); without, an existing journal is an error that
+  /// names --resume, unless `restart`.
+  Journal(std::filesystem::path directory, const Json& identity, bool resume, bool restart);
+
+  /// Puts the weights of all finished units of a step into the model, appends their records, and
+  /// returns the first unit that is not finished (−1 … blocks).
+  int64_t restore(int64_t step, LoadedModel& model, std::vector<LayerRecord>& records);
+  /// Stores the named modules' weights and their records as unit `unit` of a step.
+  void store(int64_t step, int64_t unit, LoadedModel& model, const std::vector<LayerRecord>& records);
+  void remove();
+
+ private:
+  std::filesystem::path unit_path(int64_t step, int64_t unit) const;
+  std::filesystem::path directory_;
+};
+
+}  // namespace hone

@@ -1,0 +1,323 @@
+#include "passes/optimize.h"
+
+#include <sys/resource.h>
+#include <sys/utsname.h>
+
+#include <algorithm>
+#include <ctime>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/files.h"
+#include "base/log.h"
+#include "base/threads.h"
+#include "kernels/select.h"
+#include "models/export.h"
+#include "models/generate.h"
+#include "models/session.h"
+#include "passes/journal.h"
+
+namespace hone {
+namespace {
+
+constexpr int64_t kBenchPrompt = 256, kBenchDecode = 32;
+constexpr int64_t kSampleTokens = 48;
+
+LoadedModel load_canonical(const fs::path& path) {
+  LoadOptions options;
+  options.inference = false;
+  return load_model(path, options);
+}
+
+// What the bytes of the output depend on.
+Json run_identity(const OptimizeOptions& o) {
+  auto file = [](const fs::path& p) -> Json {
+    if (p.empty() || !fs::exists(p)) return nullptr;
+    if (fs::is_directory(p)) {
+      Json all = Json::object();
+      std::vector<fs::path> entries;
+      for (const auto& e : fs::directory_iterator(p))
+        if (e.is_regular_file()) entries.push_back(e.path());
+      std::sort(entries.begin(), entries.end());
+      for (const auto& e : entries) all[e.filename().string()] = fs::file_size(e);
+      return all;
+    }
+    return fs::file_size(p);
+  };
+  return {{"recipe", o.recipe.text},
+          {"model", fs::weakly_canonical(o.model).string()},
+          {"model files", file(o.model)},
+          {"calibration", o.calibration.empty() ? "" : fs::weakly_canonical(o.calibration).string()},
+          {"calibration bytes", file(o.calibration)},
+          {"seed", o.seed},
+          {"instruction set", kernels::table().isa}};
+}
+
+// Runs the steps of one variant over `model`.
+std::vector<LayerRecord> run_steps(const RecipeVariant& variant, LoadedModel& model,
+                                   const Calibration* calibration, uint64_t seed, Journal* journal) {
+  std::vector<LayerRecord> records;
+  auto blocks = static_cast<int64_t>(model.model->blocks.size());
+  for (size_t i = 0; i < variant.steps.size(); ++i) {
+    const RecipeStep& step = variant.steps[i];
+    auto number = static_cast<int64_t>(i);
+    PassContext c{model, step.modules, calibration, seed, &records, nullptr, -1, nullptr};
+    if (journal) c.first_unit = journal->restore(number, model, records);
+    if (c.first_unit >= blocks) continue;
+    size_t stored = records.size();
+    c.unit_done = [&](int64_t unit) {
+      if (journal)
+        journal->store(number, unit, model,
+                       {records.begin() + static_cast<int64_t>(stored), records.end()});
+      stored = records.size();
+    };
+    Progress progress(fmt::format("{}: {}", variant.name, step.pass), blocks);
+    c.progress = [&](int64_t done, int64_t, const std::string& note) {
+      progress.update(std::min(done, blocks), note);
+    };
+    step.made->run(c);
+  }
+  return records;
+}
+
+double reset_peak_rss() {
+  // Writing 5 makes the kernel forget the peak (proc(5)); where that is refused, the figure printed
+  // is the process's peak so far, which is an upper bound.
+  std::ofstream("/proc/self/clear_refs") << "5";
+  return 0;
+}
+
+double peak_rss() {
+  std::ifstream status("/proc/self/status");
+  std::string line;
+  while (std::getline(status, line))
+    if (line.rfind("VmHWM:", 0) == 0) return std::atof(line.c_str() + 6) * 1024;
+  return kNotMeasured;
+}
+
+void measure_speed(LoadedModel& m, Activations a, ReportVariant& v) {
+  int64_t prompt = std::min(kBenchPrompt, m.model->context / 2);
+  int64_t decode = std::min(kBenchDecode, m.model->context - prompt);
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < prompt + decode; ++i)
+    ids.push_back(static_cast<int32_t>((i * 7919 + 13) % m.model->vocabulary()));
+  std::span<const int32_t> all(ids);
+  Session session(*m.model, a);
+  std::vector<double> prefill, step;
+  for (int run = 0; run < 4; ++run) {
+    session.truncate(0);
+    double started = monotonic_seconds();
+    session.append(all.first(prompt));
+    double middle = monotonic_seconds();
+    for (int64_t i = 0; i < decode; ++i) session.append(all.subspan(prompt + i, 1));
+    double end = monotonic_seconds();
+    if (run == 0) continue;  // warms caches and pages
+    prefill.push_back(double(prompt) / (middle - started));
+    step.push_back(double(decode) / (end - middle));
+  }
+  std::sort(prefill.begin(), prefill.end());
+  std::sort(step.begin(), step.end());
+  v.prefill_tokens_per_second = prefill[1];
+  v.decode_tokens_per_second = step[1];
+}
+
+class Runner {
+ public:
+  explicit Runner(const OptimizeOptions& o) : o_(o) {}
+
+  Report run() {
+    LoadedModel model = load_canonical(o_.model);
+    check_recipe(o_.recipe.main, model);
+    for (const RecipeVariant& v : o_.recipe.compare) check_recipe(v, model);
+    HONE_CHECK(!fs::exists(o_.out) || (fs::is_directory(o_.out) && fs::is_empty(o_.out)),
+               invalid_argument, "{}: it exists already; choose another --out", o_.out.string());
+    if (!o_.text.empty()) text_ = read_text_file(o_.text);
+    if (o_.recipe.needs_calibration()) {
+      HONE_CHECK(!o_.calibration.empty(), invalid_argument,
+                 "this recipe needs a calibration text; give --calibration FILE");
+      HONE_CHECK(model.tokenizer != nullptr, unsupported, "{}: it has no tokenizer", model.path);
+      calibration_ = read_calibration(o_.calibration, *model.tokenizer, o_.recipe.calibration_samples,
+                                      std::min(o_.recipe.calibration_length, model.model->context),
+                                      o_.seed);
+    }
+    describe(model);
+    if (!text_.empty()) {
+      reference_ = load_canonical(o_.model);
+      measure_original();
+      for (const RecipeVariant& v : o_.recipe.compare) {
+        LoadedModel other = load_canonical(o_.model);
+        double started = monotonic_seconds();
+        run_steps(v, other, calibration_pointer(), o_.seed, nullptr);
+        add_variant(v.name, other, monotonic_seconds() - started, v.noise_floor, false);
+      }
+    }
+    Journal journal(journal_path(), run_identity(o_), o_.resume, o_.restart);
+    double started = monotonic_seconds();
+    auto records = run_steps(o_.recipe.main, model, calibration_pointer(), o_.seed, &journal);
+    double seconds = monotonic_seconds() - started;
+    ExportOptions e;
+    e.layout = o_.recipe.layout.empty() ? default_layout(model) : o_.recipe.layout;
+    e.decode_to = o_.recipe.decode_to;
+    e.texts.emplace_back("recipe.yaml", o_.recipe.text);
+    export_model(model, o_.out, e);
+    journal.remove();
+    log_info("wrote {} ({}, {})", o_.out.string(), e.layout, human_bytes(double(weight_bytes(model))));
+    add_layers(records);
+    if (!text_.empty()) add_variant(o_.recipe.main.name, model, seconds, false, true);
+    if (!o_.report.empty()) write_report();
+    return report_;
+  }
+
+ private:
+  const Calibration* calibration_pointer() const { return calibration_ ? &*calibration_ : nullptr; }
+  fs::path journal_path() const {
+    fs::path p = o_.out;
+    if (p.filename().empty()) p = p.parent_path();
+    p += ".journal";
+    return p;
+  }
+
+  std::string default_layout(LoadedModel& m) const {
+    if (o_.out.extension() == ".gguf") return "gguf";
+    std::string found = "hf";
+    for (Linear* l : m.model->linears()) {
+      const std::string& e = l->weight().encoding;
+      if (e == "int_group") found = "gptq_v2";
+      if (e == "nf4" || e == "fp4" || e == "int8_row") found = "bitsandbytes";
+    }
+    return found;
+  }
+
+  void describe(LoadedModel& m) {
+    report_.title = "Optimisation report";
+    report_.model = m.name;
+    report_.architecture = fmt::format("{}, {} layers, width {}", m.family->name, m.config.layers,
+                                       m.config.width);
+    report_.parameters = m.model->parameter_count();
+    report_.recipe = o_.recipe.text;
+    report_.machine = machine_description();
+    report_.threads = thread_count();
+    report_.isa = kernels::table().isa;
+    report_.text = o_.text.filename().string();
+    report_.context = o_.recipe.evaluate_context;
+    report_.convention = convention_name(PerplexityConvention::llama_cpp);
+    report_.hone_version = HONE_VERSION;
+    std::time_t now = std::time(nullptr);
+    char date[32];
+    std::strftime(date, sizeof(date), "%Y-%m-%d", std::gmtime(&now));
+    report_.date = date;
+    bool quantised = false;
+    for (Linear* l : m.model->linears())
+      quantised |= l->weight().encoding[0] == 'q' || l->weight().encoding == "int_group";
+    if (quantised)
+      report_.notes.push_back(
+          "The original's weights lie on a quantised grid already: methods that use a similar grid "
+          "look better on it than they would on a full-precision original.");
+    if (calibration_ && calibration_->source == o_.text.string())
+      report_.notes.push_back("Calibration and evaluation use the same text: the figures flatter.");
+  }
+
+  PerplexityOptions perplexity_options() const {
+    PerplexityOptions p;
+    p.context = std::min(o_.recipe.evaluate_context, reference_->model->context);
+    p.max_tokens = o_.recipe.evaluate_tokens;
+    p.activations = o_.activations;
+    return p;
+  }
+
+  ReportVariant variant_of(const std::string& name, LoadedModel& m, const Perplexity& p) {
+    ReportVariant v;
+    v.name = name;
+    v.model_bytes = double(weight_bytes(m));
+    v.bits_per_weight = 8 * v.model_bytes / double(m.model->parameter_count());
+    v.perplexity = p.perplexity;
+    v.perplexity_stderr = p.standard_error;
+    v.bits_per_byte = p.bits_per_byte;
+    v.activations = std::string(activations_name(o_.activations));
+    return v;
+  }
+
+  void measure_original() {
+    Perplexity p = measure_perplexity(*reference_, text_, perplexity_options());
+    ReportVariant v = variant_of("original", *reference_, p);
+    v.is_original = true;
+    reset_peak_rss();
+    measure_speed(*reference_, o_.activations, v);
+    v.peak_rss_bytes = peak_rss();
+    report_.variants.push_back(v);
+    add_samples("original", *reference_);
+  }
+
+  void add_variant(const std::string& name, LoadedModel& m, double seconds, bool noise, bool output) {
+    log_info("measuring {}", name);
+    Perplexity p = measure_perplexity(m, text_, perplexity_options(), &*reference_);
+    ReportVariant v = variant_of(name, m, p);
+    v.kl_mean = p.kl_mean;
+    v.kl_median = p.kl_median;
+    v.kl_p99 = p.kl_p99;
+    v.top1_agreement = p.top1_agreement;
+    v.rms_dp = p.rms_dp;
+    v.max_dp = p.max_dp;
+    v.noise_floor = noise;
+    v.is_output = output;
+    v.seconds_to_make = seconds;
+    measure_speed(m, o_.activations, v);
+    report_.variants.push_back(v);
+    if (output) add_samples(name, m);
+  }
+
+  void add_samples(const std::string& name, LoadedModel& m) {
+    for (const std::string& prompt : o_.recipe.prompts) {
+      Session session(*m.model, o_.activations);
+      GenerateOptions g;
+      g.max_tokens = kSampleTokens;
+      g.sampler.temperature = 0;
+      std::vector<int32_t> ids = m.tokenizer->encode(prompt);
+      if (ids.empty()) continue;
+      report_.samples.push_back({name, prompt, generate(m, session, ids, g, nullptr).text});
+    }
+  }
+
+  void add_layers(const std::vector<LayerRecord>& records) {
+    for (const LayerRecord& r : records)
+      report_.layers.push_back({r.module, r.before, r.after, double(r.bytes_before),
+                                double(r.bytes_after), r.error, r.rtn_error, r.kept});
+  }
+
+  void write_report() const {
+    fs::path json = o_.report;
+    json.replace_extension(".json");
+    write_text_file(o_.report, report_html(report_));
+    write_text_file(json, report_json(report_).dump(2) + "\n");
+    log_info("wrote {} and {}", o_.report.string(), json.string());
+  }
+
+  const OptimizeOptions& o_;
+  std::string text_;
+  std::optional<Calibration> calibration_;
+  std::optional<LoadedModel> reference_;
+  Report report_;
+};
+
+}  // namespace
+
+std::string machine_description() {
+  std::ifstream cpu("/proc/cpuinfo");
+  std::string line, name = "unknown CPU";
+  while (std::getline(cpu, line))
+    if (line.rfind("model name", 0) == 0) {
+      name = line.substr(line.find(':') + 2);
+      break;
+    }
+  std::ifstream memory("/proc/meminfo");
+  double kilobytes = 0;
+  if (std::getline(memory, line)) kilobytes = std::atof(line.c_str() + line.find_first_of("0123456789"));
+  utsname system{};
+  ::uname(&system);
+  return fmt::format("{}, {} threads, {}, {}", name, thread_count(), human_bytes(kilobytes * 1024),
+                     system.sysname);
+}
+
+Report optimize(const OptimizeOptions& options) { return Runner(options).run(); }
+
+}  // namespace hone

@@ -1,0 +1,103 @@
+// Pass: one optimisation of a model. A new one is one file and one line in registry.cpp.
+//
+// A pass works unit by unit: a unit is a block (or, for block == −1, what lies outside the blocks:
+// embedding and head). After each unit the runner stores the changed weights in the journal, so that
+// an interrupted run resumes behind the last finished unit. A pass must therefore depend on nothing
+// but the model, its options, the calibration and the seed, never on time or thread count.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/options.h"
+#include "models/loader.h"
+#include "passes/calibration.h"
+
+namespace hone {
+
+/// What one pass did to one Linear (or the embedding), for the report.
+struct LayerRecord {
+  std::string module;
+  std::string before, after;  ///< encodings
+  int64_t bytes_before = 0, bytes_after = 0;
+  /// ‖(W−Ŵ)X‖²/‖WX‖² over the calibration inputs, of what was kept and of round-to-nearest; NaN
+  /// where there was no calibration. Without inputs, error holds ‖W−Ŵ‖²/‖W‖².
+  double error = 0;
+  double rtn_error = 0;
+  std::string kept;  ///< method whose weights were kept
+  bool from_inputs = false;
+};
+
+/// Which modules a step changes: a glob ("model.layers.*.mlp.*"; '*' any text, '?' one character,
+/// alternatives separated by '|'), or the pass's own choice where empty.
+class ModuleFilter {
+ public:
+  explicit ModuleFilter(std::string glob = {}) : glob_(std::move(glob)) {}
+  bool empty() const { return glob_.empty(); }
+  bool matches(std::string_view module) const;
+
+ private:
+  std::string glob_;
+};
+
+struct PassContext {
+  LoadedModel& model;
+  ModuleFilter modules;
+  const Calibration* calibration = nullptr;  ///< set where the pass needs one
+  uint64_t seed = 0;
+  std::vector<LayerRecord>* records = nullptr;
+  /// A unit is finished: its weights may be stored. Throws where the run is to stop.
+  std::function<void(int64_t block)> unit_done;
+  /// Units below this were finished before an interruption; their weights are in the model already.
+  int64_t first_unit = -1;
+  std::function<void(int64_t done, int64_t total, const std::string& note)> progress;
+
+  /// The Linears of a block that the filter selects; for block −1 the head, if `head` or named.
+  std::vector<Linear*> selected(int64_t block, bool head) const;
+  bool embedding_selected(bool by_default) const;
+};
+
+/// What must hold between the steps of a recipe.
+enum class PassKind {
+  transform,  ///< rewrites float weights (rotation): before any quantisation
+  encode,     ///< changes how weights are stored: once for each module
+};
+
+class Pass {
+ public:
+  virtual ~Pass() = default;
+  virtual PassKind kind() const = 0;
+  virtual bool needs_calibration() const { return false; }
+  virtual void visit_options(OptionVisitor& v) = 0;
+  /// Raises invalid_argument where the options make no sense together.
+  virtual void check_options() const {}
+  virtual void run(PassContext& context) = 0;
+};
+
+struct PassEntry {
+  const char* name;
+  const char* summary;
+  std::unique_ptr<Pass> (*make)();
+};
+std::span<const PassEntry> pass_registry();
+/// Raises invalid_argument naming the known passes.
+const PassEntry& pass_named(const std::string& name);
+
+/// Replaces a Linear's weight by `w` and records it. `values` are the f32 weights before.
+void replace_weight(PassContext& context, Linear& linear, Weight w, const Tensor& values,
+                    const char* kept);
+/// Encodes `values` [N, K] of `module`; raises unsupported with the encoding's reason.
+Weight encode_module(const std::string& module, const Tensor& values, const std::string& encoding,
+                     const EncodeOptions& options);
+/// ‖a−b‖²/‖a‖²; 0 where both are zero.
+double relative_error(const Tensor& a, const Tensor& b);
+/// Runs `change` on the embedding table and each selected Linear's f32 weights, unit by unit, and
+/// stores what it returns: the shape of every pass that needs no calibration.
+void for_each_weight(PassContext& context, bool embedding_by_default, bool head_by_default,
+                     const char* kept,
+                     const std::function<Weight(const std::string& module, const Tensor& values)>& change);
+
+}  // namespace hone

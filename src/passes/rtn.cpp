@@ -1,0 +1,44 @@
+// rtn: round to nearest. By default into integers with a scale for each group; `encoding` names any
+// other encoding that can be written (q4_k, q8_0, nf4, ...). Blocks by default; embedding and head
+// where the module glob names them.
+#include "passes/pass.h"
+
+namespace hone {
+namespace {
+
+class Rtn final : public Pass {
+ public:
+  PassKind kind() const override { return PassKind::encode; }
+  void visit_options(OptionVisitor& v) override {
+    v.option("encoding", encoding_, "int_group, or the id of any encoding that can be written");
+    v.option("bits", bits_, "int_group: 2 to 8");
+    v.option("group", group_, "int_group: columns that share a scale (0 = the whole row)");
+    v.option("symmetric", symmetric_, "int_group: no zero points");
+  }
+  void check_options() const override {
+    encoding(encoding_);
+    HONE_CHECK(bits_ >= 2 && bits_ <= 8, invalid_argument, "rtn: bits {}: expected 2 to 8", bits_);
+    HONE_CHECK(group_ >= 0, invalid_argument, "rtn: group {}: expected 0 or more", group_);
+  }
+  void run(PassContext& c) override {
+    EncodeOptions options;
+    options.params.bits = static_cast<int>(bits_);
+    options.params.group = group_;
+    options.params.symmetric = symmetric_;
+    if (encoding_ != "int_group") options.params = WeightParams{};
+    for_each_weight(c, false, false, "rtn", [&](const std::string& module, const Tensor& values) {
+      return encode_module(module, values, encoding_, options);
+    });
+  }
+
+ private:
+  std::string encoding_ = "int_group";
+  int64_t bits_ = 4, group_ = 128;
+  bool symmetric_ = true;
+};
+
+}  // namespace
+
+std::unique_ptr<Pass> make_rtn_pass() { return std::make_unique<Rtn>(); }
+
+}  // namespace hone

@@ -1,0 +1,793 @@
+"""Small templates that together touch every corner of the Jinja subset of src/text/jinja_*.
+
+Imported by make_chat_templates.py, which renders each with the variables below.
+"""
+
+VARIABLES = {
+    "s": "Hello, World",
+    "empty": "",
+    "padded": "  two  words \n",
+    "uni": "Grüße, Ω 😀 naïve",
+    "html": "<b>\"x\" & 'y'</b>",
+    "n": 7,
+    "neg": -7,
+    "f": 2.5,
+    "t": True,
+    "no": False,
+    "nil": None,
+    "xs": [3, 1, 2],
+    "words": ["pear", "Apple", "fig", "apple"],
+    "nested": [[1, 2], [3, [4, 5]]],
+    "d": {"b": 1, "a": 2, "items": "shadow", "C": [1, 2]},
+    "users": [
+        {"name": "Ann", "age": 30, "city": "Oslo", "active": True},
+        {"name": "bob", "age": 25, "city": "rome", "active": False},
+        {"name": "Cid", "age": 30, "city": "Rome", "address": {"zip": "99"}},
+    ],
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi!"},
+        {"role": "assistant", "content": "Hello."},
+    ],
+    "big": 9007199254740993,
+}
+
+# Each value printed, as {{ value }}.
+EXPRESSIONS = r"""
+1
+-1
++1
+1_000
+0x1F
+0b101
+0o17
+1.5
+1e3
+1.5e-7
+1e16
+1e22
+123456789012345678.0
+0.1 + 0.2
+1 / 2
+4 / 2
+7 // 2
+-7 // 2
+7 % 3
+-7 % 3
+7 % -3
+7.5 // 2
+-7.5 // 2
+-7.5 % 2
+7.5 % -2
+2 ** 10
+2 ** -1
+2 ** 3 ** 2
+2.0 ** 0.5
+-2 ** 2
+true + 1
+true * 3
+1 == 1.0
+true == 1
+big == 9007199254740992.0
+big
+n / 2
+n // f
+f * n
+1 < 2 < 3
+1 < 2 > 5
+3 > 2 >= 2
+'a' < 'b'
+'Z' < 'a'
+[1, 2] < [1, 3]
+[1, 2] == [1, 2]
+(1, 2) == [1, 2]
+{'a': 1} == {'a': 1.0}
+nil == none
+none is none
+not true
+not not 0
+1 and 2
+0 and 2
+0 or 'x'
+'' or [] or 'last'
+1 or missing.attr
+none and missing.attr
+'yes' if n > 5 else 'no'
+'yes' if n > 50
+('a' if false else 'b') ~ 'c'
+1 if 0 else 2 if 0 else 3
+'a' ~ 1 ~ none ~ true ~ 2.0
+'a' 'b' "c"
+'ab' * 3
+3 * 'ab'
+'ab' * 0
+'ab' * -1
+[1, 2] * 2
+[1] + [2, 3]
+(1,) + (2,)
+(1)
+()
+(1,)
+(1, 2)
+[]
+[1, 'a', none, true, 2.0, [], {}]
+{}
+{'a': 1, 'b': [1, 2], 3: none}
+{1: 'a', true: 'b', 1.0: 'c'}
+{'k': 'v'}['k']
+{'k': 'v'}.k
+[1, 2, 3][-1]
+[1, 2, 3][5]
+[1, 2, 3].1
+xs.0
+'abc'[1]
+'abc'[-1]
+'abc'[7]
+uni[0:5]
+uni[-5:]
+uni[::-1]
+uni | length
+xs[1:]
+xs[:-1]
+xs[::2]
+xs[::-1]
+xs[5:1]
+xs[-2:]
+xs[:]
+xs[2:0:-1]
+(1, 2, 3)[1:]
+range(5)
+range(5) | list
+range(2, 8, 3) | list
+range(5, 0, -2) | list
+range(10)[2:5]
+range(10)[::3] | list
+range(3) == range(0, 3)
+'ell' in s
+'z' in s
+'z' not in s
+1 in xs
+9 in xs
+'a' in d
+'zz' not in d
+1 in (1, 2)
+1.0 in xs
+2 in range(3)
+s
+s.upper()
+s.lower()
+s.title()
+'hello wORLD'.capitalize()
+s.swapcase()
+'they\'re bill\'s'.title()
+uni.upper()
+'straße ﬁn'.upper()
+'straße'.title()
+'ΑΣ ΣΑΣ.'.lower()
+'İ'.lower()
+'Straße'.casefold()
+padded.strip()
+padded.lstrip()
+padded.rstrip()
+'xxhixx'.strip('x')
+'xyhiyx'.lstrip('xy')
+s.split(',')
+s.split(', ', 1)
+'a,b,c'.split(',', 1)
+'a,b,c'.rsplit(',', 1)
+padded.split()
+' a b  c '.split(none, 1)
+' a b  c '.rsplit(none, 1)
+'abc'.split('')
+'a\nb\r\nc\n'.splitlines()
+'a\nb\r\nc\n'.splitlines(true)
+'a-b-c'.partition('-')
+'a-b-c'.rpartition('-')
+'abc'.partition('-')
+'abc'.rpartition('-')
+s.startswith('Hello')
+s.startswith(('x', 'He'))
+s.startswith('World', 7)
+s.endswith('World')
+s.endswith(('d', 'x'))
+s.find('o')
+s.find('o', 5)
+s.find('zz')
+s.rfind('o')
+s.index('W')
+s.index('zz')
+s.count('l')
+s.count('')
+uni.find('😀')
+s.replace('l', 'L')
+s.replace('l', 'L', 1)
+'abc'.replace('', '-')
+'abc'.replace('', '-', 2)
+', '.join(['a', 'b'])
+', '.join('abc')
+', '.join([1])
+'abc'.center(9, '*')
+'abc'.center(8)
+'abc'.ljust(6) ~ '|'
+'abc'.rjust(6, '.')
+'42'.zfill(5)
+'-42'.zfill(5)
+'a\tb'.expandtabs(4)
+'TestHook'.removeprefix('Test')
+'MiscTests'.removesuffix('Tests')
+'abc'.isalpha()
+'ab1'.isalnum()
+'12'.isdigit()
+'1.2'.isdigit()
+' '.isspace()
+''.isspace()
+'Abc'.isupper()
+'ABC'.isupper()
+'abc'.islower()
+'Ab Cd'.istitle()
+'x_1'.isidentifier()
+'{} {}'.format(1, 'a')
+'{1} {0}'.format(1, 'a')
+'{a} {b!r}'.format(a=1, b='x')
+'{:>6}|{:<6}|{:^6}'.format('a', 'b', 'c')
+'{:05d} {:+d} {:x} {:#x} {:b}'.format(42, 42, 255, 255, 5)
+'{:,} {:_}'.format(1234567, 1234567)
+'{:.2f} {:.3e} {:g} {:.1%}'.format(3.14159, 31415.9, 0.0001, 0.256)
+'{:*^9}'.format('mid')
+'{0.name} {0[age]}'.format(users[0])
+'{{}} {}'.format(1)
+'{:.3}'.format('abcdef')
+'{:8.3f}|'.format(2.0)
+'%s %d %5.2f %x %r %%' % ('a', 42, 3.14159, 255, 'q')
+'%s' % 'one'
+'%s' % [1, 2]
+'%-5s|%5s|%05d' % ('a', 'b', 42)
+'%(a)s-%(b)d' % {'a': 1, 'b': 2}
+'%d' % 3.9
+'%s'
+'%d' % 'x'
+'%s %s' % 'x'
+'abc' % 5
+d.b
+d['b']
+d.items is callable
+d['items']
+d.missing
+d['missing']
+d.get('b')
+d.get('zz')
+d.get('zz', 5)
+d.keys()
+d.values()
+{'a': 1}.items()
+d.keys() | list
+'a' in d.keys()
+d | length
+d.items() | list
+{'a': 1}.copy()
+xs.index(1)
+xs.count(1)
+xs.append(4)
+d.update({})
+d.pop('a')
+''.__class__
+''.__class__.__mro__
+xs.__len__()
+d.__init__
+users[0].address
+users[2].address.zip
+users[0].address.zip
+missing
+missing.attr
+missing[0]
+missing()
+missing + 1
+missing == missing
+missing ~ 'x'
+missing | length
+missing | upper
+missing | default('dflt')
+missing | list
+missing | join
+missing | int
+missing | tojson
+empty | default('dflt')
+empty | default('dflt', true)
+nil | default('dflt')
+nil | d('dflt', boolean=true)
+-missing
+[missing]
+missing is defined
+n is defined
+missing is undefined
+nil is none
+n is number
+f is float
+n is float
+n is integer
+t is integer
+t is number
+t is boolean
+t is true
+no is false
+s is string
+n is string
+d is mapping
+xs is mapping
+xs is sequence
+d is sequence
+s is sequence
+n is sequence
+xs is iterable
+n is iterable
+range is callable
+s is callable
+7 is odd
+7 is even
+9 is divisibleby 3
+9 is divisibleby(2)
+n is eq 7
+n is equalto(7)
+n is ne 7
+n is gt 5
+n is greaterthan 7
+n is lt 8
+n is le 7
+n is ge 8
+'a' is in 'abc'
+3 is in xs
+5 is not in xs
+'abc' is lower
+'ABC' is upper
+none is sameas none
+true is sameas true
+'upper' is filter
+'nosuch' is filter
+'odd' is test
+'nosuch' is test
+html | escape is escaped
+n is not none
+n is defined and n is number
+not n is none
+s | upper
+s | lower
+'hELLO wORLD foo-bar (baz)' | title
+'hELLO' | capitalize
+padded | trim
+'xxhixx' | trim('x')
+s | replace('o', '0')
+s | replace('o', '0', 1)
+5 | replace(5, 6)
+s | length
+xs | length
+5 | length
+s | first
+s | last
+xs | first
+xs | last
+[] | first
+[] | last
+d | first
+d | last
+xs | sort
+xs | sort(reverse=true)
+words | sort
+words | sort(case_sensitive=true)
+users | sort(attribute='age') | map(attribute='name') | list
+users | sort(attribute='age,name', reverse=true) | map(attribute='name') | join(' ')
+[3, 'a'] | sort
+words | unique | list
+words | unique(case_sensitive=true) | list
+users | unique(attribute='age') | map(attribute='name') | list
+xs | reverse | list
+s | reverse
+xs | join
+xs | join(', ')
+users | join(', ', attribute='name')
+users | map(attribute='name') | list
+users | map(attribute='address.zip', default='-') | list
+users | map(attribute='address') | list
+words | map('upper') | join(' ')
+words | map('replace', 'p', 'P') | list
+words | map('length') | list
+xs | map('nosuch') | list
+xs | select('odd') | list
+xs | reject('odd') | list
+xs | select('gt', 1) | list
+[0, 1, '', 'a', none] | select | list
+[0, 1, '', 'a', none] | reject | list
+users | selectattr('active') | map(attribute='name') | list
+users | rejectattr('active') | map(attribute='name') | list
+users | selectattr('age', 'equalto', 30) | map(attribute='name') | list
+users | selectattr('city', 'in', ['Oslo', 'Rome']) | list | length
+users | selectattr('active', 'defined') | list | length
+messages | selectattr('role', '==', 'user') | first
+messages | selectattr('role', 'eq', 'tool') | list
+(messages | rejectattr('role', 'eq', 'system') | list)[0].content
+'yes' if xs | select('gt', 100) else 'no'
+xs | select('odd') | length
+xs | sum
+users | sum(attribute='age')
+[[1], [2]] | sum(start=[])
+xs | min
+xs | max
+words | min
+words | max(case_sensitive=true)
+users | max(attribute='age')
+[] | max
+5.5 | round
+2.5 | round
+3.5 | round
+2.675 | round(2)
+42 | round
+1234.5 | round(-2)
+2.1 | round(0, 'ceil')
+2.9 | round(0, 'floor')
+2.345 | round(2, 'ceil')
+-5 | abs
+-5.5 | abs
+'42' | int
+'42.9' | int
+'abc' | int
+'abc' | int(7)
+'0x1f' | int(base=16)
+'ff' | int(0, 16)
+' 12_3 ' | int
+3.99 | int
+-3.99 | int
+none | int
+true | int
+'3.5' | float
+'x' | float
+'1e3' | float
+'inf' | float
+5 | float
+'nan' | float
+5 | string ~ 'x'
+none | string
+[1, 'a'] | string
+s | list
+d | list
+d | items | list
+d | dictsort
+{'b': 2, 'A': 3, 'c': 1} | dictsort
+{'b': 2, 'A': 3, 'c': 1} | dictsort(true)
+{'b': 2, 'A': 3, 'c': 1} | dictsort(by='value', reverse=true)
+range(7) | batch(3) | list
+range(7) | batch(3, 'x') | list
+range(7) | slice(3) | list
+range(7) | slice(3, 'x') | list
+users | groupby('age')
+(users | groupby('city'))[1].grouper
+(users | groupby('city'))[1].list | map(attribute='name') | list
+'a\nb\n\nc' | indent
+'a\nb\n\nc' | indent(2, true)
+'a\nb\n\nc' | indent(2, blank=true)
+'a\nb' | indent('>> ', first=true)
+'foo bar baz qux' | truncate(9)
+'foo bar baz qux' | truncate(9, true)
+'foo bar baz qux' | truncate(11)
+'foo bar baz qux' | truncate(11, false, '...', 0)
+'foo bar baz qux' | truncate(9, end='…')
+'some words, here_too ünï' | wordcount
+'abc' | center(9)
+'%s, %s!' | format('Hi', 'Bob')
+'%(a)s' | format(a=5)
+html | escape
+html | e
+html | safe
+html | safe | escape
+html | forceescape
+(html | escape) ~ '<'
+(html | escape) + '<'
+'<' + (html | safe)
+('<' | e) * 2
+('<a>' | e).upper()
+('%s' | safe) % '<'
+('<x>' | safe).replace('x', '<')
+[html | safe]
+d | tojson
+d | tojson(indent=2)
+{'a': [], 'b': {}, 'c': [1, {'d': none}]} | tojson(indent=4)
+uni | tojson
+uni | tojson(ensure_ascii=true)
+html | tojson
+"q\"b\\s/n\nt\tc\x01\x7f" | tojson
+[1, 1.0, 1.5e300, true, none, 'x', (1, 2)] | tojson
+{'b': 1, 'a': {'d': 1, 'c': 2}} | tojson(sort_keys=true)
+{'b': 1, 'a': [1, 2]} | tojson(separators=(',', ':'))
+{1: 2, none: 3, true: 4, 2.5: 6} | tojson
+{(1, 2): 3} | tojson
+range(3) | tojson
+d.keys() | tojson
+[] | tojson
+[] | tojson(indent=2)
+'x' | attr('upper') is callable
+d | attr('b')
+dict(a=1, b=2)
+dict({'a': 1}, b=2)
+dict([('x', 1), ('y', 2)])
+namespace(a=1).a
+namespace(a=1).b
+namespace({'x': 5}).x
+namespace(_a=1)
+cycler('a', 'b').next()
+raise_exception('stop here')
+s | nosuch
+s is nosuch
+1 is divisibleby 0
+1 / 0
+1 // 0
+1 % 0
+1.0 / 0
+'a' + 1
+1 + 'a'
+[1] + (2,)
+'a' - 'b'
+none + 1
+1 < 'a'
+none < 1
+{} < {}
+'a' in 5
+1 in 'abc'
+5()
+s.nosuch()
+s()
+n.x
+nil.x
+xs.x
+xs['x']
+nil[0]
+5[0]
+nil[1:]
+xs['a':]
+xs[::0]
+d[[1]]
+{[1]: 2}
+range(1, 2, 0)
+range(100001) | length
+users[0]['name'][0]
+nested[1][1][0]
+nested
+"\x41\u00e9\U0001F600\101\n\t\\\'\"\q"
+'it\'s'
+['it\'s', "say \"hi\"", 'both \' and "', 'new\nline', 'tab\t', 'null\x00', 'é', '\u200b', '\U0001F600']
+[1.0, 1e16, 1e-5, 0.0001, -0.0, 1e400]
+(1, 2, 3) | length
+((1, 2), (3, 4)) | list
+(xs | sort)[0]
+xs|sort|first
+-1 | abs
+- 1 | abs
+(-3) ** 2
+1 - -1
+not n == 7
+n == 7 and not s == 'x'
+n in [7] and s in ['x']
+'a' if n == 7 and s else 'b'
+{'a': {'b': [10, 20]}}.a.b[1]
+"%.2f" | format(3.14159)
+s[0:1] | upper ~ s[1:]
+messages[0]['role'] == 'system'
+messages[1:] | length
+messages[-1].content
+messages | map(attribute='role') | join('/')
+loop
+loop is defined
+'Straße' | length
+'é' == 'é'
+'\u00e9' == 'é'
+'aXbX'.split('X')
+'ABC'.lower().upper().title()
+'x'.join(['1'])
+s.split(', ')[1][0]
+'a b'.split(' ') | map('upper') | list
+[[1, 2], [3]] | map('sum') | list
+[[1, 2], [3]] | map('join', '-') | list
+d.items() | length
+d.values() | list
+{'x': 1}.items() | first
+{'x': none}.x is none
+{'x': 1} | tojson ~ '!'
+1.0 | tojson
+100000000000000000000.0
+123456789.123456789
+1e15 + 0.5
+5 // 0.3
+-0.0
+10 ** 15
+7 | float / 2
+true and 'x' or 'y'
+false == 0
+'1' == 1
+'' is defined
+'' == none
+not ''
+(none, true, false)
+None
+True and False
+"a" in ["a"] and "b" not in ["a"]
+""" .strip().split("\n")
+
+# Whole templates.
+TEMPLATES = [
+    "a\n",
+    "a\n\n",
+    "{% if true %}\nx\n{% endif %}\ny\n",
+    "  {% if true %}\n  x\n  {% endif %}\n  y\n",
+    "a {%- if true -%} b {%- endif -%} c",
+    "a\n  {%- if true %}\n b\n  {%- endif %}\nc",
+    "a\n  {%+ if true %}\n b\n  {%+ endif %}\nc",
+    "a\n  {% if true +%}\n b\n  {% endif +%}\nc",
+    "x  {{- 1 -}}  y",
+    "x  {{ 1 }}  y",
+    "  {{ 1 }}\n  {{ 2 }}\n",
+    "{{ 1 }}\n{{ 2 }}\n",
+    "a{# comment #}b",
+    "a\n  {# comment #}\nb",
+    "a {#- comment -#} b",
+    "a\n {#+ c +#}\nb",
+    "{# {{ not run }} {% nor this %} #}ok",
+    "{% raw %}{{ x }} {% if %}{% endraw %}!",
+    "a\n  {% raw %}\n  {{ x }}\n  {% endraw %}\nb",
+    "a {%- raw -%}  {{ x }}  {%- endraw -%} b",
+    "{{ '}}' }}{{ '%}' }}",
+    "{{ {'a': {'b': 1}} }}",
+    "{{ {'a': {'b': 1}}['a']['b'] }}",
+    "line\r\nline\rline\n",
+    "{{ 'a\r\nb' | length }}",
+    "{% set x = 1 %}{{ x }}",
+    "{% set x = 1, 2 %}{{ x }}",
+    "{% set a, b = 1, 2 %}{{ a }}{{ b }}",
+    "{% set a, (b, c) = 1, (2, 3) %}{{ a }}{{ b }}{{ c }}",
+    "{% set a, b = [1] %}",
+    "{% set a, b = 5 %}",
+    "{% set x %}block {{ n }}{% endset %}[{{ x }}]",
+    "{% set x | upper | replace('B', '8') %}block {{ n }}{% endset %}[{{ x }}]",
+    "{% set ns = namespace(a=1) %}{% for i in xs %}{% set ns.a = ns.a + i %}{% endfor %}{{ ns.a }}",
+    "{% set ns = namespace() %}{% set ns.x %}hi{% endset %}{{ ns.x }}{{ ns.y is defined }}",
+    "{% set ns = namespace(a=1, b='x') %}{{ ns }}",
+    "{% set d.b = 5 %}",
+    "{% set nosuch.b = 5 %}",
+    "{% set ns = namespace() %}{% set ns._x = 5 %}",
+    "{% set ns = namespace() %}{% set ns.a, ns.b = 1, 2 %}{{ ns.a + ns.b }}",
+    "{% set x = 1 %}{% for i in xs %}{% set x = i %}{{ x }}{% endfor %}{{ x }}",
+    "{% set x = 1 %}{% for i in xs %}{{ x }}{% set x = i %}{% endfor %}",
+    "{% if true %}{% set x = 1 %}{% endif %}{{ x }}",
+    "{% if n > 5 %}big{% elif n > 3 %}mid{% else %}small{% endif %}",
+    "{% if n > 50 %}big{% elif n > 3 %}mid{% else %}small{% endif %}",
+    "{% if n > 50 %}big{% elif n > 30 %}mid{% else %}small{% endif %}",
+    "{% if missing %}a{% else %}b{% endif %}",
+    "{% for x in xs %}{{ x }}{% endfor %}",
+    "{% for x in [] %}{{ x }}{% else %}none{% endfor %}",
+    "{% for x in missing %}{{ x }}{% else %}none{% endfor %}",
+    "{% for x in nil %}{{ x }}{% endfor %}",
+    "{% for x in 5 %}{{ x }}{% endfor %}",
+    "{% for c in 'añ😀' %}[{{ c }}]{% endfor %}",
+    "{% for k in d %}{{ k }} {% endfor %}",
+    "{% for k, v in d.items() %}{{ k }}={{ v }};{% endfor %}",
+    "{% for k, v in d | items %}{{ k }}={{ v }};{% endfor %}",
+    "{% for k, v in d %}{{ k }}{% endfor %}",
+    "{% for a, (b, c) in [(1, (2, 3)), (4, (5, 6))] %}{{ a }}{{ b }}{{ c }} {% endfor %}",
+    "{% for a, in [(1,), (2,)] %}{{ a }}{% endfor %}",
+    "{% for x in xs %}{{ loop.index }}/{{ loop.index0 }}/{{ loop.revindex }}/{{ loop.revindex0 }}"
+    "/{{ loop.first }}/{{ loop.last }}/{{ loop.length }} {% endfor %}",
+    "{% for x in xs %}{{ loop.previtem }}<{{ x }}>{{ loop.nextitem }} {% endfor %}",
+    "{% for x in xs %}{{ loop.previtem is defined }}{{ loop.nextitem is defined }} {% endfor %}",
+    "{% for x in range(5) %}{{ loop.cycle('a', 'b') }}{% endfor %}",
+    "{% for x in [1, 1, 2, 2, 1] %}{{ loop.changed(x) }} {% endfor %}",
+    "{% for x in xs %}{{ loop.depth }}{{ loop.depth0 }}{% endfor %}",
+    "{% for x in xs if x > 1 %}{{ loop.index }}:{{ x }}/{{ loop.length }}/{{ loop.last }} {% endfor %}",
+    "{% for x in xs if x > 10 %}{{ x }}{% else %}none{% endfor %}",
+    "{% set ns = namespace(stop=false) %}{% for x in [1, 2, 3, 4] if not ns.stop %}{{ x }}"
+    "{% if x == 2 %}{% set ns.stop = true %}{% endif %}{% endfor %}",
+    "{% set ns = namespace(stop=false) %}{% for x in [1, 2, 3, 4] if not ns.stop %}{{ x }}{{ loop.last }}"
+    "{% if x == 2 %}{% set ns.stop = true %}{% endif %}{% endfor %}",
+    "{% for x in xs %}{% for y in xs %}{{ loop.index }}{% endfor %}{{ loop.index }} {% endfor %}",
+    "{% for x in xs %}{% set outer = loop %}{% for y in 'ab' %}{{ outer.index }}{{ loop.index }} "
+    "{% endfor %}{% endfor %}",
+    "{% for x in range(10) %}{% if x == 2 %}{% continue %}{% endif %}{% if x == 5 %}{% break %}"
+    "{% endif %}{{ x }}{% endfor %}",
+    "{% for x in [1] %}{% continue %}{% else %}else{% endfor %}",
+    "{% for x in [1, 2] %}{% if x == 2 %}{% break %}{% endif %}{% else %}else{% endfor %}",
+    "{% for x in [1, 2] %}a{% set y %}b{% break %}{% endset %}c{% endfor %}d",
+    "{% for x in xs %}{% endfor %}{{ x is defined }}",
+    "{% for x in xs recursive %}{{ x }}{% endfor %}!",
+    "{% break %}",
+    "{% for loop in xs %}{% endfor %}",
+    "{% for x in xs | sort | reverse %}{{ x }}{% endfor %}",
+    "{% for m in messages[1:] %}{{ m.role }} {% endfor %}",
+    "{% for m in messages | selectattr('role', 'eq', 'user') %}{{ m.content }}{% endfor %}",
+    "{% for u in users | groupby('age') %}{{ u.grouper }}:{{ u.list | length }} {% endfor %}",
+    "{% for age, group in users | groupby('age') %}{{ age }}:{{ group | map(attribute='name') | join(',') }} {% endfor %}",
+    "{% set g = xs | map('string') %}{{ g | join }}|{{ g | join }}",
+    "{% set g = xs | select('odd') %}{{ g | first }}{{ g | list }}",
+    "{% macro hi(name) %}Hi {{ name }}!{% endmacro %}{{ hi('Bob') }}{{ hi(name='Ann') }}",
+    "{% macro f(a, b=2, c='x') %}{{ a }}{{ b }}{{ c }};{% endmacro %}{{ f(1) }}{{ f(1, 3) }}{{ f(1, c='y') }}",
+    "{% macro f(a) %}[{{ a }}]{% endmacro %}{{ f() }}",
+    "{% macro f(a) %}[{{ a.b }}]{% endmacro %}{{ f() }}",
+    "{% macro f(a, b=a) %}{{ a }}{{ b }}{% endmacro %}{{ f(1) }}",
+    "{% macro f(a) %}{{ a }}{% endmacro %}{{ f(1, 2) }}",
+    "{% macro f(a) %}{{ a }}{% endmacro %}{{ f(b=2) }}",
+    "{% macro f(a) %}{{ a }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ f(1, 2, 3, x=4) }}",
+    "{% macro f() %}{{ n }}{% endmacro %}{{ f() }}",
+    "{% macro f() %}{{ late }}{% endmacro %}{% set late = 5 %}{{ f() }}",
+    "{% macro f(k) %}{{ k }}{% if k > 0 %}{{ f(k - 1) }}{% endif %}{% endmacro %}{{ f(4) }}",
+    "{% macro f() %}{% set inner = 1 %}{% endmacro %}{{ f() }}{{ inner is defined }}",
+    "{% macro f() %}  x  {% endmacro %}[{{ f() | trim }}]",
+    "{% macro f(x) -%}\n  {{ x }}\n{%- endmacro %}[{{ f(1) }}]",
+    "{% macro f() %}{{ caller() }}{{ caller() }}{% endmacro %}{% call f() %}c{% endcall %}",
+    "{% macro f(xs) %}{% for x in xs %}{{ caller(x) }}{% endfor %}{% endmacro %}"
+    "{% call(i) f(xs) %}<{{ i }}>{% endcall %}",
+    "{% macro f() %}{{ caller() }}{% endmacro %}{{ f() }}",
+    "{% macro f() %}x{% endmacro %}{% call f() %}c{% endcall %}",
+    "{% macro f() %}x{% endmacro %}{{ f.name }}{{ f is callable }}",
+    "{% macro f(x) %}{{ x }}{% endmacro %}{{ f(*[1]) }}{{ f(**{'x': 2}) }}",
+    "{% for i in xs %}{% macro f() %}{{ i }}{% endmacro %}{{ f() }}{% endfor %}",
+    "{% filter upper %}abc {{ s }}{% endfilter %}",
+    "{% filter replace('a', 'b') | upper %}banana{% endfilter %}",
+    "{% filter indent(2) %}a\nb{% endfilter %}",
+    "{% with a = 1, b = 2 %}{{ a + b }}{% endwith %}{{ a is defined }}",
+    "{% with %}{% set z = 1 %}{{ z }}{% endwith %}{{ z is defined }}",
+    "{% with n = 1, m = n %}{{ m }}{% endwith %}",
+    "{% generation %}gen {{ n }}{% endgeneration %}!",
+    "{%- generation -%} gen {%- endgeneration -%} !",
+    "{% print 1, 2 %}",
+    "{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.next() }}{{ c.next() }}{{ c.current }}{{ c.reset() }}{{ c.current }}",
+    "{% set j = joiner(', ') %}{% for x in xs %}{{ j() }}{{ x }}{% endfor %}",
+    "{{ 1 if true }}{{ 2 if false }}",
+    "{{ raise_exception('no ' ~ s) }}",
+    "{% if false %}{{ raise_exception('x') }}{% endif %}ok",
+    "{% include 'x' %}",
+    "{% nosuch %}",
+    "{% if true %}",
+    "{% endif %}",
+    "{{ 1",
+    "{{ (1 }}",
+    "{{ 1) }}",
+    "{{ 'abc }}",
+    "{# abc",
+    "{% raw %}abc",
+    "{{ }}",
+    "{{ 1 2 }}",
+    "{{ a.b. }}",
+    "{{ a | }}",
+    "{{ 1 is }}",
+    "{{ x is odd is even }}",
+    "{{ f(a=1, 2) }}",
+    "{{ $ }}",
+    "{{ 1 ! 2 }}",
+    "{% set true = 1 %}",
+    "{% for x in xs %}{% set loop = 1 %}{% endfor %}",
+    "{% set x 1 %}",
+    "{% macro f(a=1, b) %}{% endmacro %}",
+    "{%if n==7%}tight{%endif%}",
+    "{%- for m in messages -%}\n{{- m.role -}}:\n{{- m.content }}\n{% endfor -%}\nend",
+    "{{ messages\n  | map(attribute='role')\n  | join(',') }}",
+    "{{ [\n 1,\n 2,\n] }}{{ {\n 'a': 1,\n} }}",
+    "{% if messages[0]['role'] == 'system' %}{% set sys = messages[0]['content'] %}"
+    "{% set messages = messages[1:] %}{% endif %}{{ sys }}|{{ messages | length }}",
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ m.role }}{% endif %}{% endfor %}",
+    "{{ bos_token }}x{{ bos_token is defined and bos_token is not none }}",
+    "{% set tools = tools or [] %}{{ tools }}",
+    "{% set text = '<t>\\na\\n</t>\\n\\nb' %}{% if '</t>' in text %}{{ text.split('</t>')[-1].lstrip('\\n') }}|"
+    "{{ (text.split('</t>') | first).strip('\\n').split('<t>')[1].strip() }}{% endif %}",
+    "{{ self.x }}{{ self is defined }}",
+    "{% set x = {'a': 1} %}{% set x = dict(x, b=2) %}{{ x }}",
+    "{% for key in ['a', 'b'] %}{% if not loop.first %}, {% endif %}{{ key }}{% endfor %}",
+    "{{ '%02d:%02d' % (5, 7) }}",
+    "{% for x in [true, 'true', 1, none] %}{{ x is boolean }},{{ x == true }};{% endfor %}",
+    "{% macro show(v) %}{% if v is mapping %}{% for k, w in v | dictsort %}{{ k }}({{ show(w) }})"
+    "{% endfor %}{% elif v is iterable and v is not string %}{% for w in v %}{{ show(w) }},{% endfor %}"
+    "{% else %}{{ v }}{% endif %}{% endmacro %}{{ show(d) }}{{ show(nested) }}",
+    "a{{ '\\n' }}b\\n",
+    "{{ 'multi\nline' }}",
+    "{{ s[:5] }}{{ s[7:] | lower }}",
+    "   {%- if true %} x {% endif -%}   ",
+    "{% if true %}  {% if true %}\n  y\n  {% endif %}\n{% endif %}z",
+    "{{ '' }}\n  {% if true %}\n{{ 1 }}{% endif %}\n",
+    "\n\n{% set x = 1 %}\n\n{{ x }}\n\n",
+    "{% for x in xs -%}\n {{ x }}\n{% endfor %}",
+    "{% for x in xs %}\n {{ x }}\n{%- endfor %}",
+]

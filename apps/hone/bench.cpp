@@ -38,9 +38,15 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   auto f = std::make_shared<BenchFlags>();
   f->model.add(app);
   auto count = CLI::Range(int64_t{0}, int64_t{1} << 20);
-  app.add_option("--prompt", f->prompt, "tokens of the prefill")->check(count)->capture_default_str();
-  app.add_option("--decode", f->decode, "tokens decoded one by one")->check(count)->capture_default_str();
-  app.add_option("--depth", f->depth, "tokens already in the cache")->check(count)->capture_default_str();
+  app.add_option("--prompt", f->prompt, "tokens of the prefill")
+      ->check(count)
+      ->capture_default_str();
+  app.add_option("--decode", f->decode, "tokens decoded one by one")
+      ->check(count)
+      ->capture_default_str();
+  app.add_option("--depth", f->depth, "tokens already in the cache")
+      ->check(count)
+      ->capture_default_str();
   app.add_option("--runs", f->runs, "runs; the median is printed")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
@@ -103,7 +109,8 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
     speed(fmt::format("prefill {}", f->prompt), prefill);
     speed(fmt::format("decode {}", f->decode), decode);
     if (!decode.empty())
-      rows.push_back({"weights read in decode", fmt::format("{:.1f}", median(decode) * double(bytes) / 1e9), "", "GB/s"});
+      rows.push_back({"weights read in decode",
+                      fmt::format("{:.1f}", median(decode) * double(bytes) / 1e9), "", "GB/s"});
     rows.push_back({"weights in memory", human_bytes(double(bytes)), "", ""});
     rows.push_back({"peak memory", human_bytes(double(peak_rss_bytes())), "", ""});
     rows.push_back({"load", human_seconds(load), "", ""});

@@ -24,7 +24,8 @@ LoadedModel ModelArgument::load(bool inference) const {
 
 void add_sampler_flags(CLI::App& app, SamplerOptions& o) {
   app.add_option("--temperature", o.temperature, "0 = greedy")->capture_default_str();
-  app.add_option("--top-k", o.top_k, "keep the k likeliest tokens (0 = all)")->capture_default_str();
+  app.add_option("--top-k", o.top_k, "keep the k likeliest tokens (0 = all)")
+      ->capture_default_str();
   app.add_option("--top-p", o.top_p, "keep the likeliest tokens up to this probability")
       ->capture_default_str();
   app.add_option("--min-p", o.min_p, "drop tokens below this share of the likeliest one")

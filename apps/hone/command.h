@@ -1,7 +1,7 @@
 // What the subcommands share: common flags, output rules, and the table row that each file exports.
 //
-// Data goes to stdout, talk to stderr. With --json a command prints one JSON object as the last line
-// of stdout and nothing else there.
+// Data goes to stdout, talk to stderr. With --json a command prints one JSON object as the last
+// line of stdout and nothing else there.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -56,7 +56,8 @@ struct ModelArgument {
 /// Flags of the sampler, with its defaults.
 void add_sampler_flags(CLI::App& app, SamplerOptions& options);
 
-/// "products with int8 activations (4-bit and 8-bit weights), f32 elsewhere; avx512_vnni, 2 threads"
+/// "products with int8 activations (4-bit and 8-bit weights), f32 elsewhere; avx512_vnni, 2
+/// threads"
 std::string precision_line(LoadedModel& model, Activations a);
 
 /// Prints the object as one line on stdout.

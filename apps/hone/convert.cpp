@@ -16,9 +16,11 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   };
   auto f = std::make_shared<Flags>();
   f->model.add(app);
-  app.add_option("--layout", f->options.layout, "hf, gguf, gptq, gptq_v2, bitsandbytes")->required();
-  app.add_option("--decode-to", f->options.decode_to,
-                 "float type (f32, f16, bf16) for weights that the layout cannot hold; hf: for all");
+  app.add_option("--layout", f->options.layout, "hf, gguf, gptq, gptq_v2, bitsandbytes")
+      ->required();
+  app.add_option(
+      "--decode-to", f->options.decode_to,
+      "float type (f32, f16, bf16) for weights that the layout cannot hold; hf: for all");
   app.add_option("--out", f->out, "a new directory, or a file for gguf")->required();
   return [f, &common] {
     LoadedModel m = f->model.load(false);

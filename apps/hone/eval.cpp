@@ -71,8 +71,10 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   app.add_option("--convention", f->convention, "how chunks are cut and scored")
       ->check(CLI::IsMember({"llama.cpp", "hf"}))
       ->capture_default_str();
-  app.add_option("--stride", f->options.stride, "hf: tokens between windows (0 = half the context)");
-  app.add_option("--max-tokens", f->options.max_tokens, "score only so many tokens of text (0 = all)");
+  app.add_option("--stride", f->options.stride,
+                 "hf: tokens between windows (0 = half the context)");
+  app.add_option("--max-tokens", f->options.max_tokens,
+                 "score only so many tokens of text (0 = all)");
   app.add_option("--reference", f->reference, "compare predictions with this model's");
   return [f, &common] {
     f->options.convention = convention_from_name(f->convention);
@@ -83,14 +85,17 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
     if (!f->reference.empty()) reference = load_model(f->reference);
     std::string precision = precision_line(model, f->options.activations);
     Perplexity p = measure_perplexity(model, text, f->options, reference ? &*reference : nullptr);
-    if (common.json) print_json(to_json(*f, p, precision));
-    else print_text(*f, p, precision);
+    if (common.json)
+      print_json(to_json(*f, p, precision));
+    else
+      print_text(*f, p, precision);
   };
 }
 
 }  // namespace
 
 extern const Command kEvalCommand;
-const Command kEvalCommand{"eval", "perplexity of a text, and divergence from a reference model", add};
+const Command kEvalCommand{"eval", "perplexity of a text, and divergence from a reference model",
+                           add};
 
 }  // namespace hone

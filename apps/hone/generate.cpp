@@ -37,7 +37,8 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
     HONE_CHECK(m.tokenizer != nullptr, unsupported, "{}: it has no tokenizer", m.path);
     std::vector<int32_t> ids = m.tokenizer->encode(prompt);
     if (ids.empty() && m.tokenizer->bos()) ids.push_back(*m.tokenizer->bos());
-    HONE_CHECK(!ids.empty(), invalid_argument, "the prompt is empty and the model has no bos token");
+    HONE_CHECK(!ids.empty(), invalid_argument,
+               "the prompt is empty and the model has no bos token");
     Session session(*m.model, common.precision());
     auto stream = [](std::string_view piece) {
       std::fwrite(piece.data(), 1, piece.size(), stdout);

@@ -59,22 +59,26 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
     auto row = [&](const char* k, std::string v) { rows.push_back({k, std::move(v)}); };
     row("family", fmt::format("{} ({})", m.family->name, m.layout));
     row("parameters", fmt::format("{:.2f} M", double(model.parameter_count()) / 1e6));
-    row("layers x width", fmt::format("{} x {}, feed-forward {}", m.config.layers, m.config.width, m.config.ffn));
+    row("layers x width",
+        fmt::format("{} x {}, feed-forward {}", m.config.layers, m.config.width, m.config.ffn));
     row("first block", model.blocks[0].mixer->describe());
     if (model.blocks.size() > 1 &&
         model.blocks.back().mixer->describe() != model.blocks[0].mixer->describe())
       row("last block", model.blocks.back().mixer->describe());
-    row("vocabulary", fmt::format("{}{}", m.config.vocabulary, m.config.tied_head ? ", head tied to the embedding" : ""));
+    row("vocabulary", fmt::format("{}{}", m.config.vocabulary,
+                                  m.config.tied_head ? ", head tied to the embedding" : ""));
     row("context", fmt::format("{}", m.config.context));
     row("chat template", m.chat_template.empty() ? "no" : "yes");
     for (auto& [name, e] : encodings)
-      row("weights", fmt::format("{:.2f} M in {}: {} ({:.2f} bits each)", double(e.first) / 1e6,
-                                 name, human_bytes(double(e.second)),
-                                 8.0 * double(e.second) / double(e.first)));
+      row("weights",
+          fmt::format("{:.2f} M in {}: {} ({:.2f} bits each)", double(e.first) / 1e6, name,
+                      human_bytes(double(e.second)), 8.0 * double(e.second) / double(e.first)));
     row("KV cache", fmt::format("{} per token (f32)", human_bytes(per_token)));
     int64_t before = 0;
     auto memory = [&](int64_t context) {
-      row("memory", fmt::format("{} at a context of {}", human_bytes(double(weight_bytes) + per_token * double(context)), context));
+      row("memory",
+          fmt::format("{} at a context of {}",
+                      human_bytes(double(weight_bytes) + per_token * double(context)), context));
       before = context;
     };
     for (int64_t c : kContexts)

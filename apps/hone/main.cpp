@@ -16,7 +16,7 @@ namespace hone {
 namespace {
 
 const Command* const kCommands[] = {
-    &kInfoCommand,  &kGenerateCommand, &kEvalCommand,    &kBenchCommand,
+    &kInfoCommand,     &kGenerateCommand, &kEvalCommand,    &kBenchCommand,
     &kOptimizeCommand, &kQuantizeCommand, &kConvertCommand,
 
 };

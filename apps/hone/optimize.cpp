@@ -16,7 +16,8 @@ void add_output_flags(CLI::App& app, OptimizeOptions& o) {
   app.add_option("--out", o.out, "a new directory, or a .gguf file")->required();
   app.add_option("--calibration", o.calibration, "text or JSONL to calibrate on");
   app.add_option("--text", o.text, "measure the result on this text");
-  app.add_option("--report", o.report, "write the report to this HTML file (and a .json beside it)");
+  app.add_option("--report", o.report,
+                 "write the report to this HTML file (and a .json beside it)");
   app.add_flag("--resume", o.resume, "go on where an interrupted run stopped");
   app.add_flag("--restart", o.restart, "forget what an interrupted run left");
 }
@@ -54,18 +55,18 @@ std::function<void()> add_optimize(CLI::App& app, CommonOptions& common) {
 // Collects a pass's options as flags: each becomes a YAML line when given.
 class FlagOptions : public OptionVisitor {
  public:
-  FlagOptions(CLI::App& app, std::map<std::string, std::string>& given) : app_(app), given_(given) {}
+  FlagOptions(CLI::App& app, std::map<std::string, std::string>& given)
+      : app_(app), given_(given) {}
   void option(const char* name, int64_t&, const char* help) override { add(name, help); }
   void option(const char* name, double&, const char* help) override { add(name, help); }
   void option(const char* name, std::string&, const char* help) override { add(name, help); }
   void option(const char* name, bool&, const char* help) override {
     std::string flag = flag_name(name);
     if (app_.get_option_no_throw(flag)) return;
-    app_.add_flag_function(flag + ",!--no-" + flag.substr(2),
-                           [this, key = std::string(name)](int64_t n) {
-                             given_[key] = n > 0 ? "true" : "false";
-                           },
-                           help);
+    app_.add_flag_function(
+        flag + ",!--no-" + flag.substr(2),
+        [this, key = std::string(name)](int64_t n) { given_[key] = n > 0 ? "true" : "false"; },
+        help);
   }
 
  private:
@@ -134,7 +135,8 @@ std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
   app.add_option("--type", f->type, "rtn: the encoding to write (q4_k, q8_0, nf4, ...)");
   app.add_option("--embeddings", f->embeddings, "encoding of the embedding (default: as it is)");
   app.add_option("--head", f->head, "encoding of an untied head (default: as it is)");
-  app.add_option("--layout", f->layout, "hf, gguf, gptq, gptq_v2, bitsandbytes (default: what fits)");
+  app.add_option("--layout", f->layout,
+                 "hf, gguf, gptq, gptq_v2, bitsandbytes (default: what fits)");
   app.add_option("--decode-to", f->decode_to, "float type for weights the layout cannot hold");
   add_output_flags(app, f->options);
   return [f, &common] {

@@ -17,8 +17,8 @@ struct AttentionSpec {
   Pattern pattern = Pattern::causal();
 };
 
-/// The tokens of one sequence inside a batch: rows [begin, end) of the activations are its positions
-/// start, start+1, …
+/// The tokens of one sequence inside a batch: rows [begin, end) of the activations are its
+/// positions start, start+1, …
 struct SequenceSpan {
   int64_t begin = 0;
   int64_t end = 0;

@@ -2,8 +2,8 @@
 //
 // A page holds kPageKeys = 64 consecutive positions of one sequence, for every layer and kv head at
 // once. Inside a page K is already in the layout that the attention kernel multiplies with (four
-// panels [D][16], lanes are keys), packed when it is written; V is [64][Dv]. A sequence is a list of
-// page numbers and a length; pages go back to the pool when a sequence ends.
+// panels [D][16], lanes are keys), packed when it is written; V is [64][Dv]. A sequence is a list
+// of page numbers and a length; pages go back to the pool when a sequence ends.
 #pragma once
 
 #include <cstdint>
@@ -45,8 +45,8 @@ class KvCache {
   float* k_page(int64_t layer, int64_t page, int64_t head);
   float* v_page(int64_t layer, int64_t page, int64_t head);
 
-  /// Writes keys and values of `count` positions from `start` on: rows of k are [kv_heads·k_dim], of
-  /// v [kv_heads·v_dim]. The pages must have been reserved.
+  /// Writes keys and values of `count` positions from `start` on: rows of k are [kv_heads·k_dim],
+  /// of v [kv_heads·v_dim]. The pages must have been reserved.
   void write(int64_t layer, const KvSequence& s, int64_t start, int64_t count, const float* k,
              const float* v);
 

@@ -13,10 +13,14 @@ using Kind = PatternNode::Kind;
 
 bool leaf_sees(const PatternNode& n, int64_t q, int64_t k) {
   switch (n.kind) {
-    case Kind::causal: return k <= q;
-    case Kind::window: return std::llabs(q - k) < n.a;
-    case Kind::prefix: return k < n.a;
-    default: return true;
+    case Kind::causal:
+      return k <= q;
+    case Kind::window:
+      return std::llabs(q - k) < n.a;
+    case Kind::prefix:
+      return k < n.a;
+    default:
+      return true;
   }
 }
 
@@ -27,10 +31,14 @@ TileKind leaf_classify(const PatternNode& n, int64_t q0, int64_t q1, int64_t k0,
     return all ? TileKind::full : none ? TileKind::empty : TileKind::partial;
   };
   switch (n.kind) {
-    case Kind::causal: return verdict(low >= 0, high < 0);
-    case Kind::window: return verdict(low > -n.a && high < n.a, high <= -n.a || low >= n.a);
-    case Kind::prefix: return verdict(k1 <= n.a, k0 >= n.a);
-    default: return TileKind::full;
+    case Kind::causal:
+      return verdict(low >= 0, high < 0);
+    case Kind::window:
+      return verdict(low > -n.a && high < n.a, high <= -n.a || low >= n.a);
+    case Kind::prefix:
+      return verdict(k1 <= n.a, k0 >= n.a);
+    default:
+      return TileKind::full;
   }
 }
 
@@ -101,10 +109,14 @@ std::string Pattern::describe() const {
       nodes_,
       [](const PatternNode& n) -> std::string {
         switch (n.kind) {
-          case Kind::causal: return "causal";
-          case Kind::window: return fmt::format("window({})", n.a);
-          case Kind::prefix: return fmt::format("prefix({})", n.a);
-          default: return "all";
+          case Kind::causal:
+            return "causal";
+          case Kind::window:
+            return fmt::format("window({})", n.a);
+          case Kind::prefix:
+            return fmt::format("prefix({})", n.a);
+          default:
+            return "all";
         }
       },
       [](const std::string& a, const std::string& b) { return fmt::format("({} & {})", a, b); },

@@ -2,8 +2,8 @@
 //
 // A Pattern is a flat postfix array of fixed-size nodes: leaves are predicates on (query position,
 // key position), inner nodes are and/or/not. Work is planned on tiles: classify() decides by
-// interval arithmetic whether a rectangle of queries × keys is empty, full or partial, so that empty
-// tiles cost nothing, and mask() gives the bits of a partial one. Kernels see only tiles.
+// interval arithmetic whether a rectangle of queries × keys is empty, full or partial, so that
+// empty tiles cost nothing, and mask() gives the bits of a partial one. Kernels see only tiles.
 #pragma once
 
 #include <cstdint>

@@ -38,15 +38,15 @@ template <typename... Args>
 }  // namespace hone
 
 // Input check: HONE_CHECK(rows > 0, invalid_argument, "rows: expected > 0, got {}", rows)
-#define HONE_CHECK(condition, kind, ...)                   \
-  do {                                                     \
-    if (!(condition)) [[unlikely]]                         \
-      ::hone::fail(::hone::ErrorKind::kind, __VA_ARGS__);  \
+#define HONE_CHECK(condition, kind, ...)                  \
+  do {                                                    \
+    if (!(condition)) [[unlikely]]                        \
+      ::hone::fail(::hone::ErrorKind::kind, __VA_ARGS__); \
   } while (0)
 
 // Bug check: always on, also in Release; keep it out of inner loops.
-#define HONE_ASSERT(condition)                                             \
-  do {                                                                     \
-    if (!(condition)) [[unlikely]]                                         \
-      ::hone::assertion_failed(#condition, __FILE__, __LINE__);            \
+#define HONE_ASSERT(condition)                                  \
+  do {                                                          \
+    if (!(condition)) [[unlikely]]                              \
+      ::hone::assertion_failed(#condition, __FILE__, __LINE__); \
   } while (0)

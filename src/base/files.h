@@ -15,7 +15,8 @@ namespace fs = std::filesystem;
 
 /// Tells the system that the mapped file bytes [begin, begin+size) are not needed for now, so that
 /// they stop counting against resident memory; they are read again when touched. Only whole pages
-/// inside the range: the neighbours' bytes stay. Never for anonymous memory, whose content it loses.
+/// inside the range: the neighbours' bytes stay. Never for anonymous memory, whose content it
+/// loses.
 void release_file_pages(const std::byte* begin, size_t size);
 
 /// A file mapped read-only. Pages are read when touched; the map lives as long as the object.

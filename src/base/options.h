@@ -1,5 +1,5 @@
-// One struct of options, many uses: a visitor walks the fields of an options struct, and flags, YAML
-// keys, help text and JSON all come from that one walk.
+// One struct of options, many uses: a visitor walks the fields of an options struct, and flags,
+// YAML keys, help text and JSON all come from that one walk.
 #pragma once
 
 #include <cstdint>

@@ -69,8 +69,10 @@ class Pool {
     if (sleeping_.load() > 0) wake_.notify_all();
     take();
     for (int polls = 0; active_.load(std::memory_order_acquire) > 0; ++polls) {
-      if (polls < kSpinPolls) cpu_pause();
-      else std::this_thread::yield();
+      if (polls < kSpinPolls)
+        cpu_pause();
+      else
+        std::this_thread::yield();
     }
     if (error_) std::rethrow_exception(error_);
   }

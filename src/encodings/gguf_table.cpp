@@ -66,7 +66,7 @@ struct Iq4Nl : TableBlock {
     float extreme = extreme_of(x), best = 0, most = -1;
     if (extreme == 0) return 0;
     for (float end : {kIq4Nl[0], kIq4Nl[15]})
-      for (float step = -9; step <= 9; ++step) {
+      for (float step = -8; step <= 8; step += 2) {
         float inverse = (end * (1 + 0.015f * step)) / extreme;
         float xv = 0, vv = 0;
         for (int i = 0; i < kN; ++i) {

@@ -78,7 +78,7 @@ class Int8Row final : public Encoding {
     float absmax = 0;
     for (int64_t i = 0; i < k; ++i) absmax = std::max(absmax, std::fabs(x[i]));
     // The product that torch makes of 127 / absmax; finite, so that 0 stays 0 beside subnormals.
-    float inverse = std::min(1.0f / absmax, std::numeric_limits<float>::max() / 127) * 127.0f;
+    float inverse = std::min(1.0f / absmax, std::numeric_limits<float>::max() / 128) * 127.0f;
     for (int64_t i = 0; i < k; ++i)
       codes[i] = static_cast<int8_t>(std::clamp(std::nearbyint(x[i] * inverse), -127.0f, 127.0f));
     return absmax;

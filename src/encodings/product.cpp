@@ -84,7 +84,8 @@ PackedWeight pack_codes(const Weight& w, const Encoding& e, const CodeLayout& la
   p.n = w.rows();
   p.k = w.cols();
   p.coded = true;
-  p.form = {layout.bits,     layout.bits == 8 ? 128 : layout.zero, layout.mins, layout.f16_exact,
+  p.form = {layout.bits,  layout.bits == 8 ? 128 : layout.zero,
+            layout.mins,  layout.f16_exact,
             layout.group, layout.table};
   const int64_t groups = p.k / layout.group, panels = ceil_div(p.n, kPanel);
   p.panel_bytes = record_bytes(p.form) * groups;
@@ -250,11 +251,16 @@ Tensor multiply(const LinearInput& in, const PackedWeight& w, const Tensor& bias
     part.panels = base + p0 * w.panel_bytes;
     part.p0 = p0;
     part.p1 = p1;
-    if (integer) table().gemm_codes(&part);
-    else if (w.coded) multiply_expanded(part, w, p0, p1);
-    else if (w.type == DType::f32) table().gemm_f32(&part);
-    else if (w.type == DType::bf16) table().gemm_bf16(&part);
-    else table().gemm_f16(&part);
+    if (integer)
+      table().gemm_codes(&part);
+    else if (w.coded)
+      multiply_expanded(part, w, p0, p1);
+    else if (w.type == DType::f32)
+      table().gemm_f32(&part);
+    else if (w.type == DType::bf16)
+      table().gemm_bf16(&part);
+    else
+      table().gemm_f16(&part);
   });
   return y;
 }

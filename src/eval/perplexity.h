@@ -36,7 +36,7 @@ struct Perplexity {
   double standard_error = 0;  ///< of perplexity, over tokens
   double nll = 0;             ///< mean, nats per token
   double bits_per_byte = 0;
-  int64_t tokens = 0;         ///< scored
+  int64_t tokens = 0;  ///< scored
   double seconds = 0;
 
   // Against the reference; NaN without one. KL is of the candidate from the reference, in nats.

@@ -151,12 +151,12 @@ footer { margin-top: 56px; padding-top: 14px; border-top: 1px solid var(--hair);
   .facts { grid-template-columns: minmax(0, 1fr); gap: 0; } .facts dd { margin-bottom: 8px; }
 }
 
-@page { size: A4; margin: 15mm 14mm; }
+@page { size: A4; margin: 13mm 14mm; }
 @media print {
   :root { --page: #fff; --card: #fff; --rail: #f0eeea; }
   html { font-size: 10pt; } body { font-size: 1rem; line-height: 1.45; }
   main { max-width: none; padding: 0; }
-  section { margin-top: 20pt; } .sample { margin-top: 8pt; } footer { margin-top: 8pt; padding-top: 5pt; }
+  section { margin-top: 18pt; } .sample { margin-top: 8pt; } footer { margin-top: 8pt; padding-top: 5pt; }
   h2 { font-size: 13pt; } .headline { font-size: 19pt; margin-top: 8pt; } .verdict { font-size: 11pt; }
   .tiles { grid-template-columns: repeat(3, 1fr); gap: 7pt; margin-top: 14pt; }
   table { font-size: 8.2pt; } thead th { font-size: 7.6pt; } thead small, td small, .badge { font-size: 7pt; }

@@ -9,11 +9,11 @@
 // chunks for integer codes), for every batch size: prefill and decode agree bit for bit.
 //  * float panel:   [K][16] of f32, bf16 or f16.
 //  * code panel:    for each group of columns one record: scales [16] (f16 or f32), mins [16] (same
-//                   type, if any), then codes. 8-bit: units of 4 columns, 64 bytes: byte 4r+j is row
-//                   r, column j, stored as code+128. 4-bit: units of 8 columns, 64 bytes: the low
-//                   nibble of byte 4r+j is row r, column j; the high nibble column 4+j.
-// int8 activations are quantised in chunks of kChunk = 32 columns (16 where a weight's group is 16),
-// symmetric, scale = amax/127 (llama.cpp's Q8_0 rule).
+//                   type, if any), then codes. 8-bit: units of 4 columns, 64 bytes: byte 4r+j is
+//                   row r, column j, stored as code+128. 4-bit: units of 8 columns, 64 bytes: the
+//                   low nibble of byte 4r+j is row r, column j; the high nibble column 4+j.
+// int8 activations are quantised in chunks of kChunk = 32 columns (16 where a weight's group is
+// 16), symmetric, scale = amax/127 (llama.cpp's Q8_0 rule).
 #pragma once
 
 #include <stdint.h>
@@ -39,11 +39,11 @@ struct GemmArgs {
   const void* panels;  // the first byte of panel p0
   const float* x;      // [t, k], rows ldx apart
   int64_t ldx;
-  const int8_t* xq;       // int8 activations [t, k], contiguous (integer kernels)
-  const float* xscale;    // [t, k/chunk]
-  const int32_t* xsum;    // [t, k/chunk]: sum of the codes
-  int64_t chunk;          // 32 or 16
-  float* y;               // [t, n], rows ldy apart
+  const int8_t* xq;     // int8 activations [t, k], contiguous (integer kernels)
+  const float* xscale;  // [t, k/chunk]
+  const int32_t* xsum;  // [t, k/chunk]: sum of the codes
+  int64_t chunk;        // 32 or 16
+  float* y;             // [t, n], rows ldy apart
   int64_t ldy;
   const float* bias;  // [n] or null
   int64_t t, n, k;
@@ -51,20 +51,20 @@ struct GemmArgs {
   CodeForm form;  // code panels
 };
 
-// One work unit of attention: `rows` query rows (heads of one group × consecutive positions) against
-// a list of tiles of kPageKeys keys of one kv head. Pages hold K as four panels [4][D][16] (lanes
-// are keys) and V as [64][Dv].
+// One work unit of attention: `rows` query rows (heads of one group × consecutive positions)
+// against a list of tiles of kPageKeys keys of one kv head. Pages hold K as four panels [4][D][16]
+// (lanes are keys) and V as [64][Dv].
 struct AttentionArgs {
-  const float* q;             // row r at q + q_offset[r], D floats
-  const int64_t* q_offset;    // [rows]
-  float* o;                   // row r at o + o_offset[r], Dv floats
-  const int64_t* o_offset;    // [rows]
+  const float* q;               // row r at q + q_offset[r], D floats
+  const int64_t* q_offset;      // [rows]
+  float* o;                     // row r at o + o_offset[r], Dv floats
+  const int64_t* o_offset;      // [rows]
   const float* const* k_pages;  // [tiles], f32
   const float* const* v_pages;  // [tiles]
-  const uint64_t* masks;      // [tiles][rows]: bit j set = key j of the tile is seen
+  const uint64_t* masks;        // [tiles][rows]: bit j set = key j of the tile is seen
   int64_t rows, tiles, d, dv;
   float scale;
-  float softcap;  // 0 = none
+  float softcap;   // 0 = none
   float* scratch;  // at least rows·(kPageKeys + dv + 2) floats
 };
 

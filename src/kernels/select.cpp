@@ -8,11 +8,19 @@
 
 namespace hone::kernels {
 
-namespace baseline { extern const KernelTable kTable; }
+namespace baseline {
+extern const KernelTable kTable;
+}
 #ifdef HONE_X86
-namespace avx2 { extern const KernelTable kTable; }
-namespace avx512 { extern const KernelTable kTable; }
-namespace avx512_vnni { extern const KernelTable kTable; }
+namespace avx2 {
+extern const KernelTable kTable;
+}
+namespace avx512 {
+extern const KernelTable kTable;
+}
+namespace avx512_vnni {
+extern const KernelTable kTable;
+}
 #endif
 
 namespace {

@@ -26,9 +26,9 @@ struct ModelConfig {
 
   Norm::Kind norm = Norm::Kind::rms;
   float norm_eps = 1e-5f;
-  float norm_offset = 0;   ///< of the stored norm weights: 1 where a file stores w and means 1+w
-  bool qk_norm = false;    ///< norm over each head of q and k
-  bool post_norms = false; ///< norms after the mixer and after the MLP as well
+  float norm_offset = 0;    ///< of the stored norm weights: 1 where a file stores w and means 1+w
+  bool qk_norm = false;     ///< norm over each head of q and k
+  bool post_norms = false;  ///< norms after the mixer and after the MLP as well
 
   bool rotary = true;  ///< else learned positions
   float rope_theta = 10000;
@@ -36,7 +36,7 @@ struct ModelConfig {
   RopeScaling rope_scaling;
   float local_rope_theta = 0;  ///< of windowed layers; 0 = rope_theta, without scaling otherwise
 
-  int64_t window = 0;  ///< keys a windowed layer sees; 0 = none
+  int64_t window = 0;          ///< keys a windowed layer sees; 0 = none
   std::vector<bool> windowed;  ///< [layers], or empty: none
 
   float attention_scale = 0;  ///< 0 = 1/√head_dim

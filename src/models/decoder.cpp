@@ -46,8 +46,8 @@ class Builder {
     auto m = std::make_unique<Model>();
     m->family = c_.family;
     m->context = c_.context;
-    m->embedding =
-        Embedding(r_.path(Role::embedding, 0), r_.matrix(Role::embedding, 0, c_.vocabulary, c_.width));
+    m->embedding = Embedding(r_.path(Role::embedding, 0),
+                             r_.matrix(Role::embedding, 0, c_.vocabulary, c_.width));
     m->embedding_scale = c_.embedding_scale;
     m->logit_softcap = c_.logit_softcap;
     if (!c_.rotary)
@@ -186,8 +186,7 @@ Weight ParameterReader::matrix(Role role, int64_t layer, int64_t n, int64_t k) c
     std::iota(order.begin(), order.end(), s->part * n);
     w = e.permute_rows(w, order);
   }
-  if (s->gguf_paired_rows && names_.gguf)
-    w = e.permute_rows(w, unpair_rows(n, config_.head_dim));
+  if (s->gguf_paired_rows && names_.gguf) w = e.permute_rows(w, unpair_rows(n, config_.head_dim));
   return w;
 }
 

@@ -13,7 +13,7 @@ namespace hone {
 
 /// Where parameters come from, by the names of one file format.
 struct ParameterNames {
-  bool gguf = false;  ///< names and row orders of GGUF; else of Hugging Face
+  bool gguf = false;   ///< names and row orders of GGUF; else of Hugging Face
   std::string source;  ///< named in errors
   std::function<bool(const std::string&)> has;
   std::function<Weight(const std::string&)> get;

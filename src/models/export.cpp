@@ -84,8 +84,26 @@ class Exporter {
   }
 
  private:
+  // GGUF has no keys for Llama 3's scaling: it stores what the plain frequencies are divided by.
+  void add_rope_divisors() {
+    const ModelConfig& c = m_.config;
+    if (c.rope_scaling.kind != RopeScaling::Kind::llama3) return;
+    int64_t dim = c.rope_dim > 0 ? c.rope_dim : c.head_dim;
+    Rope plain(dim, c.rope_theta, {}), scaled(dim, c.rope_theta, c.rope_scaling);
+    std::vector<float> divisors;
+    for (int64_t i = 0; i < dim / 2; ++i)
+      divisors.push_back(plain.frequencies()[i] / scaled.frequencies()[i]);
+    Weight w = float_weight(Tensor::from(divisors));
+    items_.push_back({{"rope_freqs.weight", w.shape, w.encoding, w.params}, [w] { return w; }});
+  }
+
   void collect() {
     Model& model = *m_.model;
+    if (gguf_ && m_.checkpoint->gguf() == nullptr) add_rope_divisors();
+    if (gguf_ && m_.checkpoint->gguf() != nullptr && m_.checkpoint->has("rope_freqs.weight")) {
+      Weight w = m_.checkpoint->weight("rope_freqs.weight");
+      items_.push_back({{"rope_freqs.weight", w.shape, w.encoding, w.params}, [w] { return w; }});
+    }
     for (const Slot& s : m_.family->slots)
       if (!is_layer_role(s.role)) add_slot(s, 0);
     for (int64_t i = 0; i < static_cast<int64_t>(model.blocks.size()); ++i)
@@ -97,14 +115,22 @@ class Exporter {
     Block& b = m_.model->blocks[layer];
     auto* a = dynamic_cast<SoftmaxAttention*>(b.mixer.get());
     switch (role) {
-      case Role::q: return a ? &a->q : nullptr;
-      case Role::k: return a ? &a->k : nullptr;
-      case Role::v: return a ? &a->v : nullptr;
-      case Role::o: return a ? &a->o : nullptr;
-      case Role::gate: return &b.mlp.gate;
-      case Role::up: return &b.mlp.up;
-      case Role::down: return &b.mlp.down;
-      default: return nullptr;
+      case Role::q:
+        return a ? &a->q : nullptr;
+      case Role::k:
+        return a ? &a->k : nullptr;
+      case Role::v:
+        return a ? &a->v : nullptr;
+      case Role::o:
+        return a ? &a->o : nullptr;
+      case Role::gate:
+        return &b.mlp.gate;
+      case Role::up:
+        return &b.mlp.up;
+      case Role::down:
+        return &b.mlp.down;
+      default:
+        return nullptr;
     }
   }
 
@@ -113,13 +139,20 @@ class Exporter {
     Block& b = m_.model->blocks[layer];
     auto* a = dynamic_cast<SoftmaxAttention*>(b.mixer.get());
     switch (role) {
-      case Role::mixer_norm: return &b.mixer_norm;
-      case Role::post_mixer_norm: return &b.post_mixer_norm;
-      case Role::mlp_norm: return &b.mlp_norm;
-      case Role::post_mlp_norm: return &b.post_mlp_norm;
-      case Role::q_norm: return a ? &a->q_norm : nullptr;
-      case Role::k_norm: return a ? &a->k_norm : nullptr;
-      default: return nullptr;
+      case Role::mixer_norm:
+        return &b.mixer_norm;
+      case Role::post_mixer_norm:
+        return &b.post_mixer_norm;
+      case Role::mlp_norm:
+        return &b.mlp_norm;
+      case Role::post_mlp_norm:
+        return &b.post_mlp_norm;
+      case Role::q_norm:
+        return a ? &a->q_norm : nullptr;
+      case Role::k_norm:
+        return a ? &a->k_norm : nullptr;
+      default:
+        return nullptr;
     }
   }
 
@@ -162,7 +195,8 @@ class Exporter {
     add_matrix(s, layer, fused_);
     if (!fused_bias_.empty()) {
       std::vector<float> all;
-      for (const Tensor& t : fused_bias_) all.insert(all.end(), t.data<float>(), t.data<float>() + t.numel());
+      for (const Tensor& t : fused_bias_)
+        all.insert(all.end(), t.data<float>(), t.data<float>() + t.numel());
       add_vector(s, layer, ".bias", Tensor::from(all));
     }
     fused_.clear();
@@ -173,15 +207,17 @@ class Exporter {
     if (!gguf_ || !s.gguf_paired_rows) return bias;
     Tensor out = Tensor::empty(bias.shape(), DType::f32);
     auto order = pair_rows(bias.numel(), m_.config.head_dim);
-    for (int64_t i = 0; i < bias.numel(); ++i) out.mutable_data<float>()[i] = bias.data<float>()[order[i]];
+    for (int64_t i = 0; i < bias.numel(); ++i)
+      out.mutable_data<float>()[i] = bias.data<float>()[order[i]];
     return out;
   }
 
   void add_vector(const Slot& s, int64_t layer, const char* suffix, const Tensor& t) {
     Weight w = float_weight(t);
-    // Directories keep vectors in the type of their matrices where that loses nothing; GGUF wants f32.
-    items_.push_back({{name_of(s, layer, suffix), w.shape, w.encoding, w.params},
-                      [w] { return w; }});
+    // Directories keep vectors in the type of their matrices where that loses nothing; GGUF wants
+    // f32.
+    items_.push_back(
+        {{name_of(s, layer, suffix), w.shape, w.encoding, w.params}, [w] { return w; }});
   }
 
   void add_matrix(const Slot& s, int64_t layer, std::vector<Weight> parts) {
@@ -299,8 +335,9 @@ class Exporter {
 // LlamaFileType of the most common encoding; 1024 ("guessed") where it has none.
 uint32_t gguf_file_type(const std::vector<Item>& items) {
   static const std::map<std::string, uint32_t> kTypes = {
-      {"f32", 0},   {"f16", 1},   {"q4_0", 2}, {"q4_1", 3},  {"q8_0", 7},  {"q5_0", 8},  {"q5_1", 9},
-      {"q2_k", 10}, {"q3_k", 12}, {"q4_k", 14}, {"q5_k", 16}, {"q6_k", 18}, {"bf16", 32}};
+      {"f32", 0},   {"f16", 1},   {"q4_0", 2},  {"q4_1", 3},  {"q8_0", 7},
+      {"q5_0", 8},  {"q5_1", 9},  {"q2_k", 10}, {"q3_k", 12}, {"q4_k", 14},
+      {"q5_k", 16}, {"q6_k", 18}, {"bf16", 32}};
   std::map<std::string, int64_t> counts;
   for (const Item& i : items)
     if (i.info.shape.size() == 2) counts[i.info.encoding] += i.info.shape[0] * i.info.shape[1];
@@ -339,8 +376,6 @@ std::vector<GgufEntry> Exporter::metadata() const {
     out.push_back({a + "attention.value_length", u32(m.head_dim)});
     out.push_back({a + "rope.dimension_count", u32(m.rope_dim > 0 ? m.rope_dim : m.head_dim)});
     out.push_back({a + "rope.freq_base", GgufValue::f32(m.rope_theta)});
-    HONE_CHECK(m.rope_scaling.kind != RopeScaling::Kind::llama3, unsupported,
-               "gguf: Llama 3's scaled rotations are not written yet");
     if (m.rope_scaling.kind == RopeScaling::Kind::linear) {
       out.push_back({a + "rope.scaling.type", GgufValue::string("linear")});
       out.push_back({a + "rope.scaling.factor", GgufValue::f32(m.rope_scaling.factor)});
@@ -357,7 +392,8 @@ std::vector<GgufEntry> Exporter::metadata() const {
   out.push_back({k + "tokens", GgufValue::strings(t.tokens)});
   if (!t.scores.empty()) out.push_back({k + "scores", GgufValue::floats(t.scores)});
   if (!t.token_types.empty())
-    out.push_back({k + "token_type", GgufValue::i32s({t.token_types.begin(), t.token_types.end()})});
+    out.push_back(
+        {k + "token_type", GgufValue::i32s({t.token_types.begin(), t.token_types.end()})});
   if (!t.merges.empty()) out.push_back({k + "merges", GgufValue::strings(t.merges)});
   auto id = [&](const char* key, std::optional<int32_t> v) {
     if (v) out.push_back({k + key, u32(*v)});

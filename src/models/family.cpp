@@ -59,18 +59,20 @@ std::string module_path(const Slot& slot, int64_t layer) {
 }
 
 int64_t config_int(const Json& c, const char* key, int64_t missing) {
-  return config_value(c, key, missing, [](const Json& v) { return v.is_number_integer(); },
-                      "an integer");
+  return config_value(
+      c, key, missing, [](const Json& v) { return v.is_number_integer(); }, "an integer");
 }
 double config_float(const Json& c, const char* key, double missing) {
-  return config_value(c, key, missing, [](const Json& v) { return v.is_number(); }, "a number");
+  return config_value(
+      c, key, missing, [](const Json& v) { return v.is_number(); }, "a number");
 }
 bool config_bool(const Json& c, const char* key, bool missing) {
-  return config_value(c, key, missing, [](const Json& v) { return v.is_boolean(); },
-                      "true or false");
+  return config_value(
+      c, key, missing, [](const Json& v) { return v.is_boolean(); }, "true or false");
 }
 std::string config_string(const Json& c, const char* key, const std::string& missing) {
-  return config_value(c, key, missing, [](const Json& v) { return v.is_string(); }, "a string");
+  return config_value(
+      c, key, missing, [](const Json& v) { return v.is_string(); }, "a string");
 }
 int64_t require_int(const Json& c, const char* key) {
   HONE_CHECK(c.contains(key), corrupt, "config.json: the key '{}' is missing", key);

@@ -18,9 +18,23 @@ namespace hone {
 
 /// What a parameter is for. Roles from `mixer_norm` on exist once a layer.
 enum class Role {
-  embedding, positions, final_norm, head,
-  mixer_norm, post_mixer_norm, mlp_norm, post_mlp_norm,
-  q, k, v, o, q_norm, k_norm, gate, up, down,
+  embedding,
+  positions,
+  final_norm,
+  head,
+  mixer_norm,
+  post_mixer_norm,
+  mlp_norm,
+  post_mlp_norm,
+  q,
+  k,
+  v,
+  o,
+  q_norm,
+  k_norm,
+  gate,
+  up,
+  down,
 };
 constexpr bool is_layer_role(Role r) { return r >= Role::mixer_norm; }
 

@@ -86,8 +86,7 @@ void from_gguf(const GgufFile& f, ModelConfig& m) {
     HONE_CHECK(every > 0, corrupt, "{}: sliding_window_pattern is 0", f.path().string());
     set_layers(m, every);
   }
-  m.logit_softcap =
-      static_cast<float>(f.find_f64("gemma3.final_logit_softcapping").value_or(0));
+  m.logit_softcap = static_cast<float>(f.find_f64("gemma3.final_logit_softcapping").value_or(0));
   // The 27B model scales by its width over heads instead of the head size; GGUF does not say so.
   double scalar = m.layers == 62 ? static_cast<double>(m.width) / static_cast<double>(m.heads)
                                  : static_cast<double>(m.head_dim);
@@ -109,9 +108,27 @@ void to_hf(const ModelConfig& m, Json& c) {
   c["layer_types"] = types;
 }
 
+// GGUF readers fix what its metadata cannot say.
+void check_expressible(const ModelConfig& m) {
+  for (int64_t i = 0; i < m.layers; ++i)
+    HONE_CHECK(m.windowed.empty() || m.windowed[i] == ((i + 1) % kGlobalEvery != 0), unsupported,
+               "gguf: gemma3 files have a global layer every {}, this model has not", kGlobalEvery);
+  HONE_CHECK(m.window == 0 || m.local_rope_theta == 1e4f, unsupported,
+             "gguf: gemma3 files have a local rope base of 10000, this model has {}",
+             m.local_rope_theta);
+  double scalar = m.layers == 62 ? static_cast<double>(m.width) / static_cast<double>(m.heads)
+                                 : static_cast<double>(m.head_dim);
+  HONE_CHECK(std::fabs(m.attention_scale * std::sqrt(scalar) - 1) < 1e-5, unsupported,
+             "gguf: gemma3 files have query_pre_attn_scalar {}, this model has {}", scalar,
+             1.0 / (double{m.attention_scale} * m.attention_scale));
+  HONE_CHECK(m.attention_softcap == 0, unsupported, "gguf: gemma3 files have no attention softcap");
+}
+
 void to_gguf(const ModelConfig& m, std::vector<GgufEntry>& out) {
+  check_expressible(m);
   out.push_back({"gemma3.attention.layer_norm_rms_epsilon", GgufValue::f32(m.norm_eps)});
-  out.push_back({"gemma3.attention.sliding_window", GgufValue::u32(static_cast<uint32_t>(m.window))});
+  out.push_back(
+      {"gemma3.attention.sliding_window", GgufValue::u32(static_cast<uint32_t>(m.window))});
 }
 
 }  // namespace

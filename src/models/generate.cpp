@@ -11,8 +11,8 @@ namespace {
 // Holds back text that may be the beginning of a stop string.
 class StopFilter {
  public:
-  StopFilter(const std::vector<std::string>& stops, const std::function<void(std::string_view)>& emit,
-             std::string& out)
+  StopFilter(const std::vector<std::string>& stops,
+             const std::function<void(std::string_view)>& emit, std::string& out)
       : stops_(stops), emit_(emit), out_(out) {}
 
   // True where a stop string is complete: what came before it is out.
@@ -56,7 +56,8 @@ class StopFilter {
 
 Generation generate(const LoadedModel& model, Session& session, std::span<const int32_t> prompt,
                     const GenerateOptions& o, const std::function<void(std::string_view)>& emit) {
-  HONE_CHECK(o.max_tokens >= 0, invalid_argument, "max-tokens {}: expected 0 or more", o.max_tokens);
+  HONE_CHECK(o.max_tokens >= 0, invalid_argument, "max-tokens {}: expected 0 or more",
+             o.max_tokens);
   HONE_CHECK(model.tokenizer != nullptr, unsupported, "{}: it has no tokenizer", model.path);
   Generation g;
   g.finish_reason = "length";

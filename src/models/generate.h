@@ -31,6 +31,7 @@ struct Generation {
 /// the result's text. The session keeps prompt and output, but for the last token sampled. Raises
 /// invalid_argument where the prompt does not fit the context; stops at the context's end.
 Generation generate(const LoadedModel& model, Session& session, std::span<const int32_t> prompt,
-                    const GenerateOptions& options, const std::function<void(std::string_view)>& emit);
+                    const GenerateOptions& options,
+                    const std::function<void(std::string_view)>& emit);
 
 }  // namespace hone

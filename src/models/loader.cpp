@@ -14,8 +14,10 @@ void add_end_ids(LoadedModel& m, const Json& ids, const std::string& source) {
     HONE_CHECK(id.is_number_integer(), corrupt, "{}: eos_token_id: expected integers", source);
     m.end_ids.push_back(id.get<int32_t>());
   };
-  if (ids.is_array()) std::for_each(ids.begin(), ids.end(), add);
-  else if (!ids.is_null()) add(ids);
+  if (ids.is_array())
+    std::for_each(ids.begin(), ids.end(), add);
+  else if (!ids.is_null())
+    add(ids);
 }
 
 void finish_end_ids(LoadedModel& m) {
@@ -99,8 +101,8 @@ void read_directory(LoadedModel& m) {
       add_end_ids(m, g["eos_token_id"], m.path + "/generation_config.json");
   }
   if (std::string text = text_of(m, "tokenizer.json"); !text.empty())
-    m.tokenizer = tokenizer_from_json(text, text_of(m, "tokenizer_config.json"),
-                                      m.path + "/tokenizer.json");
+    m.tokenizer =
+        tokenizer_from_json(text, text_of(m, "tokenizer_config.json"), m.path + "/tokenizer.json");
   m.chat_template = text_of(m, "chat_template.jinja");
 }
 
@@ -127,8 +129,10 @@ LoadedModel load_model(const fs::path& path, const LoadOptions& options) {
   m.checkpoint = open_checkpoint(path);
   m.layout = m.checkpoint->layout;
   bool gguf = m.checkpoint->gguf() != nullptr;
-  if (gguf) read_gguf(m);
-  else read_directory(m);
+  if (gguf)
+    read_gguf(m);
+  else
+    read_directory(m);
   if (m.chat_template.empty() && m.tokenizer && m.tokenizer->chat_template())
     m.chat_template = *m.tokenizer->chat_template();
   finish_end_ids(m);

@@ -18,8 +18,8 @@
 namespace hone {
 
 struct LoadOptions {
-  /// Weights go to kernel layout as they are read and the canonical copy is dropped: the peak is the
-  /// packed model plus one layer. Passes and export need false.
+  /// Weights go to kernel layout as they are read and the canonical copy is dropped: the peak is
+  /// the packed model plus one layer. Passes and export need false.
   bool inference = true;
   /// Encode every Linear but the head in this encoding while loading ("nf4", "int8_row", ...).
   std::string load_as;
@@ -36,7 +36,7 @@ struct LoadedModel {
   /// Ids that end a generation: the tokenizer's and generation_config.json's.
   std::vector<int32_t> end_ids;
   std::string chat_template;  ///< Jinja text, or empty
-  std::string name;  ///< for reports: general.name or the directory's name
+  std::string name;           ///< for reports: general.name or the directory's name
 };
 
 /// Raises io, corrupt or unsupported with one line that names the file.

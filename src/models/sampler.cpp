@@ -26,7 +26,8 @@ void SamplerOptions::validate() const {
   HONE_CHECK(temperature >= 0 && temperature <= 100, invalid_argument,
              "temperature {}: expected 0 to 100", temperature);
   HONE_CHECK(top_k >= 0, invalid_argument, "top-k {}: expected 0 (off) or more", top_k);
-  HONE_CHECK(top_p > 0 && top_p <= 1, invalid_argument, "top-p {}: expected above 0, up to 1", top_p);
+  HONE_CHECK(top_p > 0 && top_p <= 1, invalid_argument, "top-p {}: expected above 0, up to 1",
+             top_p);
   HONE_CHECK(min_p >= 0 && min_p <= 1, invalid_argument, "min-p {}: expected 0 to 1", min_p);
   HONE_CHECK(repetition_penalty > 0 && repetition_penalty <= 100, invalid_argument,
              "repetition penalty {}: expected above 0, up to 100", repetition_penalty);
@@ -60,8 +61,7 @@ int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> 
   float top = logits[argmax(logits)];
   // A token below min_p of the likeliest is out whatever else holds; so is one below e^-40.
   float floor = -40 * options_.temperature;
-  if (options_.min_p > 0)
-    floor = std::max(floor, std::log(options_.min_p) * options_.temperature);
+  if (options_.min_p > 0) floor = std::max(floor, std::log(options_.min_p) * options_.temperature);
   candidates_.clear();
   for (size_t i = 0; i < logits.size(); ++i)
     if (logits[i] - top >= floor) candidates_.push_back({logits[i], static_cast<int32_t>(i)});

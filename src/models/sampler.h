@@ -7,14 +7,14 @@
 
 namespace hone {
 
-/// Applied in this order: repetition penalty, temperature, top-k, top-p, min-p. Defaults sample from
-/// the plain distribution.
+/// Applied in this order: repetition penalty, temperature, top-k, top-p, min-p. Defaults sample
+/// from the plain distribution.
 struct SamplerOptions {
-  float temperature = 1;        ///< 0 = greedy
-  int64_t top_k = 0;            ///< keep the k likeliest; 0 = all
-  float top_p = 1;              ///< keep the smallest set with this much probability
-  float min_p = 0;              ///< drop tokens below this share of the likeliest one's probability
-  float repetition_penalty = 1; ///< divides positive, multiplies negative logits of tokens seen
+  float temperature = 1;  ///< 0 = greedy
+  int64_t top_k = 0;      ///< keep the k likeliest; 0 = all
+  float top_p = 1;        ///< keep the smallest set with this much probability
+  float min_p = 0;        ///< drop tokens below this share of the likeliest one's probability
+  float repetition_penalty = 1;  ///< divides positive, multiplies negative logits of tokens seen
   uint64_t seed = 0;
 
   /// Raises invalid_argument naming the option that is out of its range (NaN included).

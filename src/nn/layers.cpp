@@ -14,8 +14,8 @@ Linear::Linear(std::string name, Weight weight, Tensor bias)
   n_ = weight_.shape[0];
   k_ = weight_.shape[1];
   HONE_CHECK(n_ > 0 && k_ > 0, corrupt, "{}: empty matrix {}", name_, shape_string(weight_.shape));
-  HONE_CHECK(bias_.empty_handle() || bias_.numel() == n_, corrupt,
-             "{}: expected {} biases, got {}", name_, n_, bias_.numel());
+  HONE_CHECK(bias_.empty_handle() || bias_.numel() == n_, corrupt, "{}: expected {} biases, got {}",
+             name_, n_, bias_.numel());
 }
 
 void Linear::set_weight(Weight w) {

@@ -87,8 +87,8 @@ struct RopeScaling {
   enum class Kind { none, linear, llama3 };
   Kind kind = Kind::none;
   float factor = 1;
-  float low_freq_factor = 1;    // llama3
-  float high_freq_factor = 4;   // llama3
+  float low_freq_factor = 1;      // llama3
+  float high_freq_factor = 4;     // llama3
   float original_context = 8192;  // llama3
   bool operator==(const RopeScaling&) const = default;
 };
@@ -102,6 +102,8 @@ class Rope {
   /// Explicit frequencies (GGUF's rope_freqs are divisors of the plain ones).
   void divide_frequencies(std::span<const float> divisors);
   bool defined() const { return dim_ > 0; }
+  /// Radians per position of each pair: [dim/2].
+  std::span<const float> frequencies() const { return frequencies_; }
   /// Rotates x [T, heads·head_dim] in place; positions has T entries.
   void apply(Tensor& x, int64_t head_dim, std::span<const int64_t> positions) const;
 

@@ -56,8 +56,10 @@ Tensor Block::forward(const Tensor& x, const Batch& batch, KvCache& cache, int64
 
 std::vector<std::vector<Linear*>> Block::stages() {
   auto all = mixer->stages();
-  if (mlp.gate.defined()) all.push_back({&mlp.gate, &mlp.up});
-  else all.push_back({&mlp.up});
+  if (mlp.gate.defined())
+    all.push_back({&mlp.gate, &mlp.up});
+  else
+    all.push_back({&mlp.up});
   all.push_back({&mlp.down});
   return all;
 }

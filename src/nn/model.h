@@ -2,8 +2,8 @@
 // work on.
 //
 // A Model is an embedding, a stack of Blocks, a final norm and a head. A Block is
-// x + post(mixer(pre(x))), then x + post(mlp(pre(x))), with the post norms optional. Families differ
-// in the parts they put in, never in this file.
+// x + post(mixer(pre(x))), then x + post(mlp(pre(x))), with the post norms optional. Families
+// differ in the parts they put in, never in this file.
 #pragma once
 
 #include <functional>
@@ -18,8 +18,8 @@ namespace hone {
 
 /// Tokens of one or more sequences that run together.
 struct Batch {
-  std::vector<int32_t> tokens;     ///< [T]
-  std::vector<int64_t> positions;  ///< [T]
+  std::vector<int32_t> tokens;      ///< [T]
+  std::vector<int64_t> positions;   ///< [T]
   std::vector<SequenceSpan> spans;  ///< cover [0, T) in order
   Activations activations = Activations::f32;
 

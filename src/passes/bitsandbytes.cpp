@@ -21,9 +21,10 @@ class FourBit final : public Pass {
     EncodeOptions options;
     options.params.block = block_;
     options.params.double_quant = double_quant_;
-    for_each_weight(c, false, false, encoding_, [&](const std::string& module, const Tensor& values) {
-      return encode_module(module, values, encoding_, options);
-    });
+    for_each_weight(c, false, false, encoding_,
+                    [&](const std::string& module, const Tensor& values) {
+                      return encode_module(module, values, encoding_, options);
+                    });
   }
 
  private:

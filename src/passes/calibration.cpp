@@ -12,17 +12,20 @@ namespace {
 
 std::string record_text(const Json& record, const std::string& source) {
   if (record.is_string()) return record.get<std::string>();
-  HONE_CHECK(record.is_object(), corrupt, "{}: expected an object or a string on each line", source);
+  HONE_CHECK(record.is_object(), corrupt, "{}: expected an object or a string on each line",
+             source);
   std::string text;
   auto add = [&](const Json& value) {
     if (value.is_string()) text += value.get<std::string>() + "\n";
   };
-  for (const char* key : {"text", "content", "question", "prompt", "completion", "answer", "response"})
+  for (const char* key :
+       {"text", "content", "question", "prompt", "completion", "answer", "response"})
     if (record.contains(key)) add(record[key]);
   if (record.contains("messages") && record["messages"].is_array())
     for (const Json& m : record["messages"])
       if (m.is_object() && m.contains("content")) add(m["content"]);
-  HONE_CHECK(!text.empty(), corrupt, "{}: a line has none of text, content, prompt, messages", source);
+  HONE_CHECK(!text.empty(), corrupt, "{}: a line has none of text, content, prompt, messages",
+             source);
   return text;
 }
 

@@ -17,9 +17,9 @@ struct Calibration {
 };
 
 /// `samples` sequences of `length` tokens from the file: evenly spaced windows of the whole text
-/// (JSONL: the "text", "content", "prompt"+"completion" or "messages" contents of each line, joined).
-/// Fewer where the text is short; raises invalid_argument where it has not one, or no tokenizer is
-/// given. Depends on nothing but file, tokenizer, counts and seed.
+/// (JSONL: the "text", "content", "prompt"+"completion" or "messages" contents of each line,
+/// joined). Fewer where the text is short; raises invalid_argument where it has not one, or no
+/// tokenizer is given. Depends on nothing but file, tokenizer, counts and seed.
 Calibration read_calibration(const std::filesystem::path& path, const Tokenizer& tokenizer,
                              int64_t samples, int64_t length, uint64_t seed);
 

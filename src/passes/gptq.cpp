@@ -84,7 +84,8 @@ void Gptq::forward_block(PassContext& c, States& s, int64_t block, bool keep_out
   }
 }
 
-void Gptq::quantize_stage(PassContext& c, const std::vector<Linear*>& stage, const Tensor& hessian) {
+void Gptq::quantize_stage(PassContext& c, const std::vector<Linear*>& stage,
+                          const Tensor& hessian) {
   GptqFactor factor = gptq_factor(hessian, o_);
   EncodeOptions rtn;
   rtn.params.bits = static_cast<int>(o_.bits);

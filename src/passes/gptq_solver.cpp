@@ -22,6 +22,7 @@ GridOptions grid_options(const GptqOptions& o) {
   g.bits = static_cast<int>(o.bits);
   g.symmetric = o.symmetric;
   g.mse = o.mse;
+  g.scale_type = o.scale_type;
   return g;
 }
 
@@ -68,8 +69,8 @@ class Solve {
       for (int64_t r = r0; r < r1; ++r) {
         for (int64_t i = 0; i < k_; ++i) row[i] = f_.dead[i] ? 0.0f : in[r * k_ + i];
         for (int64_t g = 0; g < groups_; ++g)
-          grids_[r * groups_ + g] = find_grid(&row[g * group_], std::min(group_, k_ - g * group_), 1,
-                                              options);
+          grids_[r * groups_ + g] =
+              find_grid(&row[g * group_], std::min(group_, k_ - g * group_), 1, options);
       }
     });
   }
@@ -124,18 +125,21 @@ class Solve {
     out.params.act_order = o_.act_order && !o_.static_groups && groups_ > 1;
     int64_t row_bytes = packed_size(k_, out.params.bits);
     Tensor codes = Tensor::empty({n_, row_bytes}, DType::u8);
-    Tensor scales = Tensor::empty({n_, groups_}, DType::f16);
+    Tensor scales = Tensor::empty({n_, groups_}, DType::f32);
     Tensor zeros = Tensor::empty({n_, groups_}, DType::u8);
     for (int64_t r = 0; r < n_; ++r) {
-      pack_codes(&codes_[r * k_], k_, out.params.bits, codes.mutable_data<uint8_t>() + r * row_bytes);
+      pack_codes(&codes_[r * k_], k_, out.params.bits,
+                 codes.mutable_data<uint8_t>() + r * row_bytes);
       for (int64_t g = 0; g < groups_; ++g) {
         const Grid& grid = grids_[r * groups_ + g];
-        scales.mutable_data<f16>()[r * groups_ + g] = to_f16(grid.scale);
+        scales.mutable_data<float>()[r * groups_ + g] = grid.scale;
         zeros.mutable_data<uint8_t>()[r * groups_ + g] = static_cast<uint8_t>(grid.zero);
       }
     }
     out.planes["codes"] = codes;
-    out.planes["scales"] = scales;
+    out.params.scale_type = o_.scale_type;
+    // Exact: the grids were rounded to this type.
+    out.planes["scales"] = scales.to(o_.scale_type);
     if (!o_.symmetric) out.planes["zeros"] = zeros;
     if (out.params.act_order) {
       Tensor index = Tensor::empty({k_}, DType::i32);
@@ -188,8 +192,10 @@ GptqFactor gptq_factor(const Tensor& hessian, const GptqOptions& o) {
     if (!f.upper.empty_handle()) return f;
   }
   fail(ErrorKind::invalid_argument,
-       "gptq: the Hessian of {} inputs is not positive definite even with damping 1; the calibration "
-       "inputs hold infinities or NaN", k);
+       "gptq: the Hessian of {} inputs is not positive definite even with damping 1; the "
+       "calibration "
+       "inputs hold infinities or NaN",
+       k);
 }
 
 Weight gptq_solve(const Tensor& values, const GptqFactor& factor, const GptqOptions& o) {

@@ -17,16 +17,17 @@ struct GptqOptions {
   double damp = 0.01;          ///< added to the diagonal, times its mean
   double damp_step = 0.01;     ///< by which damp rises until the Hessian is positive definite
   bool true_sequential = true;
-  bool keep_better = true;     ///< keep round-to-nearest where its output error is smaller
-  int64_t block = 128;         ///< columns between two lazy updates
+  bool keep_better = true;        ///< keep round-to-nearest where its output error is smaller
+  int64_t block = 128;            ///< columns between two lazy updates
+  DType scale_type = DType::f16;  ///< scales are rounded to it before they are used
 };
 
 /// What a Hessian needs to become a factor: columns that no input touches, the order, the damping.
 struct GptqFactor {
-  Tensor upper;                 ///< U [K, K] with H⁻¹ = UᵀU, in solving order
-  std::vector<int64_t> order;   ///< solving position → column
-  std::vector<bool> dead;       ///< by column: no input ever touched it
-  double damp = 0;              ///< that made it positive definite
+  Tensor upper;                ///< U [K, K] with H⁻¹ = UᵀU, in solving order
+  std::vector<int64_t> order;  ///< solving position → column
+  std::vector<bool> dead;      ///< by column: no input ever touched it
+  double damp = 0;             ///< that made it positive definite
 };
 
 /// H [K, K] = Σ x·xᵀ over the calibration inputs (upper triangle; any positive factor). Raises

@@ -12,9 +12,12 @@ namespace {
 constexpr const char* kIndex = "journal.json";
 
 Json params_json(const WeightParams& p) {
-  return {{"bits", p.bits},           {"group", p.group},
-          {"symmetric", p.symmetric}, {"act_order", p.act_order},
-          {"block", p.block},         {"double_quant", p.double_quant},
+  return {{"bits", p.bits},
+          {"group", p.group},
+          {"symmetric", p.symmetric},
+          {"act_order", p.act_order},
+          {"block", p.block},
+          {"double_quant", p.double_quant},
           // As bits: the offset must come back exactly.
           {"nested_offset", std::bit_cast<uint32_t>(p.nested_offset)},
           {"scale_type", static_cast<int>(p.scale_type)}};
@@ -141,8 +144,8 @@ void Journal::store(int64_t step, int64_t unit, LoadedModel& model,
   std::map<std::string, Tensor> tensors;
   for (const LayerRecord& r : records) {
     description["records"].push_back(record_json(r));
-    const Weight& w = r.module == m.embedding.name() ? m.embedding.weight()
-                                                     : modules.at(r.module)->weight();
+    const Weight& w =
+        r.module == m.embedding.name() ? m.embedding.weight() : modules.at(r.module)->weight();
     Json planes = Json::array();
     for (const auto& [plane, t] : w.planes) {
       planes.push_back(plane);

@@ -26,7 +26,8 @@ class Journal {
   /// returns the first unit that is not finished (−1 … blocks).
   int64_t restore(int64_t step, LoadedModel& model, std::vector<LayerRecord>& records);
   /// Stores the named modules' weights and their records as unit `unit` of a step.
-  void store(int64_t step, int64_t unit, LoadedModel& model, const std::vector<LayerRecord>& records);
+  void store(int64_t step, int64_t unit, LoadedModel& model,
+             const std::vector<LayerRecord>& records);
   void remove();
 
  private:

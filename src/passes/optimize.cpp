@@ -44,18 +44,20 @@ Json run_identity(const OptimizeOptions& o) {
     }
     return fs::file_size(p);
   };
-  return {{"recipe", o.recipe.text},
-          {"model", fs::weakly_canonical(o.model).string()},
-          {"model files", file(o.model)},
-          {"calibration", o.calibration.empty() ? "" : fs::weakly_canonical(o.calibration).string()},
-          {"calibration bytes", file(o.calibration)},
-          {"seed", o.seed},
-          {"instruction set", kernels::table().isa}};
+  return {
+      {"recipe", o.recipe.text},
+      {"model", fs::weakly_canonical(o.model).string()},
+      {"model files", file(o.model)},
+      {"calibration", o.calibration.empty() ? "" : fs::weakly_canonical(o.calibration).string()},
+      {"calibration bytes", file(o.calibration)},
+      {"seed", o.seed},
+      {"instruction set", kernels::table().isa}};
 }
 
 // Runs the steps of one variant over `model`.
 std::vector<LayerRecord> run_steps(const RecipeVariant& variant, LoadedModel& model,
-                                   const Calibration* calibration, uint64_t seed, Journal* journal) {
+                                   const Calibration* calibration, uint64_t seed,
+                                   Journal* journal) {
   std::vector<LayerRecord> records;
   auto blocks = static_cast<int64_t>(model.model->blocks.size());
   for (size_t i = 0; i < variant.steps.size(); ++i) {
@@ -136,9 +138,9 @@ class Runner {
       HONE_CHECK(!o_.calibration.empty(), invalid_argument,
                  "this recipe needs a calibration text; give --calibration FILE");
       HONE_CHECK(model.tokenizer != nullptr, unsupported, "{}: it has no tokenizer", model.path);
-      calibration_ = read_calibration(o_.calibration, *model.tokenizer, o_.recipe.calibration_samples,
-                                      std::min(o_.recipe.calibration_length, model.model->context),
-                                      o_.seed);
+      calibration_ =
+          read_calibration(o_.calibration, *model.tokenizer, o_.recipe.calibration_samples,
+                           std::min(o_.recipe.calibration_length, model.model->context), o_.seed);
     }
     describe(model);
     if (!text_.empty()) {
@@ -161,7 +163,8 @@ class Runner {
     e.texts.emplace_back("recipe.yaml", o_.recipe.text);
     export_model(model, o_.out, e);
     journal.remove();
-    log_info("wrote {} ({}, {})", o_.out.string(), e.layout, human_bytes(double(weight_bytes(model))));
+    log_info("wrote {} ({}, {})", o_.out.string(), e.layout,
+             human_bytes(double(weight_bytes(model))));
     add_layers(records);
     if (!text_.empty()) add_variant(o_.recipe.main.name, model, seconds, false, true);
     if (!o_.report.empty()) write_report();
@@ -191,8 +194,8 @@ class Runner {
   void describe(LoadedModel& m) {
     report_.title = "Optimisation report";
     report_.model = m.name;
-    report_.architecture = fmt::format("{}, {} layers, width {}", m.family->name, m.config.layers,
-                                       m.config.width);
+    report_.architecture =
+        fmt::format("{}, {} layers, width {}", m.family->name, m.config.layers, m.config.width);
     report_.parameters = m.model->parameter_count();
     report_.recipe = o_.recipe.text;
     report_.machine = machine_description();
@@ -248,7 +251,8 @@ class Runner {
     add_samples("original", *reference_);
   }
 
-  void add_variant(const std::string& name, LoadedModel& m, double seconds, bool noise, bool output) {
+  void add_variant(const std::string& name, LoadedModel& m, double seconds, bool noise,
+                   bool output) {
     log_info("measuring {}", name);
     Perplexity p = measure_perplexity(m, text_, perplexity_options(), &*reference_);
     ReportVariant v = variant_of(name, m, p);
@@ -311,7 +315,8 @@ std::string machine_description() {
     }
   std::ifstream memory("/proc/meminfo");
   double kilobytes = 0;
-  if (std::getline(memory, line)) kilobytes = std::atof(line.c_str() + line.find_first_of("0123456789"));
+  if (std::getline(memory, line))
+    kilobytes = std::atof(line.c_str() + line.find_first_of("0123456789"));
   utsname system{};
   ::uname(&system);
   return fmt::format("{}, {} threads, {}, {}", name, thread_count(), human_bytes(kilobytes * 1024),

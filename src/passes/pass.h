@@ -1,9 +1,9 @@
 // Pass: one optimisation of a model. A new one is one file and one line in registry.cpp.
 //
 // A pass works unit by unit: a unit is a block (or, for block == −1, what lies outside the blocks:
-// embedding and head). After each unit the runner stores the changed weights in the journal, so that
-// an interrupted run resumes behind the last finished unit. A pass must therefore depend on nothing
-// but the model, its options, the calibration and the seed, never on time or thread count.
+// embedding and head). After each unit the runner stores the changed weights in the journal, so
+// that an interrupted run resumes behind the last finished unit. A pass must therefore depend on
+// nothing but the model, its options, the calibration and the seed, never on time or thread count.
 #pragma once
 
 #include <functional>
@@ -96,8 +96,8 @@ Weight encode_module(const std::string& module, const Tensor& values, const std:
 double relative_error(const Tensor& a, const Tensor& b);
 /// Runs `change` on the embedding table and each selected Linear's f32 weights, unit by unit, and
 /// stores what it returns: the shape of every pass that needs no calibration.
-void for_each_weight(PassContext& context, bool embedding_by_default, bool head_by_default,
-                     const char* kept,
-                     const std::function<Weight(const std::string& module, const Tensor& values)>& change);
+void for_each_weight(
+    PassContext& context, bool embedding_by_default, bool head_by_default, const char* kept,
+    const std::function<Weight(const std::string& module, const Tensor& values)>& change);
 
 }  // namespace hone

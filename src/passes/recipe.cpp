@@ -148,7 +148,8 @@ Recipe parse_recipe(const std::string& yaml, const std::string& source) {
   Recipe r;
   r.text = yaml;
   HONE_CHECK(root["steps"], invalid_argument, "{}: a recipe needs steps", source);
-  r.main.name = root["name"] ? as<std::string>(root["name"], source, "name", "a text") : "optimised";
+  r.main.name =
+      root["name"] ? as<std::string>(root["name"], source, "name", "a text") : "optimised";
   r.main.steps = parse_steps(root["steps"], source);
   if (const YAML::Node c = root["compare"]) {
     HONE_CHECK(c.IsSequence(), invalid_argument, "{}: compare: expected a list", where(source, c));
@@ -159,7 +160,8 @@ Recipe parse_recipe(const std::string& yaml, const std::string& source) {
                  where(source, n));
       RecipeVariant v;
       v.name = as<std::string>(n["name"], source, "name", "a text");
-      if (n["noise_floor"]) v.noise_floor = as<bool>(n["noise_floor"], source, "noise_floor", "true or false");
+      if (n["noise_floor"])
+        v.noise_floor = as<bool>(n["noise_floor"], source, "noise_floor", "true or false");
       v.steps = parse_steps(n["steps"], source);
       r.compare.push_back(std::move(v));
     }

@@ -47,8 +47,8 @@ struct Recipe {
   bool needs_calibration() const;
 };
 
-/// Parses YAML; `source` names it in errors. Raises invalid_argument or corrupt with the line for an
-/// unknown key, an unknown pass, a wrong type or an option out of range.
+/// Parses YAML; `source` names it in errors. Raises invalid_argument or corrupt with the line for
+/// an unknown key, an unknown pass, a wrong type or an option out of range.
 Recipe parse_recipe(const std::string& yaml, const std::string& source);
 
 /// Refuses nonsense before anything runs, with the reason: a step that selects no module, a module

@@ -14,7 +14,8 @@ std::span<const PassEntry> pass_registry() {
   static const PassEntry kPasses[] = {
       {"cast", "store weights in another float type", make_cast_pass},
       {"rtn", "round to nearest in any encoding", make_rtn_pass},
-      {"gptq", "integers with error feedback from calibration (Frantar et al. 2023)", make_gptq_pass},
+      {"gptq", "integers with error feedback from calibration (Frantar et al. 2023)",
+       make_gptq_pass},
       {"nf4", "bitsandbytes' 4-bit normal float (Dettmers et al. 2023)", make_nf4_pass},
       {"fp4", "bitsandbytes' 4-bit float", make_fp4_pass},
       {"int8", "bitsandbytes' row-wise int8 (Dettmers et al. 2022)", make_int8_pass},

@@ -1,5 +1,5 @@
-// The value tables of bitsandbytes (QLoRA's NF4 and FP4, and the dynamic 8-bit data type in which it
-// stores block scales), which its checkpoints carry beside the codes.
+// The value tables of bitsandbytes (QLoRA's NF4 and FP4, and the dynamic 8-bit data type in which
+// it stores block scales), which its checkpoints carry beside the codes.
 #pragma once
 
 #include <array>

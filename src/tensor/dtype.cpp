@@ -18,8 +18,8 @@ uint32_t round_magnitude(float magnitude, int m, int bias) {
   double units = std::ldexp(static_cast<double>(magnitude), m - e);
   auto rounded = static_cast<uint64_t>(std::nearbyint(units));
   // Adding the mantissa to the exponent field lets a carry move to the next binade.
-  int64_t field = (static_cast<int64_t>(e + bias) << m) + static_cast<int64_t>(rounded) -
-                  (int64_t{1} << m);
+  int64_t field =
+      (static_cast<int64_t>(e + bias) << m) + static_cast<int64_t>(rounded) - (int64_t{1} << m);
   return static_cast<uint32_t>(field < 0 ? 0 : field);
 }
 

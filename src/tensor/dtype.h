@@ -15,10 +15,18 @@ namespace hone {
 enum class DType : uint8_t { f32, f64, f16, bf16, f8_e4m3, f8_e5m2, i8, u8, i16, i32, i64 };
 
 // IEEE binary16, bfloat16, OCP FP8 E4M3FN (no infinities, max 448) and E5M2: storage types.
-struct f16 { uint16_t bits; };
-struct bf16 { uint16_t bits; };
-struct f8_e4m3 { uint8_t bits; };
-struct f8_e5m2 { uint8_t bits; };
+struct f16 {
+  uint16_t bits;
+};
+struct bf16 {
+  uint16_t bits;
+};
+struct f8_e4m3 {
+  uint8_t bits;
+};
+struct f8_e5m2 {
+  uint8_t bits;
+};
 
 /// Round to nearest, ties to even; overflow gives infinity; NaN stays NaN (quiet).
 f16 to_f16(float x);
@@ -39,33 +47,78 @@ float to_f32(f8_e5m2 x);
 template <typename F>
 decltype(auto) visit_dtype(DType t, F&& f) {
   switch (t) {
-    case DType::f32: return f(float{});
-    case DType::f64: return f(double{});
-    case DType::f16: return f(f16{});
-    case DType::bf16: return f(bf16{});
-    case DType::f8_e4m3: return f(f8_e4m3{});
-    case DType::f8_e5m2: return f(f8_e5m2{});
-    case DType::i8: return f(int8_t{});
-    case DType::u8: return f(uint8_t{});
-    case DType::i16: return f(int16_t{});
-    case DType::i32: return f(int32_t{});
-    case DType::i64: return f(int64_t{});
+    case DType::f32:
+      return f(float{});
+    case DType::f64:
+      return f(double{});
+    case DType::f16:
+      return f(f16{});
+    case DType::bf16:
+      return f(bf16{});
+    case DType::f8_e4m3:
+      return f(f8_e4m3{});
+    case DType::f8_e5m2:
+      return f(f8_e5m2{});
+    case DType::i8:
+      return f(int8_t{});
+    case DType::u8:
+      return f(uint8_t{});
+    case DType::i16:
+      return f(int16_t{});
+    case DType::i32:
+      return f(int32_t{});
+    case DType::i64:
+      return f(int64_t{});
   }
   fail(ErrorKind::internal, "unknown scalar type {}", static_cast<int>(t));
 }
 
-template <typename T> struct dtype_of;
-template <> struct dtype_of<float> { static constexpr DType value = DType::f32; };
-template <> struct dtype_of<double> { static constexpr DType value = DType::f64; };
-template <> struct dtype_of<f16> { static constexpr DType value = DType::f16; };
-template <> struct dtype_of<bf16> { static constexpr DType value = DType::bf16; };
-template <> struct dtype_of<f8_e4m3> { static constexpr DType value = DType::f8_e4m3; };
-template <> struct dtype_of<f8_e5m2> { static constexpr DType value = DType::f8_e5m2; };
-template <> struct dtype_of<int8_t> { static constexpr DType value = DType::i8; };
-template <> struct dtype_of<uint8_t> { static constexpr DType value = DType::u8; };
-template <> struct dtype_of<int16_t> { static constexpr DType value = DType::i16; };
-template <> struct dtype_of<int32_t> { static constexpr DType value = DType::i32; };
-template <> struct dtype_of<int64_t> { static constexpr DType value = DType::i64; };
+template <typename T>
+struct dtype_of;
+template <>
+struct dtype_of<float> {
+  static constexpr DType value = DType::f32;
+};
+template <>
+struct dtype_of<double> {
+  static constexpr DType value = DType::f64;
+};
+template <>
+struct dtype_of<f16> {
+  static constexpr DType value = DType::f16;
+};
+template <>
+struct dtype_of<bf16> {
+  static constexpr DType value = DType::bf16;
+};
+template <>
+struct dtype_of<f8_e4m3> {
+  static constexpr DType value = DType::f8_e4m3;
+};
+template <>
+struct dtype_of<f8_e5m2> {
+  static constexpr DType value = DType::f8_e5m2;
+};
+template <>
+struct dtype_of<int8_t> {
+  static constexpr DType value = DType::i8;
+};
+template <>
+struct dtype_of<uint8_t> {
+  static constexpr DType value = DType::u8;
+};
+template <>
+struct dtype_of<int16_t> {
+  static constexpr DType value = DType::i16;
+};
+template <>
+struct dtype_of<int32_t> {
+  static constexpr DType value = DType::i32;
+};
+template <>
+struct dtype_of<int64_t> {
+  static constexpr DType value = DType::i64;
+};
 
 /// Bytes of one element.
 inline int64_t dtype_size(DType t) {

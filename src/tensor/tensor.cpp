@@ -21,31 +21,37 @@ std::shared_ptr<void> allocate(size_t size) {
   size_t alignment = size >= kHugePage ? kHugePage : kAlignment;
   size_t padded = (size + alignment - 1) / alignment * alignment;
   void* p = std::aligned_alloc(alignment, padded == 0 ? alignment : padded);
-  HONE_CHECK(p != nullptr, out_of_memory, "out of memory: {} bytes are needed for one tensor", size);
+  HONE_CHECK(p != nullptr, out_of_memory, "out of memory: {} bytes are needed for one tensor",
+             size);
   if (size >= kHugePage) ::madvise(p, padded, MADV_HUGEPAGE);
   return {p, std::free};
 }
 
 template <typename T>
 double to_double(T x) {
-  if constexpr (std::is_arithmetic_v<T>) return static_cast<double>(x);
-  else return static_cast<double>(to_f32(x));
+  if constexpr (std::is_arithmetic_v<T>)
+    return static_cast<double>(x);
+  else
+    return static_cast<double>(to_f32(x));
 }
 
 template <typename T>
 T from_double(double x) {
-  if constexpr (std::is_arithmetic_v<T>) return static_cast<T>(x);
-  else if constexpr (std::is_same_v<T, f16>) return to_f16(static_cast<float>(x));
-  else if constexpr (std::is_same_v<T, bf16>) return to_bf16(static_cast<float>(x));
-  else if constexpr (std::is_same_v<T, f8_e4m3>) return to_f8_e4m3(static_cast<float>(x));
-  else return to_f8_e5m2(static_cast<float>(x));
+  if constexpr (std::is_arithmetic_v<T>)
+    return static_cast<T>(x);
+  else if constexpr (std::is_same_v<T, f16>)
+    return to_f16(static_cast<float>(x));
+  else if constexpr (std::is_same_v<T, bf16>)
+    return to_bf16(static_cast<float>(x));
+  else if constexpr (std::is_same_v<T, f8_e4m3>)
+    return to_f8_e4m3(static_cast<float>(x));
+  else
+    return to_f8_e5m2(static_cast<float>(x));
 }
 
 }  // namespace
 
-std::string shape_string(const Shape& shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
-}
+std::string shape_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 Tensor Tensor::empty(Shape shape, DType dtype) {
   Tensor t;
@@ -73,8 +79,8 @@ Tensor Tensor::borrow(Shape shape, DType dtype, std::span<const std::byte> bytes
   t.numel_ = checked_numel(shape, "tensor");
   int64_t size = checked_mul(t.numel_, dtype_size(dtype), "tensor");
   HONE_CHECK(size == static_cast<int64_t>(bytes.size()), corrupt,
-             "tensor {} {}: expected {} bytes, got {}", dtype_name(dtype), shape_string(shape), size,
-             bytes.size());
+             "tensor {} {}: expected {} bytes, got {}", dtype_name(dtype), shape_string(shape),
+             size, bytes.size());
   HONE_CHECK(reinterpret_cast<uintptr_t>(bytes.data()) % dtype_size(dtype) == 0, corrupt,
              "tensor {} {}: its data is not aligned to {} bytes", dtype_name(dtype),
              shape_string(shape), dtype_size(dtype));

@@ -74,8 +74,9 @@ class Tensor {
   /// A new owned copy converted to `dtype` (float types only, unless dtype is unchanged).
   Tensor to(DType dtype) const;
   Tensor clone() const { return to(dtype_); }
-  /// Borrowed storage: tells the system that the file pages under it are not needed for now, so that
-  /// they stop counting against resident memory; they are read again when touched. Else nothing.
+  /// Borrowed storage: tells the system that the file pages under it are not needed for now, so
+  /// that they stop counting against resident memory; they are read again when touched. Else
+  /// nothing.
   void release_pages() const;
 
  private:

@@ -1,8 +1,8 @@
 // Weight: the data of one parameter matrix in some encoding. Behaviour lives in encodings/.
 //
 // A Weight is plain data: shape, the id of its encoding, a few parameters, and named planes. Each
-// encoding documents its planes in encodings/<id>.cpp. Vectors (norm weights, biases) are Weights of
-// rank 1 in a float encoding.
+// encoding documents its planes in encodings/<id>.cpp. Vectors (norm weights, biases) are Weights
+// of rank 1 in a float encoding.
 #pragma once
 
 #include <map>
@@ -14,13 +14,13 @@ namespace hone {
 
 /// Parameters that an encoding may use; each documents which. Unused ones keep their defaults.
 struct WeightParams {
-  int bits = 0;                ///< bits of one code
-  int64_t group = 0;           ///< columns that share a scale; 0 = the whole row
-  bool symmetric = true;       ///< no zero points stored
-  bool act_order = false;      ///< a g_idx plane assigns columns to groups
-  int64_t block = 0;           ///< elements of a flat block (bitsandbytes)
-  bool double_quant = false;   ///< block scales are quantised themselves (bitsandbytes)
-  float nested_offset = 0;     ///< mean that was subtracted from the block scales
+  int bits = 0;               ///< bits of one code
+  int64_t group = 0;          ///< columns that share a scale; 0 = the whole row
+  bool symmetric = true;      ///< no zero points stored
+  bool act_order = false;     ///< a g_idx plane assigns columns to groups
+  int64_t block = 0;          ///< elements of a flat block (bitsandbytes)
+  bool double_quant = false;  ///< block scales are quantised themselves (bitsandbytes)
+  float nested_offset = 0;    ///< mean that was subtracted from the block scales
   DType scale_type = DType::f16;
 
   bool operator==(const WeightParams&) const = default;

@@ -206,7 +206,7 @@ Value reverse(R r, V v, A) {
 }
 
 Value length_filter(R r, V v, A) {
-  if (const auto size = length(r, v)) return *size;
+  if (const auto size = length(v)) return *size;
   if (v.is(Type::object)) {
     if (auto size = v.object().attribute(r, "__len__")) return *size;
   }

@@ -92,8 +92,8 @@ Value truncate(R r, V v, A a) {
   const int64_t kept = length - code_points(end);
   if (kept < 0) fault("truncate: expected length >= {}, got {}", code_points(end), length);
   if (leeway < 0) fault("truncate: expected leeway >= 0, got {}", leeway);
-  if (code_points(v.str()) - leeway <= length) return v;
-  std::string_view text = std::string_view(v.str()).substr(0, byte_offset(v.str(), kept));
+  if (v.text().length - leeway <= length) return v;
+  std::string_view text = std::string_view(v.str()).substr(0, v.text().offset(kept));
   if (!a.flag(1, false)) text = text.substr(0, text.rfind(' '));
   return r.text(std::string(text) + end, v.text().markup);
 }

@@ -67,7 +67,7 @@ struct Window {
 };
 
 Window window(V self, A a, size_t i) {
-  const int64_t size = code_points(self.str());
+  const int64_t size = self.text().length;
   const auto bound = [&](size_t k, int64_t fallback) {
     if (!a.has(k) || a[k].is_none()) return fallback;
     const int64_t at = a.integer(k, 0);
@@ -75,9 +75,8 @@ Window window(V self, A a, size_t i) {
   };
   const int64_t start = bound(i, 0), stop = std::min(bound(i + 1, size), size);
   if (start > stop) return {{}, start, false};
-  const size_t begin = byte_offset(self.str(), start);
-  const auto tail = std::string_view(self.str()).substr(begin);
-  return {tail.substr(0, byte_offset(tail, stop - start)), start};
+  const size_t begin = self.text().offset(start), end = self.text().offset(stop);
+  return {std::string_view(self.str()).substr(begin, end - begin), start};
 }
 
 template <bool from_right, bool must>
@@ -197,7 +196,7 @@ enum class Pad { center, left, right };
 template <Pad pad>
 Value padded(R r, V self, A a) {
   const std::string fill = a.has(1) ? inserted(r, self, a, 1) : " ";
-  const int64_t width = a.integer(0, 0), missing = width - code_points(self.str());
+  const int64_t width = a.integer(0, 0), missing = width - self.text().length;
   if (missing <= 0) return self;
   r.check_room(self.str().size() + static_cast<size_t>(missing) * fill.size());
   const int64_t before = pad == Pad::left    ? 0
@@ -211,7 +210,7 @@ Value padded(R r, V self, A a) {
 }
 
 Value zfill(R r, V self, A a) {
-  const int64_t missing = a.integer(0, 0) - code_points(self.str());
+  const int64_t missing = a.integer(0, 0) - self.text().length;
   if (missing <= 0) return self;
   r.check_room(self.str().size() + static_cast<size_t>(missing));
   const bool sign = self.str().starts_with('-') || self.str().starts_with('+');

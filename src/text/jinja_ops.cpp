@@ -159,13 +159,13 @@ std::optional<Value> python_item(Runtime& runtime, const Value& object, const Va
   if (!key.is_integral()) return std::nullopt;
   const bool is_text = object.is_text();
   if (!is_text && !(object.is_sequence() && object.sequence().indexable())) return std::nullopt;
-  const int64_t size = *length(runtime, object);
+  const int64_t size = *length(object);
   int64_t index = key.integer();
   if (index < 0) index += size;
   if (index < 0 || index >= size) return std::nullopt;
   if (!is_text) return object.items()[index];
-  const size_t begin = byte_offset(object.str(), index);
-  const size_t end = begin + byte_offset(std::string_view(object.str()).substr(begin), 1);
+  if (!object.text().ascii()) runtime.work(object.str().size());
+  const size_t begin = object.text().offset(index), end = object.text().offset(index + 1);
   return runtime.text(object.str().substr(begin, end - begin), object.text().markup);
 }
 
@@ -308,9 +308,9 @@ Value slice_text(Runtime& runtime, const Text& text, const Positions& p) {
   const std::string& all = text.str;
   if (p.count == 0) return runtime.text(std::string(), text.markup);
   if (p.step == 1) {
-    const size_t begin = byte_offset(all, p.start);
-    const size_t size = byte_offset(std::string_view(all).substr(begin), p.count);
-    return runtime.text(all.substr(begin, size), text.markup);
+    if (!text.ascii()) runtime.work(all.size());
+    const size_t begin = text.offset(p.start), end = text.offset(p.start + p.count);
+    return runtime.text(all.substr(begin, end - begin), text.markup);
   }
   runtime.check_room(all.size() * sizeof(char32_t) * 2);
   return runtime.text(encode(picked(decode(all), p)), text.markup);
@@ -324,7 +324,7 @@ Value slice(Runtime& runtime, const Value& object, const Value& start, const Val
   const bool sliceable =
       object.is_text() || (object.is_sequence() && object.sequence().indexable());
   if (!sliceable) fault("'{}' object cannot be sliced", type_name(object));
-  const Positions p = positions(*length(runtime, object), start, stop, step);
+  const Positions p = positions(*length(object), start, stop, step);
   if (object.is_text()) return slice_text(runtime, object.text(), p);
   const Sequence& s = object.sequence();
   if (s.kind == SequenceKind::range) {

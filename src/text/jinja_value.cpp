@@ -34,6 +34,16 @@ Metered::~Metered() {
   if (runtime_) runtime_->release(bytes_);
 }
 
+Text::Text(Runtime* runtime, std::string bytes, bool markup)
+    : Metered(runtime, sizeof(Text) + bytes.capacity()),
+      str(std::move(bytes)),
+      length(code_points(str)),
+      markup(markup) {}
+
+size_t Text::offset(int64_t index) const {
+  return ascii() ? static_cast<size_t>(std::min(index, length)) : byte_offset(str, index);
+}
+
 Sequence::Sequence(Runtime* runtime, SequenceKind kind, std::vector<Value> values)
     : Metered(runtime, sizeof(Sequence) + values.capacity() * sizeof(Value)),
       kind(kind),
@@ -429,10 +439,10 @@ bool iterable(const Value& v) {
   }
 }
 
-std::optional<int64_t> length(Runtime& runtime, const Value& v) {
+std::optional<int64_t> length(const Value& v) {
   switch (v.type()) {
     case Type::undefined: return 0;
-    case Type::text: runtime.work(v.str().size()); return code_points(v.str());
+    case Type::text: return v.text().length;
     case Type::sequence: return static_cast<int64_t>(v.items().size());
     case Type::dict: return static_cast<int64_t>(v.dict().entries.size());
     default: return std::nullopt;

@@ -138,9 +138,12 @@ class Metered {
 };
 
 struct Text : Metered {
-  Text(Runtime* runtime, std::string bytes, bool markup)
-      : Metered(runtime, sizeof(Text) + bytes.capacity()), str(std::move(bytes)), markup(markup) {}
+  Text(Runtime* runtime, std::string bytes, bool markup);
+  /// The byte at which code point `index` begins; the text's end past the last.
+  size_t offset(int64_t index) const;
+  bool ascii() const { return length == static_cast<int64_t>(str.size()); }
   std::string str;  // UTF-8
+  int64_t length;   // in code points
   bool markup;      // marked by |safe or |escape: joined with a plain string, that one is escaped
 };
 
@@ -279,6 +282,6 @@ int nest(const std::vector<Value>& values);
 std::vector<Value> to_items(Runtime& runtime, const Value& v);
 bool iterable(const Value& v);
 /// len(); nullopt where Python has none.
-std::optional<int64_t> length(Runtime& runtime, const Value& v);
+std::optional<int64_t> length(const Value& v);
 
 }  // namespace hone::jinja

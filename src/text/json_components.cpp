@@ -252,7 +252,9 @@ void JsonComponents::pretokenizer_metaspace(const Json& c) {
 }
 
 void JsonComponents::pretokenizer_whitespace(const Json&) {
-  add_split(R"(\w+|[^\w\s]+)", SplitBehavior::removed, true);
+  // \w+|[^\w\s]+ as Rust's expressions understand \w.
+  constexpr const char* word = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200c}\x{200d})";
+  add_split(fmt::format(R"([{}]+|[^{}\s]+)", word, word), SplitBehavior::removed, true);
 }
 
 void JsonComponents::pretokenizer_whitespace_split(const Json&) {

@@ -112,12 +112,19 @@ const PreTokenizerFamily& pretokenizer_family(std::string_view name, const std::
        source, printed(name));
 }
 
+std::string without_line_ends(std::string_view pattern) {
+  return replace_all(replace_all(pattern, "\r", "\\r"), "\n", "\\n");
+}
+
 std::optional<std::string> pretokenizer_name(const std::vector<std::string>& patterns,
                                              bool ignore_merges, bool nfc) {
+  const auto same = [](std::string_view a, std::string_view b) {
+    return without_line_ends(a) == b;
+  };
   for (const PreTokenizerFamily& family : families()) {
     if (family.ignore_merges == ignore_merges && family.nfc == nfc &&
         std::equal(patterns.begin(), patterns.end(), family.patterns.begin(),
-                   family.patterns.end())) {
+                   family.patterns.end(), same)) {
       return family.names.front();
     }
   }

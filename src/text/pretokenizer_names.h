@@ -22,6 +22,9 @@ struct PreTokenizerFamily {
 /// unknown name.
 const PreTokenizerFamily& pretokenizer_family(std::string_view name, const std::string& source);
 
+/// `pattern` with line ends as "\r" and "\n": some files hold the characters, some the escapes.
+std::string without_line_ends(std::string_view pattern);
+
 /// The name that stands for these patterns and flags, to write into a GGUF; none where there is none.
 std::optional<std::string> pretokenizer_name(const std::vector<std::string>& patterns,
                                              bool ignore_merges, bool nfc);

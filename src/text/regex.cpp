@@ -17,7 +17,9 @@ constexpr size_t kJitStack = 8 << 20;
 
 // White_Space, without the U+180E that PCRE2's \s adds; for inside a class.
 constexpr std::string_view kSpaceClass = R"(\x09-\x0d\x20\x{85}\p{Z})";
-constexpr std::string_view kWordClass = R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc})";
+// What Oniguruma calls a word character: six Latin-1 numbers more than others do.
+constexpr std::string_view kWordClass =
+    R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 
 // What a thread matches with.
 struct Matcher {

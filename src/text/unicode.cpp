@@ -151,7 +151,10 @@ bool is_word(char32_t c) {
   if (c < 0x80) return is_letter(c) || is_number(c) || c == '_';
   const auto k = category(c);
   return is_letter(c) || (k >= UTF8PROC_CATEGORY_MN && k <= UTF8PROC_CATEGORY_NL) ||
-         k == UTF8PROC_CATEGORY_PC || c == 0x200C || c == 0x200D;
+         k == UTF8PROC_CATEGORY_PC || c == 0x200C || c == 0x200D ||
+         // letters in circles and squares, which are alphabetic
+         (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
+         (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
 }
 
 std::string normalize(std::string_view text, NormalForm form) {

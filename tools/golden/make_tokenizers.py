@@ -7,8 +7,8 @@ Writes tests/golden/tokenizers/: texts.json, a list of texts in many scripts, wi
 runs of whitespace and special tokens inside; and for each kind of tokenizer NAME.tokenizer.json
 with NAME.expected.json: {"ids": one list for each text, with special tokens added, "plain": the
 same without added or parsed special tokens for the first texts, "decoded": decode of "ids" without
-special tokens, for the first texts}. --large DIR writes texts a hundred times as long (and their
-ids), to compare once what is too big to keep.
+special tokens, for the first texts}. --large DIR writes many more texts, and their ids, to compare once what
+is too big to keep.
 """
 import argparse
 import collections
@@ -23,6 +23,7 @@ from tokenizers import pre_tokenizers, processors, trainers
 
 OUT = Path(__file__).resolve().parents[2] / "tests" / "golden" / "tokenizers"
 PLAIN_TEXTS = 60
+SPLIT_TEXTS = 200
 
 # Written for this file.
 FRAGMENTS = r"""
@@ -286,6 +287,47 @@ def make_mixed():
     return t
 
 
+# Expressions as published in the models' tokenizer.json, by their name in GGUF; then constructs that
+# Oniguruma and PCRE2 spell or mean differently.
+# The files of DeepSeek hold the line ends themselves.
+DEEPSEEK_V3 = (r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+               r"""| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""").replace(r"\r\n", "\r\n")
+EXPRESSIONS = {
+    "gpt-2": [GPT2],
+    "smollm": [r"\p{N}", GPT2],
+    "llama-bpe": [LLAMA3],
+    "qwen2": [QWEN2],
+    "gpt-4o": [GPT4O],
+    "tekken": [GPT4O.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", "").replace(r"\p{N}{1,3}", r"\p{N}")],
+    "deepseek-coder": ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"],
+    "deepseek-v3": [r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK_V3],
+    "qwen35": [r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+               r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"],
+    "bailingmoe": [r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}"
+                   r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"],
+    "bloom": [r" ?[^(\s|[.,!?…。，、।۔،])]+"],
+    "interval, plus": [r"\p{N}{1,3}+|a{2}+|(?:na|ha){2}+"],
+    "line ends": [r"^ *\p{L}|\s+$|\A.|.\Z|.\z"],
+    "space, word, hex": [r"\s", r"\w+|[^\w\s]+", r"\h{2,}", r"[^\s\h]+|[\w-]+", r"\W\S\d"],
+    "classes": [r"[[:punct:]]+|[[:space:]x]+", r"[a-c[x-z]\]]+", r"[]a]+", r"\u00e9|\x{4e00}|[\u0300-\u036f]"],
+    "no dot": [".+"],
+    "empty": ["x*", "(?=b)"],
+    "lookbehind": [r"(?<=\p{L})\p{N}+|(?<!\s)\s"],
+}
+
+
+def splits_of(patterns, texts):
+    """The byte lengths of the pieces of each text."""
+    splitter = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(p), "isolated", False) for p in patterns])
+    return [[len(piece.encode()) for piece, _ in splitter.pre_tokenize_str(t)] for t in texts]
+
+
+def write_splits(path, texts):
+    path.write_text(dump([{"name": name, "patterns": patterns, "splits": splits_of(patterns, texts)}
+                          for name, patterns in EXPRESSIONS.items()]))
+
+
 MAKERS = {name[5:]: f for name, f in list(globals().items())
           if name.startswith("make_") and name != "make_texts"}
 
@@ -297,6 +339,7 @@ def dump(value):
 def write(directory, texts):
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "texts.json").write_text(dump(texts))
+    write_splits(directory / "splits.json", texts[:SPLIT_TEXTS])
     for name, make in MAKERS.items():
         tokenizer = make()
         ids = [tokenizer.encode(t).ids for t in texts]

@@ -58,7 +58,8 @@ def decode_gptqmodel(directory):
     from gptqmodel import BACKEND, GPTQModel
     from gptqmodel.nn_modules.qlinear import BaseQuantLinear
 
-    model = GPTQModel.load(str(directory), backend=BACKEND.GPTQ_TORCH, device="cpu").model
+    model = GPTQModel.load(str(directory), backend=BACKEND.GPTQ_TORCH, device="cpu",
+                           dtype=torch.float16).model
     for name, module in model.named_modules():
         if isinstance(module, BaseQuantLinear):
             yield name + ".weight", module.dequantize_weight().T

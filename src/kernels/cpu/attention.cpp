@@ -82,8 +82,10 @@ static void accumulate(const AttentionArgs* a, int64_t r0, const float* page, co
     }
     for (int r = 0; r < R; ++r) {
       float* at = o + r * a->dv + c;
-      if (valid == kPanel) store_f(at, acc[r]);
-      else store_part(at, acc[r], valid);
+      if (valid == kPanel)
+        store_f(at, acc[r]);
+      else
+        store_part(at, acc[r], valid);
     }
   }
 }

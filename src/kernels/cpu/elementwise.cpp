@@ -13,14 +13,14 @@ HONE_INLINE void each_vector(int64_t n, F body) {
 }
 HONE_INLINE vf load_n(const float* p, int64_t n) { return n == 16 ? load_f(p) : load_part(p, n); }
 HONE_INLINE void store_n(float* p, vf a, int64_t n) {
-  if (n == 16) store_f(p, a);
-  else store_part(p, a, n);
+  if (n == 16)
+    store_f(p, a);
+  else
+    store_part(p, a, n);
 }
 HONE_INLINE float root(float x) { return __builtin_sqrtf(x); }
 
-HONE_INLINE vf silu(vf x) {
-  return div(x, add(set_f(1), exp_f(sub(zero_f(), x))));
-}
+HONE_INLINE vf silu(vf x) { return div(x, add(set_f(1), exp_f(sub(zero_f(), x)))); }
 // 0.5·x·(1 + tanh(√(2/π)(x + 0.044715·x³))) = x·σ(2u): the sigmoid form does not cancel.
 HONE_INLINE vf gelu_tanh_of(vf x) {
   vf u = mul(set_f(0.7978845608028654f), fma(mul(mul(x, x), x), set_f(0.044715f), x));
@@ -84,9 +84,8 @@ void gelu_tanh(const float* x, int64_t n, float* y) {
   each_vector(n, [&](int64_t i, int64_t m) { store_n(y + i, gelu_tanh_of(load_n(x + i, m)), m); });
 }
 void add(const float* a, const float* b, int64_t n, float* y) {
-  each_vector(n, [&](int64_t i, int64_t m) {
-    store_n(y + i, add(load_n(a + i, m), load_n(b + i, m)), m);
-  });
+  each_vector(
+      n, [&](int64_t i, int64_t m) { store_n(y + i, add(load_n(a + i, m), load_n(b + i, m)), m); });
 }
 
 float log_sum_exp(const float* x, int64_t n) {

@@ -1,10 +1,10 @@
 // Products with packed weights: float panels, and integer code panels with int8 activations.
 //
-// Register tiles of kTokens × kWide panels. A float tile keeps its sums in registers over a block of
-// K and parks them in y between blocks, so the order over k is always 0 … K−1. An integer tile sums
-// one chunk exactly in int32, then adds scale·sum to a float lane: the same steps for one token as
-// for many. Limits: operations, 16 multiply-adds per vector FMA (64 per VNNI dot); below about 8
-// tokens the weight bytes.
+// Register tiles of kTokens × kWide panels. A float tile keeps its sums in registers over a block
+// of K and parks them in y between blocks, so the order over k is always 0 … K−1. An integer tile
+// sums one chunk exactly in int32, then adds scale·sum to a float lane: the same steps for one
+// token as for many. Limits: operations, 16 multiply-adds per vector FMA (64 per VNNI dot); below
+// about 8 tokens the weight bytes.
 #include "kernels/cpu/simd.h"
 
 namespace hone::kernels::HONE_ISA {
@@ -31,8 +31,10 @@ HONE_INLINE vf load_y(const float* p, int64_t valid) {
   return valid >= kPanel ? load_f(p) : load_part(p, valid);
 }
 HONE_INLINE void store_y(float* p, vf a, int64_t valid) {
-  if (valid >= kPanel) store_f(p, a);
-  else store_part(p, a, valid);
+  if (valid >= kPanel)
+    store_f(p, a);
+  else
+    store_part(p, a, valid);
 }
 
 template <typename L, int kTokens, int kWide>
@@ -43,8 +45,10 @@ static void float_tile(const GemmArgs* g, const typename L::T* panel, int64_t p,
   for (int t = 0; t < kTokens; ++t)
     for (int w = 0; w < kWide; ++w) {
       int64_t c = col + w * kPanel, valid = g->n - c;
-      if (k0 > 0) acc[t][w] = load_y(g->y + (t0 + t) * g->ldy + c, valid);
-      else acc[t][w] = g->bias ? load_y(g->bias + c, valid) : zero_f();
+      if (k0 > 0)
+        acc[t][w] = load_y(g->y + (t0 + t) * g->ldy + c, valid);
+      else
+        acc[t][w] = g->bias ? load_y(g->bias + c, valid) : zero_f();
     }
   const float* x = g->x + t0 * g->ldx;
   for (int64_t k = k0; k < k1; ++k) {
@@ -97,7 +101,9 @@ static void gemm_float(const GemmArgs* g) {
     }
 }
 
-HONE_INLINE int64_t scale_bytes(CodeForm f) { return (f.scale_is_f16 ? 32 : 64) * (1 + f.has_mins); }
+HONE_INLINE int64_t scale_bytes(CodeForm f) {
+  return (f.scale_is_f16 ? 32 : 64) * (1 + f.has_mins);
+}
 HONE_INLINE int64_t record_bytes(CodeForm f) {
   return scale_bytes(f) + f.group * kPanel * f.bits / 8;
 }
@@ -180,10 +186,10 @@ static void expand(const uint8_t* at, CodeForm f, int64_t k, float* out) {
       for (int half = 0; half < (f.bits == 4 ? 2 : 1); ++half, i += 4, out += 4 * kPanel) {
         vi u = load_i(codes);
         if (f.bits == 4) u = half ? high_nibbles(u) : low_nibbles(u);
-#define HONE_EXPAND(j)                                                               \
-  {                                                                                  \
-    vf q = kTable ? byte_lookup<j>(u, table) : sub(byte_to_float<j>(u), zero);       \
-    store_f(out + j * kPanel, f.has_mins ? fma(scale, q, low) : mul(scale, q));      \
+#define HONE_EXPAND(j)                                                          \
+  {                                                                             \
+    vf q = kTable ? byte_lookup<j>(u, table) : sub(byte_to_float<j>(u), zero);  \
+    store_f(out + j * kPanel, f.has_mins ? fma(scale, q, low) : mul(scale, q)); \
   }
         HONE_EXPAND(0) HONE_EXPAND(1) HONE_EXPAND(2) HONE_EXPAND(3)
 #undef HONE_EXPAND
@@ -199,13 +205,17 @@ void gemm_bf16(const GemmArgs* g) { gemm_float<B16>(g); }
 void gemm_f16(const GemmArgs* g) { gemm_float<H16>(g); }
 
 void gemm_codes(const GemmArgs* g) {
-  if (g->form.bits == 4) code_panels<4>(g);
-  else code_panels<8>(g);
+  if (g->form.bits == 4)
+    code_panels<4>(g);
+  else
+    code_panels<8>(g);
 }
 
 void expand_codes(const void* panel, CodeForm form, int64_t k, float* out) {
-  if (form.table) expand<true>((const uint8_t*)panel, form, k, out);
-  else expand<false>((const uint8_t*)panel, form, k, out);
+  if (form.table)
+    expand<true>((const uint8_t*)panel, form, k, out);
+  else
+    expand<false>((const uint8_t*)panel, form, k, out);
 }
 
 void quantize_rows(const float* x, int64_t ldx, int64_t t, int64_t k, int64_t chunk, int8_t* codes,
@@ -247,7 +257,8 @@ static void tn_tile(const float* a, int64_t lda, const float* b, int64_t ldb, in
   vf acc[kTnRows][kTnCols];
   for (int i = 0; i < kTnRows; ++i)
     for (int j = 0; j < kTnCols; ++j)
-      acc[i][j] = i < m && j < wide ? load_y(c + i * ldc + j * kPanel, cols - j * kPanel) : zero_f();
+      acc[i][j] =
+          i < m && j < wide ? load_y(c + i * ldc + j * kPanel, cols - j * kPanel) : zero_f();
   for (int64_t s = 0; s < rows; ++s, a += lda, b += ldb) {
     vf v[kTnCols];
     for (int j = 0; j < kTnCols; ++j)
@@ -261,8 +272,7 @@ static void tn_tile(const float* a, int64_t lda, const float* b, int64_t ldb, in
     }
   }
   for (int i = 0; i < m; ++i)
-    for (int j = 0; j < wide; ++j)
-      store_y(c + i * ldc + j * kPanel, acc[i][j], cols - j * kPanel);
+    for (int j = 0; j < wide; ++j) store_y(c + i * ldc + j * kPanel, acc[i][j], cols - j * kPanel);
 }
 
 }  // namespace

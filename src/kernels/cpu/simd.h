@@ -20,8 +20,12 @@ namespace hone::kernels::HONE_ISA {
 
 #if defined(__AVX512F__)
 
-struct vf { __m512 v; };   // 16 floats
-struct vi { __m512i v; };  // 16 int32, or 64 bytes
+struct vf {
+  __m512 v;
+};  // 16 floats
+struct vi {
+  __m512i v;
+};  // 16 int32, or 64 bytes
 
 HONE_INLINE vf zero_f() { return {_mm512_setzero_ps()}; }
 HONE_INLINE vf set_f(float x) { return {_mm512_set1_ps(x)}; }
@@ -46,7 +50,8 @@ HONE_INLINE vf round_f(vf a) {
 }
 // 2^i for whole i in the normal range.
 HONE_INLINE vf pow2i(vf whole) {
-  __m512i e = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(whole.v), _mm512_set1_epi32(127)), 23);
+  __m512i e =
+      _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(whole.v), _mm512_set1_epi32(127)), 23);
   return {_mm512_castsi512_ps(e)};
 }
 // Lanes whose bit is clear become `other`.
@@ -66,7 +71,8 @@ HONE_INLINE vf to_float(vi a) { return {_mm512_cvtepi32_ps(a.v)}; }
 // Byte j of every 32-bit lane, as a float.
 template <int j>
 HONE_INLINE vf byte_to_float(vi a) {
-  return {_mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(a.v, 8 * j), _mm512_set1_epi32(255)))};
+  return {
+      _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(a.v, 8 * j), _mm512_set1_epi32(255)))};
 }
 // table[byte j of every 32-bit lane]; bytes are 0…15.
 template <int j>
@@ -93,13 +99,20 @@ HONE_INLINE vi dot8(vi acc, vi u, vi s) {
 
 #elif defined(__AVX2__)
 
-struct vf { __m256 a, b; };
-struct vi { __m256i a, b; };
+struct vf {
+  __m256 a, b;
+};
+struct vi {
+  __m256i a, b;
+};
 
 HONE_INLINE vf zero_f() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 HONE_INLINE vf set_f(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 HONE_INLINE vf load_f(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
-HONE_INLINE void store_f(float* p, vf x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p + 8, x.b); }
+HONE_INLINE void store_f(float* p, vf x) {
+  _mm256_storeu_ps(p, x.a);
+  _mm256_storeu_ps(p + 8, x.b);
+}
 HONE_INLINE vf add(vf x, vf y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
 HONE_INLINE vf sub(vf x, vf y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
 HONE_INLINE vf mul(vf x, vf y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
@@ -123,8 +136,8 @@ HONE_INLINE vf round_f(vf x) {
   return {_mm256_round_ps(x.a, mode), _mm256_round_ps(x.b, mode)};
 }
 HONE_INLINE __m256 half_pow2i(__m256 w) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(
-      _mm256_add_epi32(_mm256_cvtps_epi32(w), _mm256_set1_epi32(127)), 23));
+  return _mm256_castsi256_ps(
+      _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(w), _mm256_set1_epi32(127)), 23));
 }
 HONE_INLINE vf pow2i(vf w) { return {half_pow2i(w.a), half_pow2i(w.b)}; }
 HONE_INLINE __m256 half_select(uint32_t bits, __m256 x, __m256 other) {
@@ -149,7 +162,8 @@ HONE_INLINE vi low_nibbles(vi x) {
 }
 HONE_INLINE vi high_nibbles(vi x) {
   const __m256i m = _mm256_set1_epi8(15);
-  return {_mm256_and_si256(_mm256_srli_epi32(x.a, 4), m), _mm256_and_si256(_mm256_srli_epi32(x.b, 4), m)};
+  return {_mm256_and_si256(_mm256_srli_epi32(x.a, 4), m),
+          _mm256_and_si256(_mm256_srli_epi32(x.b, 4), m)};
 }
 HONE_INLINE vf to_float(vi x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 template <int j>
@@ -164,61 +178,153 @@ HONE_INLINE __m256 half_lookup(__m256i i, vf t) {
 }
 template <int j>
 HONE_INLINE vf byte_lookup(vi x, vf t) {
-  return {half_lookup(_mm256_srli_epi32(x.a, 8 * j), t), half_lookup(_mm256_srli_epi32(x.b, 8 * j), t)};
+  return {half_lookup(_mm256_srli_epi32(x.a, 8 * j), t),
+          half_lookup(_mm256_srli_epi32(x.b, 8 * j), t)};
 }
 HONE_INLINE __m256i half_dot4(__m256i acc, __m256i u, __m256i s) {
   return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
 }
-HONE_INLINE vi dot4(vi acc, vi u, vi s) { return {half_dot4(acc.a, u.a, s.a), half_dot4(acc.b, u.b, s.b)}; }
+HONE_INLINE vi dot4(vi acc, vi u, vi s) {
+  return {half_dot4(acc.a, u.a, s.a), half_dot4(acc.b, u.b, s.b)};
+}
 HONE_INLINE __m256i half_dot8(__m256i acc, __m256i u, __m256i s) {
   __m256i ue = _mm256_and_si256(u, _mm256_set1_epi16(255)), uo = _mm256_srli_epi16(u, 8);
   __m256i se = _mm256_srai_epi16(_mm256_slli_epi16(s, 8), 8), so = _mm256_srai_epi16(s, 8);
-  return _mm256_add_epi32(acc, _mm256_add_epi32(_mm256_madd_epi16(ue, se), _mm256_madd_epi16(uo, so)));
+  return _mm256_add_epi32(acc,
+                          _mm256_add_epi32(_mm256_madd_epi16(ue, se), _mm256_madd_epi16(uo, so)));
 }
-HONE_INLINE vi dot8(vi acc, vi u, vi s) { return {half_dot8(acc.a, u.a, s.a), half_dot8(acc.b, u.b, s.b)}; }
+HONE_INLINE vi dot8(vi acc, vi u, vi s) {
+  return {half_dot8(acc.a, u.a, s.a), half_dot8(acc.b, u.b, s.b)};
+}
 
 #else  // baseline: plain loops over sixteen lanes, for any compiler to vectorise as it can
 
-struct vf { float v[16]; };
-struct vi { int32_t v[16]; };
+struct vf {
+  float v[16];
+};
+struct vi {
+  int32_t v[16];
+};
 
 #define HONE_LANES for (int i = 0; i < 16; ++i)
-HONE_INLINE vf set_f(float x) { vf r; HONE_LANES r.v[i] = x; return r; }
+HONE_INLINE vf set_f(float x) {
+  vf r;
+  HONE_LANES r.v[i] = x;
+  return r;
+}
 HONE_INLINE vf zero_f() { return set_f(0); }
-HONE_INLINE vf load_f(const float* p) { vf r; HONE_LANES r.v[i] = p[i]; return r; }
+HONE_INLINE vf load_f(const float* p) {
+  vf r;
+  HONE_LANES r.v[i] = p[i];
+  return r;
+}
 HONE_INLINE void store_f(float* p, vf a) { HONE_LANES p[i] = a.v[i]; }
-HONE_INLINE vf add(vf a, vf b) { HONE_LANES a.v[i] += b.v[i]; return a; }
-HONE_INLINE vf sub(vf a, vf b) { HONE_LANES a.v[i] -= b.v[i]; return a; }
-HONE_INLINE vf mul(vf a, vf b) { HONE_LANES a.v[i] *= b.v[i]; return a; }
-HONE_INLINE vf div(vf a, vf b) { HONE_LANES a.v[i] /= b.v[i]; return a; }
-HONE_INLINE vf fma(vf a, vf b, vf c) { HONE_LANES c.v[i] += a.v[i] * b.v[i]; return c; }
-HONE_INLINE vf max(vf a, vf b) { HONE_LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return a; }
-HONE_INLINE vf min(vf a, vf b) { HONE_LANES a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
-HONE_INLINE float bits_f(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
-HONE_INLINE vf load_bf16(const uint16_t* p) { vf r; HONE_LANES r.v[i] = bits_f((uint32_t)p[i] << 16); return r; }
+HONE_INLINE vf add(vf a, vf b) {
+  HONE_LANES a.v[i] += b.v[i];
+  return a;
+}
+HONE_INLINE vf sub(vf a, vf b) {
+  HONE_LANES a.v[i] -= b.v[i];
+  return a;
+}
+HONE_INLINE vf mul(vf a, vf b) {
+  HONE_LANES a.v[i] *= b.v[i];
+  return a;
+}
+HONE_INLINE vf div(vf a, vf b) {
+  HONE_LANES a.v[i] /= b.v[i];
+  return a;
+}
+HONE_INLINE vf fma(vf a, vf b, vf c) {
+  HONE_LANES c.v[i] += a.v[i] * b.v[i];
+  return c;
+}
+HONE_INLINE vf max(vf a, vf b) {
+  HONE_LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+  return a;
+}
+HONE_INLINE vf min(vf a, vf b) {
+  HONE_LANES a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+  return a;
+}
+HONE_INLINE float bits_f(uint32_t u) {
+  float f;
+  memcpy(&f, &u, 4);
+  return f;
+}
+HONE_INLINE vf load_bf16(const uint16_t* p) {
+  vf r;
+  HONE_LANES r.v[i] = bits_f((uint32_t)p[i] << 16);
+  return r;
+}
 HONE_INLINE float half_to_float(uint16_t h) {
   uint32_t sign = (uint32_t)(h & 0x8000u) << 16, m = h & 0x7fffu;
   if (m >= 0x7c00u) return bits_f(sign | 0x7f800000u | ((m & 0x3ffu) << 13));
-  if (m < 0x400u) { float f = (float)m * 0x1p-24f; return sign ? -f : f; }
+  if (m < 0x400u) {
+    float f = (float)m * 0x1p-24f;
+    return sign ? -f : f;
+  }
   return bits_f(sign | ((m << 13) + 0x38000000u));
 }
-HONE_INLINE vf load_f16(const uint16_t* p) { vf r; HONE_LANES r.v[i] = half_to_float(p[i]); return r; }
-HONE_INLINE vf round_f(vf a) { HONE_LANES a.v[i] = __builtin_rintf(a.v[i]); return a; }
-HONE_INLINE vf pow2i(vf a) { HONE_LANES a.v[i] = bits_f((uint32_t)((int32_t)a.v[i] + 127) << 23); return a; }
-HONE_INLINE vf select_bits(uint32_t bits, vf a, vf o) { HONE_LANES a.v[i] = (bits >> i) & 1 ? a.v[i] : o.v[i]; return a; }
+HONE_INLINE vf load_f16(const uint16_t* p) {
+  vf r;
+  HONE_LANES r.v[i] = half_to_float(p[i]);
+  return r;
+}
+HONE_INLINE vf round_f(vf a) {
+  HONE_LANES a.v[i] = __builtin_rintf(a.v[i]);
+  return a;
+}
+HONE_INLINE vf pow2i(vf a) {
+  HONE_LANES a.v[i] = bits_f((uint32_t)((int32_t)a.v[i] + 127) << 23);
+  return a;
+}
+HONE_INLINE vf select_bits(uint32_t bits, vf a, vf o) {
+  HONE_LANES a.v[i] = (bits >> i) & 1 ? a.v[i] : o.v[i];
+  return a;
+}
 HONE_INLINE float first_lane(vf a) { return a.v[0]; }
-HONE_INLINE vi set_i(int32_t x) { vi r; HONE_LANES r.v[i] = x; return r; }
+HONE_INLINE vi set_i(int32_t x) {
+  vi r;
+  HONE_LANES r.v[i] = x;
+  return r;
+}
 HONE_INLINE vi zero_i() { return set_i(0); }
-HONE_INLINE vi load_i(const void* p) { vi r; memcpy(&r, p, 64); return r; }
-HONE_INLINE vi low_nibbles(vi a) { HONE_LANES a.v[i] &= 0x0f0f0f0f; return a; }
-HONE_INLINE vi high_nibbles(vi a) { HONE_LANES a.v[i] = (int32_t)(((uint32_t)a.v[i] >> 4) & 0x0f0f0f0fu); return a; }
-HONE_INLINE vf to_float(vi a) { vf r; HONE_LANES r.v[i] = (float)a.v[i]; return r; }
-template <int j> HONE_INLINE vf byte_to_float(vi a) { vf r; HONE_LANES r.v[i] = (float)(((uint32_t)a.v[i] >> (8 * j)) & 255u); return r; }
-template <int j> HONE_INLINE vf byte_lookup(vi a, vf t) { vf r; HONE_LANES r.v[i] = t.v[((uint32_t)a.v[i] >> (8 * j)) & 15u]; return r; }
+HONE_INLINE vi load_i(const void* p) {
+  vi r;
+  memcpy(&r, p, 64);
+  return r;
+}
+HONE_INLINE vi low_nibbles(vi a) {
+  HONE_LANES a.v[i] &= 0x0f0f0f0f;
+  return a;
+}
+HONE_INLINE vi high_nibbles(vi a) {
+  HONE_LANES a.v[i] = (int32_t)(((uint32_t)a.v[i] >> 4) & 0x0f0f0f0fu);
+  return a;
+}
+HONE_INLINE vf to_float(vi a) {
+  vf r;
+  HONE_LANES r.v[i] = (float)a.v[i];
+  return r;
+}
+template <int j>
+HONE_INLINE vf byte_to_float(vi a) {
+  vf r;
+  HONE_LANES r.v[i] = (float)(((uint32_t)a.v[i] >> (8 * j)) & 255u);
+  return r;
+}
+template <int j>
+HONE_INLINE vf byte_lookup(vi a, vf t) {
+  vf r;
+  HONE_LANES r.v[i] = t.v[((uint32_t)a.v[i] >> (8 * j)) & 15u];
+  return r;
+}
 HONE_INLINE vi dot8(vi acc, vi u, vi s) {
   HONE_LANES {
     uint32_t x = (uint32_t)u.v[i], y = (uint32_t)s.v[i];
-    for (int j = 0; j < 4; ++j) acc.v[i] += (int32_t)((x >> (8 * j)) & 255u) * (int8_t)((y >> (8 * j)) & 255u);
+    for (int j = 0; j < 4; ++j)
+      acc.v[i] += (int32_t)((x >> (8 * j)) & 255u) * (int8_t)((y >> (8 * j)) & 255u);
   }
   return acc;
 }

@@ -25,9 +25,9 @@ void accumulate_tn(const float*, int64_t, const float*, int64_t, int64_t, int64_
 
 extern const KernelTable kTable;
 const KernelTable kTable = {
-    HONE_STRING(HONE_ISA), HONE_ISA_RANK, gemm_f32, gemm_bf16,     gemm_f16,  gemm_codes,
-    expand_codes,          quantize_rows, attention, rms_norm,     layer_norm, silu_mul,
-    gelu_tanh_mul,         gelu_tanh,     add,       log_sum_exp,  accumulate_tn,
+    HONE_STRING(HONE_ISA), HONE_ISA_RANK, gemm_f32,  gemm_bf16,   gemm_f16,      gemm_codes,
+    expand_codes,          quantize_rows, attention, rms_norm,    layer_norm,    silu_mul,
+    gelu_tanh_mul,         gelu_tanh,     add,       log_sum_exp, accumulate_tn,
 };
 
 }  // namespace hone::kernels::HONE_ISA

@@ -1,0 +1,112 @@
+// Products with packed weights of every encoding against the decoded weight, on every instruction
+// set: the code panels, their expansion, and int8 activations.
+#include "encodings/product.h"
+
+#include "base/threads.h"
+#include "kernels/ref/ref.h"
+#include "kernels/select.h"
+#include "testing.h"
+
+namespace hone {
+namespace {
+
+using testing::random_tensor;
+using testing::relative_distance;
+
+struct Case {
+  std::string encoding;
+  WeightParams params;
+};
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const Encoding* e : encodings()) {
+    WeightParams p;
+    if (e->id() == "nf4" || e->id() == "fp4") p.block = 64;
+    if (e->id() != "int_group") {
+      if (e->encode_refusal(50, 256, p).empty()) all.push_back({std::string(e->id()), p});
+      continue;
+    }
+    for (int bits : {2, 3, 4, 5, 8})
+      for (bool symmetric : {true, false})
+        for (int64_t group : {0, 64, 48}) {
+          p.bits = bits;
+          p.symmetric = symmetric;
+          p.group = group;
+          all.push_back({"int_group", p});
+        }
+  }
+  return all;
+}
+
+class ProductTest : public ::testing::TestWithParam<Case> {
+ protected:
+  void TearDown() override { kernels::set_isa("auto"); }
+};
+
+TEST_P(ProductTest, EqualsTheDecodedWeightOnEveryInstructionSet) {
+  const int64_t t = 11, n = 50, k = 256;
+  Tensor values = random_tensor({n, k}, 1), x = random_tensor({t, k}, 2),
+         bias = random_tensor({n}, 3);
+  EncodeOptions options;
+  options.params = GetParam().params;
+  Weight w = encoding(GetParam().encoding).encode(values.data<float>(), n, k, options);
+  Tensor decoded = decode_weight(w);
+  std::vector<float> expected(t * n);
+  kernels::ref::gemm(x.data<float>(), decoded.data<float>(), bias.data<float>(), t, n, k,
+                     expected.data());
+  for (const auto* table : kernels::available_tables()) {
+    kernels::set_isa(table->isa);
+    PackedWeight packed = pack_weight(w);
+    Tensor y = multiply(LinearInput(x), packed, bias, Activations::f32);
+    EXPECT_LT(relative_distance(y.data<float>(), expected.data(), t * n), 3e-6) << table->isa;
+    // int8 activations: the error of rounding x to 1/254 of its largest value in 32 columns.
+    Tensor z = multiply(LinearInput(x), packed, bias, Activations::int8);
+    EXPECT_LT(relative_distance(z.data<float>(), expected.data(), t * n), 0.012) << table->isa;
+  }
+}
+
+TEST_P(ProductTest, IntegerSumsAreTheSameOnEveryInstructionSet) {
+  const int64_t t = 5, n = 20, k = 256;
+  Tensor values = random_tensor({n, k}, 4), x = random_tensor({t, k}, 5);
+  EncodeOptions options;
+  options.params = GetParam().params;
+  Weight w = encoding(GetParam().encoding).encode(values.data<float>(), n, k, options);
+  std::vector<float> first;
+  for (const auto* table : kernels::available_tables()) {
+    kernels::set_isa(table->isa);
+    Tensor y = multiply(LinearInput(x), pack_weight(w), {}, Activations::int8);
+    std::vector<float> now(y.data<float>(), y.data<float>() + y.numel());
+    if (first.empty()) first = now;
+    EXPECT_LT(relative_distance(now.data(), first.data(), t * n), 2e-6) << table->isa;
+  }
+}
+
+TEST_P(ProductTest, RowsDoNotDependOnBatchOrThreads) {
+  const int64_t t = 9, n = 300, k = 256;
+  Tensor values = random_tensor({n, k}, 6), x = random_tensor({t, k}, 7);
+  EncodeOptions options;
+  options.params = GetParam().params;
+  PackedWeight w =
+      pack_weight(encoding(GetParam().encoding).encode(values.data<float>(), n, k, options));
+  for (Activations a : {Activations::f32, Activations::int8}) {
+    set_threads(1);
+    Tensor all = multiply(LinearInput(x), w, {}, a);
+    set_threads(0);
+    for (int64_t r = 0; r < t; ++r) {
+      Tensor one = multiply(LinearInput(x.rows(r, r + 1).clone()), w, {}, a);
+      ASSERT_EQ(0, std::memcmp(one.raw(), all.rows(r, r + 1).raw(), n * 4)) << "row " << r;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(AllEncodings, ProductTest, ::testing::ValuesIn(cases()),
+                         [](const auto& info) {
+                           const Case& c = info.param;
+                           if (c.encoding != "int_group") return c.encoding;
+                           return fmt::format("int{}_{}_g{}", c.params.bits,
+                                              c.params.symmetric ? "sym" : "asym", c.params.group);
+                         });
+
+}  // namespace
+}  // namespace hone

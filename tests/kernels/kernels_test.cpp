@@ -1,0 +1,218 @@
+// Every kernel table that this CPU can run, against kernels/ref: odd sizes, tails, extreme values.
+#include <cstring>
+
+#include "kernels/ref/ref.h"
+#include "kernels/select.h"
+#include "tensor/dtype.h"
+#include "testing.h"
+
+namespace hone::kernels {
+namespace {
+
+using testing::random_values;
+using testing::relative_distance;
+
+class KernelsTest : public ::testing::TestWithParam<const KernelTable*> {
+ protected:
+  const KernelTable& k() const { return *GetParam(); }
+};
+
+std::vector<float> float_panels(const std::vector<float>& w, int64_t n, int64_t k) {
+  int64_t panels = (n + kPanel - 1) / kPanel;
+  std::vector<float> out(static_cast<size_t>(panels * k * kPanel));
+  for (int64_t r = 0; r < n; ++r)
+    for (int64_t c = 0; c < k; ++c) out[(r / kPanel * k + c) * kPanel + r % kPanel] = w[r * k + c];
+  return out;
+}
+
+TEST_P(KernelsTest, FloatGemmEqualsReference) {
+  for (int64_t t : {1, 2, 5, 13})
+    for (int64_t n : {1, 16, 33, 130})
+      for (int64_t kk : {1, 31, 64, 1030}) {
+        auto x = random_values(t * kk, 1), w = random_values(n * kk, 2), b = random_values(n, 3);
+        auto panels = float_panels(w, n, kk);
+        std::vector<float> y(t * n, NAN), expected(t * n);
+        GemmArgs g{};
+        g.panels = panels.data();
+        g.x = x.data();
+        g.ldx = kk;
+        g.y = y.data();
+        g.ldy = n;
+        g.bias = b.data();
+        g.t = t;
+        g.n = n;
+        g.k = kk;
+        g.p1 = (n + kPanel - 1) / kPanel;
+        k().gemm_f32(&g);
+        ref::gemm(x.data(), w.data(), b.data(), t, n, kk, expected.data());
+        ASSERT_LT(relative_distance(y.data(), expected.data(), t * n), 1e-5)
+            << t << "x" << n << "x" << kk;
+      }
+}
+
+TEST_P(KernelsTest, HalfGemmIsExactOnHalfValues) {
+  const int64_t t = 3, n = 20, kk = 50;
+  auto x = random_values(t * kk, 4), w = random_values(n * kk, 5);
+  for (bool bf : {false, true}) {
+    std::vector<float> rounded(w.size());
+    for (size_t i = 0; i < w.size(); ++i)
+      rounded[i] = bf ? to_f32(to_bf16(w[i])) : to_f32(to_f16(w[i]));
+    auto panels = float_panels(rounded, n, kk);
+    std::vector<uint16_t> half(panels.size());
+    for (size_t i = 0; i < panels.size(); ++i)
+      half[i] = bf ? to_bf16(panels[i]).bits : to_f16(panels[i]).bits;
+    std::vector<float> a(t * n), b(t * n);
+    GemmArgs g{};
+    g.x = x.data();
+    g.ldx = kk;
+    g.ldy = n;
+    g.t = t;
+    g.n = n;
+    g.k = kk;
+    g.p1 = 2;
+    g.panels = panels.data();
+    g.y = a.data();
+    k().gemm_f32(&g);
+    g.panels = half.data();
+    g.y = b.data();
+    bf ? k().gemm_bf16(&g) : k().gemm_f16(&g);
+    EXPECT_EQ(a, b);
+  }
+}
+
+TEST_P(KernelsTest, RowsDoNotDependOnTheirNeighbours) {
+  const int64_t t = 11, n = 40, kk = 2100;
+  auto x = random_values(t * kk, 6), panels = float_panels(random_values(n * kk, 7), n, kk);
+  std::vector<float> all(t * n), one(n);
+  GemmArgs g{};
+  g.panels = panels.data();
+  g.x = x.data();
+  g.ldx = kk;
+  g.y = all.data();
+  g.ldy = n;
+  g.t = t;
+  g.n = n;
+  g.k = kk;
+  g.p1 = 3;
+  k().gemm_f32(&g);
+  g.y = one.data();
+  g.t = 1;
+  for (int64_t r = 0; r < t; ++r) {
+    g.x = x.data() + r * kk;
+    k().gemm_f32(&g);
+    ASSERT_EQ(0, std::memcmp(one.data(), all.data() + r * n, n * 4)) << "row " << r;
+  }
+}
+
+TEST_P(KernelsTest, QuantizedRowsDecodeWithinHalfAStep) {
+  const int64_t t = 3, kk = 96;
+  auto x = random_values(t * kk, 8, 3);
+  std::memset(x.data() + 32, 0, 32 * 4);  // a chunk of zeros has scale 0
+  std::vector<int8_t> q(t * kk);
+  std::vector<float> s(t * 3);
+  std::vector<int32_t> sums(t * 3);
+  k().quantize_rows(x.data(), kk, t, kk, 32, q.data(), s.data(), sums.data());
+  EXPECT_EQ(s[1], 0);
+  for (int64_t i = 0; i < t * kk; ++i)
+    ASSERT_NEAR(x[i], q[i] * s[i / 32], s[i / 32] * 0.5f + 1e-7f) << i;
+  for (int64_t c = 0; c < t * 3; ++c) {
+    int sum = 0;
+    for (int i = 0; i < 32; ++i) sum += q[c * 32 + i];
+    EXPECT_EQ(sum, sums[c]);
+  }
+}
+
+TEST_P(KernelsTest, AttentionEqualsReferenceAndSkipsMaskedKeys) {
+  for (int64_t d : {8, 64, 80})
+    for (float softcap : {0.0f, 20.0f}) {
+      const int64_t dv = d + 8, rows = 13, tiles = 3, keys = tiles * kPageKeys;
+      auto q = random_values(rows * d, 9, 2), kv = random_values(keys * d, 10, 2);
+      auto v = random_values(keys * dv, 11);
+      std::vector<float> kp(keys * d), o(rows * dv), expected(dv);
+      std::vector<const float*> k_pages, v_pages;
+      for (int64_t j = 0; j < keys; ++j)
+        for (int64_t c = 0; c < d; ++c) {
+          int64_t slot = j % kPageKeys;
+          kp[j / kPageKeys * kPageKeys * d + (slot / kPanel * d + c) * kPanel + slot % kPanel] =
+              kv[j * d + c];
+        }
+      std::vector<uint64_t> masks(tiles * rows);
+      std::mt19937_64 random(12);
+      for (auto& m : masks) m = random() & random();
+      for (int64_t t = 0; t < tiles; ++t) {
+        k_pages.push_back(&kp[t * kPageKeys * d]);
+        v_pages.push_back(&v[t * kPageKeys * dv]);
+        masks[t * rows + 2] = 0;                          // a row that sees nothing
+        masks[t * rows + 3] = t == 1 ? ~uint64_t{0} : 0;  // a row with empty tiles
+      }
+      std::vector<int64_t> qo, oo;
+      for (int64_t r = 0; r < rows; ++r) {
+        qo.push_back(r * d);
+        oo.push_back(r * dv);
+      }
+      std::vector<float> scratch(rows * (kPageKeys + dv + 2));
+      AttentionArgs a{
+          q.data(), qo.data(), o.data(), oo.data(), k_pages.data(), v_pages.data(), masks.data(),
+          rows,     tiles,     d,        dv,        0.3f,           softcap,        scratch.data()};
+      k().attention(&a);
+      for (int64_t r = 0; r < rows; ++r) {
+        std::vector<char> seen(keys);
+        for (int64_t j = 0; j < keys; ++j)
+          seen[j] = (masks[j / kPageKeys * rows + r] >> (j % kPageKeys)) & 1;
+        ref::attention_row(&q[r * d], kv.data(), v.data(), reinterpret_cast<bool*>(seen.data()),
+                           keys, d, dv, 0.3f, softcap, expected.data());
+        for (int64_t c = 0; c < dv; ++c) ASSERT_NEAR(o[r * dv + c], expected[c], 2e-5) << r;
+      }
+    }
+}
+
+TEST_P(KernelsTest, NormsAndActivationsEqualReference) {
+  for (int64_t d : {1, 15, 64, 100}) {
+    const int64_t rows = 4, n = rows * d;
+    auto x = random_values(n, 13, 10), w = random_values(d, 14), b = random_values(d, 15);
+    std::vector<float> y(n), e(n);
+    k().rms_norm(x.data(), w.data(), 1, 1e-5f, rows, d, y.data());
+    ref::rms_norm(x.data(), w.data(), 1, 1e-5f, rows, d, e.data());
+    EXPECT_LT(relative_distance(y.data(), e.data(), n), 1e-6) << d;
+    k().layer_norm(x.data(), w.data(), b.data(), 1e-5f, rows, d, y.data());
+    ref::layer_norm(x.data(), w.data(), b.data(), 1e-5f, rows, d, e.data());
+    EXPECT_LT(relative_distance(y.data(), e.data(), n), 2e-6) << d;
+    auto g = random_values(n, 16, 20);
+    k().silu_mul(g.data(), x.data(), n, y.data());
+    for (int64_t i = 0; i < n; ++i) e[i] = ref::silu(g[i]) * x[i];
+    EXPECT_LT(relative_distance(y.data(), e.data(), n), 1e-6);
+    k().gelu_tanh(g.data(), n, y.data());
+    for (int64_t i = 0; i < n; ++i)
+      ASSERT_NEAR(y[i], ref::gelu_tanh(g[i]), 3e-6 * std::fabs(g[i]) + 1e-7);
+    k().gelu_tanh_mul(g.data(), x.data(), n, y.data());
+    for (int64_t i = 0; i < n; ++i) e[i] = ref::gelu_tanh(g[i]) * x[i];
+    EXPECT_LT(relative_distance(y.data(), e.data(), n), 1e-5);
+    EXPECT_NEAR(k().log_sum_exp(x.data(), n), ref::log_sum_exp(x.data(), n), 1e-5);
+  }
+}
+
+TEST_P(KernelsTest, LogSumExpKeepsDigitsOverALargeVocabulary) {
+  auto x = random_values(150001, 17, 3);
+  EXPECT_NEAR(k().log_sum_exp(x.data(), x.size()), ref::log_sum_exp(x.data(), x.size()), 3e-6);
+  std::vector<float> extreme(40, -1e30f);
+  extreme[7] = 1e30f;
+  EXPECT_FLOAT_EQ(k().log_sum_exp(extreme.data(), 40), 1e30f);
+}
+
+TEST_P(KernelsTest, AccumulateTnEqualsReference) {
+  const int64_t rows = 9, m = 20, n = 150;
+  auto a = random_values(rows * m, 18), b = random_values(rows * n, 19),
+       c = random_values(m * n, 20);
+  auto expected = c;
+  for (int64_t i = 2; i < m; ++i)
+    for (int64_t j = 3; j < n; ++j)
+      for (int64_t s = 0; s < rows; ++s) expected[i * n + j] += a[s * m + i] * b[s * n + j];
+  k().accumulate_tn(a.data(), m, b.data(), n, rows, 2, m, 3, n, c.data(), n);
+  EXPECT_LT(relative_distance(c.data(), expected.data(), m * n), 1e-6);
+}
+
+INSTANTIATE_TEST_SUITE_P(AllIsas, KernelsTest, ::testing::ValuesIn(available_tables()),
+                         [](const auto& info) { return std::string(info.param->isa); });
+
+}  // namespace
+}  // namespace hone::kernels

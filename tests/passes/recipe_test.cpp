@@ -1,0 +1,162 @@
+// Recipes: what parses, what is refused and why; runs that are interrupted and resumed.
+#include "passes/recipe.h"
+
+#include "base/files.h"
+#include "base/threads.h"
+#include "passes/optimize.h"
+#include "testing.h"
+
+namespace hone {
+namespace {
+
+using testing::golden;
+using testing::TemporaryDirectory;
+
+std::string error_of(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
+TEST(Recipe, RefusesWhatItDoesNotKnowWithLineAndReason) {
+  auto error = [](const std::string& yaml) {
+    return error_of([&] { parse_recipe(yaml, "r.yaml"); });
+  };
+  EXPECT_NE(error("steps: [{pass: gptk}]").find("no pass is called 'gptk'"), std::string::npos);
+  EXPECT_NE(error("steps:\n - {pass: rtn, bitz: 4}").find("r.yaml:2"), std::string::npos);
+  EXPECT_NE(error("steps: [{pass: rtn, bits: four}]").find("whole number"), std::string::npos);
+  EXPECT_NE(error("steps: [{pass: rtn, bits: 9}]").find("2 to 8"), std::string::npos);
+  EXPECT_NE(error("stepz: []").find("unknown key"), std::string::npos);
+  EXPECT_NE(error("steps: 3").find("list"), std::string::npos);
+  EXPECT_NE(error("{").find("not valid YAML"), std::string::npos);
+  EXPECT_NE(error("a: b").find("unknown key"), std::string::npos);
+}
+
+LoadedModel tiny() {
+  LoadOptions o;
+  o.inference = false;
+  return load_model(golden("families/llama"), o);
+}
+
+TEST(Recipe, RefusesToQuantiseAModuleTwice) {
+  LoadedModel m = tiny();
+  Recipe r = parse_recipe("steps: [{pass: nf4}, {pass: int8}]", "r");
+  EXPECT_NE(error_of([&] { check_recipe(r.main, m); }).find("a second time"), std::string::npos);
+  Recipe cast_first = parse_recipe("steps: [{pass: cast, to: f16}, {pass: int8}]", "r");
+  EXPECT_NO_THROW(check_recipe(cast_first.main, m));
+  Recipe nothing = parse_recipe("steps: [{pass: nf4, modules: 'encoder.*'}]", "r");
+  EXPECT_NE(error_of([&] { check_recipe(nothing.main, m); }).find("selects nothing"),
+            std::string::npos);
+}
+
+TEST(ModuleFilter, MatchesGlobsAndAlternatives) {
+  ModuleFilter f("*.mlp.*|lm_head");
+  EXPECT_TRUE(f.matches("model.layers.3.mlp.up_proj"));
+  EXPECT_TRUE(f.matches("lm_head"));
+  EXPECT_FALSE(f.matches("model.layers.3.self_attn.q_proj"));
+  EXPECT_TRUE(ModuleFilter("a?c").matches("abc"));
+}
+
+// The bytes of every file of a directory.
+std::map<std::string, std::string> contents(const fs::path& dir) {
+  std::map<std::string, std::string> all;
+  for (const auto& e : fs::directory_iterator(dir))
+    all[e.path().filename().string()] = read_text_file(e.path());
+  return all;
+}
+
+class OptimizeTest : public ::testing::Test {
+ protected:
+  OptimizeOptions options(const fs::path& out) {
+    OptimizeOptions o;
+    o.model = testing::source_file("models/hone-austen-3m");
+    o.recipe = parse_recipe(
+        "calibration: {samples: 2, length: 64}\n"
+        "steps: [{pass: gptq, bits: 4, group: 64}, {pass: rtn, modules: '*embed_tokens', encoding: "
+        "f16}]",
+        "test");
+    o.recipe.decode_to = "f16";
+    o.calibration = testing::source_file("examples/text/calibration.txt");
+    o.out = out;
+    return o;
+  }
+};
+
+TEST_F(OptimizeTest, ResumesToTheSameBytesAfterEveryUnit) {
+  TemporaryDirectory scratch;
+  optimize(options(scratch / "whole"));
+  auto expected = contents(scratch / "whole");
+  EXPECT_GT(expected.size(), 3u);
+  // Interrupt after each journalled unit by hiding the later ones.
+  OptimizeOptions o = options(scratch / "part");
+  for (int keep : {0, 1, 3}) {
+    fs::path journal = scratch / "part.journal";
+    o.out = scratch / "part";
+    fs::remove_all(o.out);
+    // A full run whose journal is kept by making the export fail: the output's parent vanishes.
+    OptimizeOptions broken = o;
+    broken.recipe.layout = "bitsandbytes";  // cannot hold int_group: refused before writing
+    broken.recipe.decode_to = "";
+    EXPECT_THROW(optimize(broken), Error);
+    ASSERT_TRUE(fs::exists(journal));
+    int n = 0;
+    std::vector<fs::path> units;
+    for (const auto& e : fs::directory_iterator(journal))
+      if (e.path().extension() == ".safetensors") units.push_back(e.path());
+    std::sort(units.begin(), units.end());
+    for (const auto& u : units)
+      if (++n > keep) fs::remove(u);
+    o.resume = true;
+    optimize(o);
+    EXPECT_EQ(contents(o.out), expected) << "kept " << keep;
+    EXPECT_FALSE(fs::exists(journal));
+    o.resume = false;
+  }
+}
+
+TEST_F(OptimizeTest, BytesDoNotDependOnThreads) {
+  TemporaryDirectory scratch;
+  optimize(options(scratch / "all"));
+  set_threads(1);
+  optimize(options(scratch / "one"));
+  set_threads(0);
+  EXPECT_EQ(contents(scratch / "all"), contents(scratch / "one"));
+}
+
+TEST_F(OptimizeTest, RefusesAnotherRecipeWhenResuming) {
+  TemporaryDirectory scratch;
+  OptimizeOptions o = options(scratch / "out");
+  o.recipe.layout = "bitsandbytes";
+  o.recipe.decode_to = "";
+  EXPECT_THROW(optimize(o), Error);
+  o = options(scratch / "out");
+  EXPECT_NE(error_of([&] { optimize(o); }).find("--resume"), std::string::npos);
+  o.resume = true;
+  o.recipe =
+      parse_recipe("calibration: {samples: 2, length: 64}\nsteps: [{pass: gptq, bits: 3}]", "t");
+  EXPECT_NE(error_of([&] { optimize(o); }).find("cannot resume: recipe"), std::string::npos);
+}
+
+TEST_F(OptimizeTest, WrittenModelLoadsAndPredictsWhatWasMeasured) {
+  TemporaryDirectory scratch;
+  OptimizeOptions o = options(scratch / "out");
+  o.text = testing::source_file("examples/text/heldout.txt");
+  o.recipe.evaluate_context = 128;
+  o.activations = Activations::f32;
+  Report report = optimize(o);
+  ASSERT_EQ(report.variants.size(), 2u);
+  LoadedModel written = load_model(o.out);
+  PerplexityOptions p;
+  p.context = 128;
+  p.activations = Activations::f32;
+  Perplexity again = measure_perplexity(written, read_text_file(o.text), p);
+  EXPECT_DOUBLE_EQ(again.perplexity, report.variants[1].perplexity);
+  EXPECT_GT(report.variants[1].kl_mean, 0);
+  EXPECT_LT(report.variants[1].perplexity, 1.1 * report.variants[0].perplexity);
+}
+
+}  // namespace
+}  // namespace hone

@@ -17,7 +17,7 @@ namespace {
 
 const Command* const kCommands[] = {
     &kInfoCommand,     &kGenerateCommand, &kEvalCommand,    &kBenchCommand,
-    &kOptimizeCommand, &kQuantizeCommand, &kConvertCommand,
+    &kOptimizeCommand, &kQuantizeCommand, &kConvertCommand, &kChatCommand,
 
 };
 

@@ -147,7 +147,8 @@ Bpe::Bpe(Vocabulary vocabulary, const std::vector<float>& scores, const std::vec
       serial_(next_serial++) {
   std::vector<int32_t> order(scores.size());
   std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return scores[a] > scores[b]; });
+  std::sort(order.begin(), order.end(),
+            [&](int32_t a, int32_t b) { return scores[a] > scores[b]; });
   uint32_t rank = 0;
   for (size_t i = 0; i < order.size(); ++i) {
     if (i > 0 && scores[order[i]] != scores[order[i - 1]]) ++rank;

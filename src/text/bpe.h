@@ -1,9 +1,9 @@
 // Byte-pair encoding of one word: start from single bytes or characters and, again and again, merge
 // the adjacent pair that ranks first, leftmost where ranks tie (Sennrich et al. 2016).
 //
-// Two ways to rank a pair. By merges: a table of (left id, right id), as in tokenizer.json and GGUF's
-// "gpt2". By scores: any pair whose joined text is a token, higher score first, as SentencePiece and
-// GGUF's "llama" do it.
+// Two ways to rank a pair. By merges: a table of (left id, right id), as in tokenizer.json and
+// GGUF's "gpt2". By scores: any pair whose joined text is a token, higher score first, as
+// SentencePiece and GGUF's "llama" do it.
 #pragma once
 
 #include <cstdint>
@@ -40,10 +40,10 @@ class Vocabulary {
 };
 
 struct BpeOptions {
-  bool bytes = true;           // symbols begin as bytes, else as UTF-8 characters
-  bool byte_fallback = false;  // a character without a token becomes its bytes' tokens <0xNN>
-  bool ignore_merges = false;  // a word that is a token is that token, merges or not
-  bool fuse_unk = false;       // adjacent unknown characters give one unk
+  bool bytes = true;                // symbols begin as bytes, else as UTF-8 characters
+  bool byte_fallback = false;       // a character without a token becomes its bytes' tokens <0xNN>
+  bool ignore_merges = false;       // a word that is a token is that token, merges or not
+  bool fuse_unk = false;            // adjacent unknown characters give one unk
   std::optional<int32_t> unk = {};  // for what nothing else covers; without it such text is dropped
 };
 

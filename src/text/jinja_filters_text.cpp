@@ -84,15 +84,14 @@ Value indent(R r, V v, A a) {
 }
 
 Value truncate(R r, V v, A a) {
-  require_defined(v);
-  if (!v.is_text()) fault("truncate: expected a string, got '{}'", type_name(v));
   const int64_t length = a.integer(0, 255);
   const std::string end = a.has(2) ? to_str(r, a[2]) : "...";
   const int64_t leeway = a.has(3) && !a[3].is_none() ? a.integer(3, 5) : 5;
   const int64_t kept = length - code_points(end);
   if (kept < 0) fault("truncate: expected length >= {}, got {}", code_points(end), length);
   if (leeway < 0) fault("truncate: expected leeway >= 0, got {}", leeway);
-  if (v.text().length - leeway <= length) return v;
+  if (const auto size = jinja::length(v); size && *size - leeway <= length) return v;
+  if (!v.is_text()) fault("truncate: expected a string, got '{}'", type_name(v));
   std::string_view text = std::string_view(v.str()).substr(0, v.text().offset(kept));
   if (!a.flag(1, false)) text = text.substr(0, text.rfind(' '));
   return r.text(std::string(text) + end, v.text().markup);

@@ -16,7 +16,8 @@ constexpr int64_t kMaxPrecision = 1000;
 struct Field {
   std::string fill = " ";
   char align = 0;     // '<', '>', '^', '=' or 0: the type's own
-  char sign = '-';    // '-', '+' or ' '
+  bool zero = false;  // without align: zeros between the sign and the digits
+  char sign = 0;      // '-', '+', ' ' or 0
   bool alternate = false;
   int64_t width = 0;
   char grouping = 0;  // ',' or '_'
@@ -24,16 +25,23 @@ struct Field {
   char type = 0;
 };
 
-/// `text` (after a sign or prefix of `prefix` bytes) padded to the field's width.
+/// What stands before a number that is not negative.
+std::string plus(const Field& field) {
+  return field.sign == 0 || field.sign == '-' ? "" : std::string(1, field.sign);
+}
+
+/// `text` (which begins with a sign and prefix of `prefix` bytes) padded to the field's width.
 std::string padded(Runtime& runtime, const Field& field, std::string text, size_t prefix,
                    char own_align) {
   const int64_t missing = field.width - code_points(text);
   if (missing <= 0) return text;
   runtime.check_room(text.size() + static_cast<size_t>(missing) * field.fill.size());
-  const char align = field.align ? field.align : own_align;
+  const bool zeros = field.zero && !field.align;
+  const char align = field.align ? field.align : zeros && own_align == '>' ? '=' : own_align;
+  const std::string fill = zeros ? "0" : field.fill;
   const int64_t before = align == '<' ? 0 : align == '^' ? missing / 2 : missing;
   std::string left, right;
-  for (int64_t i = 0; i < missing; ++i) (i < before ? left : right) += field.fill;
+  for (int64_t i = 0; i < missing; ++i) (i < before ? left : right) += fill;
   if (align == '=') return text.substr(0, prefix) + left + text.substr(prefix);
   return left + text + right;
 }
@@ -52,7 +60,7 @@ std::string grouped(std::string digits, char separator, size_t size) {
 std::string format_integer(Runtime& runtime, const Field& field, int64_t value) {
   const bool minus = value < 0;
   const uint64_t size = minus ? -static_cast<uint64_t>(value) : static_cast<uint64_t>(value);
-  std::string digits, prefix = minus ? "-" : field.sign == '-' ? "" : std::string(1, field.sign);
+  std::string digits, prefix = minus ? "-" : plus(field);
   switch (field.type) {
     case 'x': digits = fmt::format("{:x}", size); break;
     case 'X': digits = fmt::format("{:X}", size); break;
@@ -100,9 +108,7 @@ std::string real_digits(const Field& field, double value) {
 }
 
 std::string format_real(Runtime& runtime, const Field& field, double value) {
-  const std::string sign = std::signbit(value) && !std::isnan(value) ? "-"
-                           : field.sign == '-'                      ? ""
-                                                                    : std::string(1, field.sign);
+  const std::string sign = std::signbit(value) && !std::isnan(value) ? "-" : plus(field);
   std::string digits = grouped(real_digits(field, std::abs(value)), field.grouping, 3);
   return padded(runtime, field, sign + digits, sign.size(), '>');
 }
@@ -212,7 +218,6 @@ class Percent {
       if (!value) fault("no value for the format key {}", quoted(key));
       format_.at = end + 1;
     }
-    bool zero = false;
     for (; std::string_view("-+ #0").find(format_.peek()) != std::string_view::npos &&
            !format_.done();) {
       switch (format_.next()) {
@@ -220,7 +225,7 @@ class Percent {
         case '+': field.sign = '+'; break;
         case ' ': field.sign = field.sign == '+' ? '+' : ' '; break;
         case '#': field.alternate = true; break;
-        default: zero = true;
+        default: field.zero = true;
       }
     }
     field.width = star_or_number();
@@ -230,14 +235,12 @@ class Percent {
     while (format_.peek() == 'h' || format_.peek() == 'l' || format_.peek() == 'L') format_.next();
     const char type = format_.next();
     if (type == '%') return "%";
-    if (zero && field.align == 0) field.fill = "0", field.align = '=';
     return converted(type, field, value ? *value : argument());
   }
 
   std::string converted(char type, Field& field, const Value& value) {
     const auto as_text = [&](std::string text) {
-      field.fill = " ";
-      if (field.align == '=') field.align = '>';
+      field.zero = false;
       return format_text(runtime_, field, std::move(text), '>');
     };
     switch (type) {
@@ -409,7 +412,7 @@ class Braces {
     }
     if (scan.peek() == '+' || scan.peek() == '-' || scan.peek() == ' ') field.sign = scan.next();
     field.alternate = scan.skip('#');
-    if (scan.skip('0') && !field.align) field.fill = "0", field.align = '=';
+    field.zero = scan.skip('0');
     field.width = scan.number();
     if (scan.peek() == ',' || scan.peek() == '_') field.grouping = scan.next();
     if (scan.skip('.')) field.precision = scan.number();
@@ -425,7 +428,9 @@ class Braces {
       return field.type == 0 || types.find(field.type) != types.npos;
     };
     if (value.is_text() && is_type("s")) {
-      if (field.align == '=') field.align = '<';
+      if (field.sign || field.alternate || field.grouping || field.align == '=') {
+        fault("format {} does not fit a string", quoted(spec));
+      }
       return format_text(runtime_, field, value.str(), '<');
     }
     if (field.precision > kMaxPrecision) unsupported("a format's precision past 1000");

@@ -366,8 +366,11 @@ Interpreter::Flow Interpreter::run(const SetBlock& n) {
 Interpreter::Flow Interpreter::run(const FilterBlock& n) {
   std::string text;
   const Flow flow = captured(n.body, text);
-  if (flow == Flow::normal) emit(to_str(runtime_, filtered_block(n.filter, std::move(text))));
-  return flow;
+  if (flow != Flow::normal) return flow;
+  const Value result = filtered_block(n.filter, std::move(text));
+  if (!result.is_text()) fault("a filter block made no text but '{}'", type_name(result));
+  emit(result.str());
+  return Flow::normal;
 }
 
 Interpreter::Flow Interpreter::run(const With& n) {

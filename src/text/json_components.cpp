@@ -73,7 +73,8 @@ void JsonComponents::dispatch(const char* kind, std::initializer_list<Named> tab
                               const Json& component) {
   if (component.is_null()) return;
   // Steps call each other and rewrite the text each: more than a handful is no tokenizer.
-  if (++components_ > kMaxComponents) refuse(fmt::format("more than {} components", kMaxComponents));
+  if (++components_ > kMaxComponents)
+    refuse(fmt::format("more than {} components", kMaxComponents));
   const auto name = component.at("type").get<std::string>();
   for (const Named& entry : table) {
     if (name == entry.name) return (this->*entry.build)(component);
@@ -135,10 +136,8 @@ void JsonComponents::normalizer_replace(const Json& c) {
     return;
   }
   inexpressible_.push_back("Replace");
-  parts_.normalizer.add(
-      [regex = Regex(expression(pattern), parts_.spec.source), content](std::string& text) {
-        text = replace_matches(regex, text, content);
-      });
+  parts_.normalizer.add([regex = Regex(expression(pattern), parts_.spec.source), content](
+                            std::string& text) { text = replace_matches(regex, text, content); });
 }
 
 void JsonComponents::normalizer_form(const Json& c) {
@@ -162,10 +161,8 @@ void JsonComponents::normalizer_lowercase(const Json&) {
 
 void JsonComponents::normalizer_strip(const Json& c) {
   inexpressible_.push_back("Strip");
-  parts_.normalizer.add([left = c.value("strip_left", true),
-                         right = c.value("strip_right", true)](std::string& text) {
-    strip_spaces(text, left, right);
-  });
+  parts_.normalizer.add([left = c.value("strip_left", true), right = c.value("strip_right", true)](
+                            std::string& text) { strip_spaces(text, left, right); });
 }
 
 void JsonComponents::normalizer_strip_accents(const Json&) {
@@ -234,8 +231,8 @@ void JsonComponents::pretokenizer_split(const Json& c) {
 void JsonComponents::pretokenizer_digits(const Json& c) {
   const bool each_digit = c.value("individual_digits", false);
   patterns_.push_back(each_digit ? R"(\p{N})" : R"(\p{N}+)");
-  add_step(split_by_class(is_number,
-                          each_digit ? SplitBehavior::isolated : SplitBehavior::contiguous));
+  add_step(
+      split_by_class(is_number, each_digit ? SplitBehavior::isolated : SplitBehavior::contiguous));
 }
 
 void JsonComponents::pretokenizer_metaspace(const Json& c) {

@@ -12,10 +12,20 @@ namespace hone {
 namespace {
 
 // Tokens that end a turn or a text, by the names that chat models give them.
-constexpr std::array<std::string_view, 14> kEndTexts = {
-    "<|im_end|>",    "<|eot_id|>",      "<|eom_id|>",        "<|end|>",           "<|return|>",
-    "<|call|>",      "<|endoftext|>",   "<|end_of_text|>",   "<end_of_turn>",     "<turn|>",
-    "<EOT>",         "_<EOT>",          "<end_of_utterance>", "<｜end▁of▁sentence｜>"};
+constexpr std::array<std::string_view, 14> kEndTexts = {"<|im_end|>",
+                                                        "<|eot_id|>",
+                                                        "<|eom_id|>",
+                                                        "<|end|>",
+                                                        "<|return|>",
+                                                        "<|call|>",
+                                                        "<|endoftext|>",
+                                                        "<|end_of_text|>",
+                                                        "<end_of_turn>",
+                                                        "<turn|>",
+                                                        "<EOT>",
+                                                        "_<EOT>",
+                                                        "<end_of_utterance>",
+                                                        "<｜end▁of▁sentence｜>"};
 
 class PipelineTokenizer final : public Tokenizer {
  public:
@@ -156,8 +166,8 @@ class PipelineTokenizer final : public Tokenizer {
     for (const auto& [from, to] : rules.replace) {
       piece = replace_all(piece, from, to);
       HONE_CHECK(!grew_too_much(text.size(), piece.size()), corrupt,
-                 "{}: the decoder makes token {} more than {} times as long", parts_.spec.source, id,
-                 kMaxGrowth);
+                 "{}: the decoder makes token {} more than {} times as long", parts_.spec.source,
+                 id, kMaxGrowth);
     }
     if (at_start && rules.strip_first_token) piece = replace_all(piece, rules.strip_content, "");
     for (int i = 0; at_start && i < rules.strip_start; ++i) {

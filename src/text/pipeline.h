@@ -25,14 +25,14 @@ struct DecodeRules {
   bool byte_letters = false;   // the token is spelled in the byte alphabet
   bool byte_fallback = false;  // "<0xNN>" is that byte
   std::vector<std::pair<std::string, std::string>> replace;  // in each token, in order
-  std::string between;         // put between tokens
-  int strip_start = 0;         // at most so many of strip_content go from the front of the text
+  std::string between;                                       // put between tokens
+  int strip_start = 0;  // at most so many of strip_content go from the front of the text
   std::string strip_content = " ";
   bool strip_first_token = false;  // every strip_content goes from the first token
 };
 
 struct TokenizerParts {
-  TokenizerSpec spec;  // tokens, types and ids are read from here
+  TokenizerSpec spec;                  // tokens, types and ids are read from here
   AddedTokenMatcher raw_added;         // looked for first
   Normalizer normalizer;               // then what lies between is normalised,
   AddedTokenMatcher normalized_added;  // searched again,

@@ -21,7 +21,9 @@ class Splitter {
         flush(end_);
         if (delimiter) begin_ = end;
         break;
-      case SplitBehavior::isolated: flush(end_); break;
+      case SplitBehavior::isolated:
+        flush(end_);
+        break;
       case SplitBehavior::contiguous:
         if (delimiter != last_) flush(end_);
         break;
@@ -61,8 +63,8 @@ void PreTokenizer::run(size_t step, std::string_view piece, bool at_start,
   steps_[step](piece, at_start, [&](std::string_view part) {
     // A part of the piece that leaves out its beginning does not begin the text.
     const std::less<const char*> before;
-    const bool inside = !before(part.data(), piece.data()) &&
-                        before(part.data(), piece.data() + piece.size());
+    const bool inside =
+        !before(part.data(), piece.data()) && before(part.data(), piece.data() + piece.size());
     run(step + 1, part, first && (!inside || part.data() == piece.data()), emit);
     first = false;
   });
@@ -118,12 +120,14 @@ PreTokenizer::Step spell_bytes() {
 PreTokenizer::Step metaspace(std::string replacement, PrependScheme scheme, bool split) {
   return [=](std::string_view piece, bool at_start, const EmitPiece& emit) {
     std::string text = replace_all(piece, " ", replacement);
-    const bool prepend = scheme == PrependScheme::always || (scheme == PrependScheme::first && at_start);
+    const bool prepend =
+        scheme == PrependScheme::always || (scheme == PrependScheme::first && at_start);
     if (prepend && !text.starts_with(replacement)) text.insert(0, replacement);
     if (!split) return emit(text);
     Splitter splitter(text, SplitBehavior::merged_with_next, false, emit);
     size_t done = 0;
-    for (size_t at; (at = text.find(replacement, done)) != text.npos; done = at + replacement.size()) {
+    for (size_t at; (at = text.find(replacement, done)) != text.npos;
+         done = at + replacement.size()) {
       if (at > done) splitter.part(at, false);
       splitter.part(at + replacement.size(), true);
     }

@@ -1,5 +1,5 @@
-// Splitting a text into the words that BPE works on: an ordered list of steps, each of which rewrites
-// or splits the pieces that the step before made. Empty pieces are dropped.
+// Splitting a text into the words that BPE works on: an ordered list of steps, each of which
+// rewrites or splits the pieces that the step before made. Empty pieces are dropped.
 #pragma once
 
 #include <functional>

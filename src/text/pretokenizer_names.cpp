@@ -11,9 +11,8 @@
 #define REST R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"
 #define UPPER R"([\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])"
 #define LOWER R"([\p{Ll}\p{Lm}\p{Lo}\p{M}])"
-#define CASED(tail)                                      \
-  R"([^\r\n\p{L}\p{N}]?)" UPPER "*" LOWER "+" tail \
-  R"(|[^\r\n\p{L}\p{N}]?)" UPPER "+" LOWER "*" tail
+#define CASED(tail) \
+  R"([^\r\n\p{L}\p{N}]?)" UPPER "*" LOWER "+" tail R"(|[^\r\n\p{L}\p{N}]?)" UPPER "+" LOWER "*" tail
 #define SLASHED_REST R"( ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"
 
 namespace hone {
@@ -30,8 +29,8 @@ const std::vector<PreTokenizerFamily>& families() {
   static const std::vector<PreTokenizerFamily> kFamilies = {
       {.name = "GPT-2",
        .patterns = {kGpt2Pattern},
-       .names = {"gpt-2", "default", "", "phi-2", "gigachat", "jais", "trillion", "a.x-4.0", "mellum",
-                 "exaone4", "granite-docling"}},
+       .names = {"gpt-2", "default", "", "phi-2", "gigachat", "jais", "trillion", "a.x-4.0",
+                 "mellum", "exaone4", "granite-docling"}},
       {.name = "GPT-2 after normal form C",
        .patterns = {kGpt2Pattern},
        .nfc = true,
@@ -68,8 +67,8 @@ const std::vector<PreTokenizerFamily>& families() {
        .patterns = {R"([\p{P}$+<=>^~|`]+)", kGpt2Pattern, R"(\p{N}+)", "[0-9][0-9][0-9]"},
        .names = {"falcon"}},
       {.name = "DeepSeek Coder",
-       .patterns = {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)",
-                    R"([一-龥ࠀ-一가-퟿]+)", R"(\p{N})"},
+       .patterns = {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)", R"([一-龥ࠀ-一가-퟿]+)",
+                    R"(\p{N})"},
        .names = {"deepseek-coder"}},
       {.name = "DeepSeek V3",
        .patterns = {R"(\p{N}{1,3})", R"([一-龥぀-ゟ゠-ヿ]+)",
@@ -79,12 +78,12 @@ const std::vector<PreTokenizerFamily>& families() {
        .names = {"deepseek-v3", "hunyuan-dense"}},
       {.name = "Qwen 3.5",
        .patterns = {CONTRACTIONS R"(|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N})"
-                    R"(| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
+                                 R"(| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
        .nfc = true,
        .names = {"qwen35"}},
       {.name = "Seed Coder",
        .patterns = {CONTRACTIONS "|" WORD R"(|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+)"
-                                          R"(|\s*[\r\n]+|\s+(?!\S)|\s+)"},
+                                 R"(|\s*[\r\n]+|\s+(?!\S)|\s+)"},
        .names = {"seed-coder"}},
       {.name = "Bailing",
        .patterns = {R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N})"
@@ -123,8 +122,8 @@ std::optional<std::string> pretokenizer_name(const std::vector<std::string>& pat
   };
   for (const PreTokenizerFamily& family : families()) {
     if (family.ignore_merges == ignore_merges && family.nfc == nfc &&
-        std::equal(patterns.begin(), patterns.end(), family.patterns.begin(),
-                   family.patterns.end(), same)) {
+        std::equal(patterns.begin(), patterns.end(), family.patterns.begin(), family.patterns.end(),
+                   same)) {
       return family.names.front();
     }
   }

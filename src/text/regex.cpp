@@ -17,9 +17,23 @@ constexpr size_t kJitStack = 8 << 20;
 
 // White_Space, without the U+180E that PCRE2's \s adds; for inside a class.
 constexpr std::string_view kSpaceClass = R"(\x09-\x0d\x20\x{85}\p{Z})";
-// What Oniguruma calls a word character: six Latin-1 numbers more than others do.
+// What \w means to Oniguruma: six Latin-1 numbers more than to others, and to its own [:word:].
 constexpr std::string_view kWordClass =
     R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
+
+// The members of "[:name:]" as Oniguruma has them; of the names that are not here the two libraries
+// differ in too much.
+struct PosixClass {
+  std::string_view name, members;
+};
+constexpr PosixClass kPosixClasses[] = {
+    {"alpha", R"(\p{Alphabetic})"}, {"alnum", R"(\p{Alphabetic}\p{Nd})"},
+    {"ascii", R"(\x00-\x7f)"},      {"cntrl", R"(\p{Cc})"},
+    {"digit", R"(\p{Nd})"},         {"lower", R"(\p{Lowercase})"},
+    {"punct", R"(\p{P}\p{S})"},     {"space", kSpaceClass},
+    {"upper", R"(\p{Uppercase})"},  {"word", R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})"},
+    {"xdigit", "0-9a-fA-F"},
+};
 
 // What a thread matches with.
 struct Matcher {
@@ -112,19 +126,27 @@ class PatternWriter {
     };
     switch (c) {
       case 's':
-      case 'S': set(c == 'S', kSpaceClass); break;
+      case 'S':
+        set(c == 'S', kSpaceClass);
+        break;
       case 'w':
-      case 'W': set(c == 'W', kWordClass); break;
+      case 'W':
+        set(c == 'W', kWordClass);
+        break;
       case 'h':
-      case 'H': set(c == 'H', "0-9a-fA-F"); break;
+      case 'H':
+        set(c == 'H', "0-9a-fA-F");
+        break;
       case 'g':
-      case 'k': refuse("a reference by name");
+      case 'k':
+        refuse("a reference by name");
       case 'u':
         if (pattern_.size() < at_ + 6) refuse("an unfinished escape");
         out_ += fmt::format("\\x{{{}}}", pattern_.substr(at_ + 2, 4));
         at_ += 4;
         break;
-      case '\0': refuse("an unfinished escape");
+      case '\0':
+        refuse("an unfinished escape");
       case 'p':
       case 'P':
       case 'x': {
@@ -134,7 +156,8 @@ class PatternWriter {
         at_ = end + 1;
         return;
       }
-      default: out_ += {'\\', c};
+      default:
+        out_ += {'\\', c};
     }
     at_ += 2;
   }
@@ -152,8 +175,13 @@ class PatternWriter {
         continue;
       }
       if (c == '[' && peek(1) == ':') {
-        const size_t end = std::min(pattern_.find(":]", at_), pattern_.size() - 2);
-        out_ += pattern_.substr(at_, end + 2 - at_);
+        const size_t end = pattern_.find(":]", at_);
+        const std::string_view name = pattern_.substr(at_ + 2, end - at_ - 2);
+        const auto* known = std::find_if(std::begin(kPosixClasses), std::end(kPosixClasses),
+                                         [&](const PosixClass& p) { return p.name == name; });
+        if (end == pattern_.npos || known == std::end(kPosixClasses))
+          refuse("an unknown [:class:]");
+        out_ += known->members;
         at_ = end + 2;
         continue;
       }

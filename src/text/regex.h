@@ -1,8 +1,9 @@
-// Regular expressions over UTF-8 text, by PCRE2 with its JIT, reading patterns as the expressions in
-// tokenizer.json are written: for Oniguruma in its Ruby syntax. Where the two libraries give a
+// Regular expressions over UTF-8 text, by PCRE2 with its JIT, reading patterns as the expressions
+// in tokenizer.json are written: for Oniguruma in its Ruby syntax. Where the two libraries give a
 // construct different meanings, the pattern is rewritten; where that is not possible, refused.
-// \s, \w, \d, \h, \p{..} and case folding agree on every code point of PCRE2's Unicode version (14 in
-// 10.42); characters assigned later (rare CJK of 2022 and 2023) are unassigned here, letters there.
+// \s, \w, \d, \h, \p{..} and case folding agree on every code point of PCRE2's Unicode version (14
+// in 10.42); characters assigned later (rare CJK of 2022 and 2023) are unassigned here, letters
+// there.
 #pragma once
 
 #include <memory>
@@ -19,9 +20,9 @@ class Regex {
   /// `source` names the file in errors. Raises unsupported where the pattern does not compile.
   Regex(std::string_view pattern, const std::string& source);
 
-  /// The first match in text[from …), as byte offsets [begin, end). Matching looks behind `from` for
-  /// lookbehind and anchors. `text` must be well-formed UTF-8. Raises invalid_argument where the
-  /// match takes more steps than kRegexMatchLimit.
+  /// The first match in text[from …), as byte offsets [begin, end). Matching looks behind `from`
+  /// for lookbehind and anchors. `text` must be well-formed UTF-8. Raises invalid_argument where
+  /// the match takes more steps than kRegexMatchLimit.
   std::optional<std::pair<size_t, size_t>> search(std::string_view text, size_t from) const;
 
  private:

@@ -1,6 +1,7 @@
 // Text to token ids and back. Two kinds of tokenizer, each from two kinds of file:
-//   byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM, ...) and SentencePiece-style BPE with byte fallback
-//   (Llama 2, Mistral, Gemma, ...), from Hugging Face's tokenizer.json or from GGUF metadata.
+//   byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM, ...) and SentencePiece-style BPE with byte
+//   fallback (Llama 2, Mistral, Gemma, ...), from Hugging Face's tokenizer.json or from GGUF
+//   metadata.
 //
 // The ids are those of the file's home library: Hugging Face tokenizers for tokenizer.json,
 // llama.cpp for GGUF. Where the two disagree on one model, it is because the files say different
@@ -35,23 +36,23 @@ enum class TokenType : int32_t {
 /// A tokenizer as GGUF metadata says it. Beside each field is the key it stands for, less the
 /// "tokenizer.ggml." in front; an empty vector or optional is an absent key.
 struct TokenizerSpec {
-  std::string model;                   // model: "gpt2" (byte-level BPE) or "llama" (SentencePiece)
-  std::string pre;                     // pre: name of the pre-tokenizer expression
-  std::vector<std::string> tokens;     // tokens: the token text of each id
-  std::vector<float> scores;           // scores: needed for "llama"
-  std::vector<int32_t> token_types;    // token_type: values of TokenType
-  std::vector<std::string> merges;     // merges: "left right", in order of rank; for "gpt2"
-  std::optional<int32_t> bos;          // bos_token_id
-  std::optional<int32_t> eos;          // eos_token_id
-  std::optional<int32_t> unk;          // unknown_token_id
-  std::optional<int32_t> pad;          // padding_token_id
-  std::optional<int32_t> eot;          // eot_token_id
-  std::optional<int32_t> eom;          // eom_token_id
-  std::optional<bool> add_bos;         // add_bos_token
-  std::optional<bool> add_eos;         // add_eos_token
+  std::string model;                 // model: "gpt2" (byte-level BPE) or "llama" (SentencePiece)
+  std::string pre;                   // pre: name of the pre-tokenizer expression
+  std::vector<std::string> tokens;   // tokens: the token text of each id
+  std::vector<float> scores;         // scores: needed for "llama"
+  std::vector<int32_t> token_types;  // token_type: values of TokenType
+  std::vector<std::string> merges;   // merges: "left right", in order of rank; for "gpt2"
+  std::optional<int32_t> bos;        // bos_token_id
+  std::optional<int32_t> eos;        // eos_token_id
+  std::optional<int32_t> unk;        // unknown_token_id
+  std::optional<int32_t> pad;        // padding_token_id
+  std::optional<int32_t> eot;        // eot_token_id
+  std::optional<int32_t> eom;        // eom_token_id
+  std::optional<bool> add_bos;       // add_bos_token
+  std::optional<bool> add_eos;       // add_eos_token
   std::optional<bool> add_space_prefix;  // add_space_prefix
-  std::string chat_template;           // tokenizer.chat_template (no "ggml."); empty: none
-  std::string source;                  // the file's name, for error messages
+  std::string chat_template;             // tokenizer.chat_template (no "ggml."); empty: none
+  std::string source;                    // the file's name, for error messages
 
   // Filled by tokenizer_from_json only: the texts it was built from, to write them back unchanged,
   // and, where GGUF metadata cannot say what they say, the reason; empty where it can.
@@ -96,13 +97,14 @@ class Tokenizer {
   /// The Jinja text of the file's (default) chat template.
   virtual const std::optional<std::string>& chat_template() const = 0;
 
-  /// The neutral form, to write GGUF metadata (unless gguf_obstacle says why not) or a HF directory.
+  /// The neutral form, to write GGUF metadata (unless gguf_obstacle says why not) or a HF
+  /// directory.
   virtual const TokenizerSpec& spec() const = 0;
 };
 
-/// From the text of a tokenizer.json and, where there is one, of the tokenizer_config.json beside it
-/// (else empty). `source` names the file in errors. Raises corrupt on a malformed file, unsupported
-/// on a component that is not implemented, by name.
+/// From the text of a tokenizer.json and, where there is one, of the tokenizer_config.json beside
+/// it (else empty). `source` names the file in errors. Raises corrupt on a malformed file,
+/// unsupported on a component that is not implemented, by name.
 std::unique_ptr<Tokenizer> tokenizer_from_json(std::string_view tokenizer_json,
                                                std::string_view tokenizer_config_json,
                                                const std::string& source);

@@ -112,7 +112,8 @@ void describe_gpt2(const TokenizerSpec& spec, Json& out) {
   out["model"] = model_of(spec, std::move(merges), false, family.ignore_merges);
 }
 
-// Every way to make a token of two, better scores first: the merges that merging by score stands for.
+// Every way to make a token of two, better scores first: the merges that merging by score stands
+// for.
 Json merges_by_score(const TokenizerSpec& spec) {
   const auto joins = [&](int32_t id) {
     const TokenType type = type_of(spec, id);
@@ -144,8 +145,7 @@ Json merges_by_score(const TokenizerSpec& spec) {
 void describe_llama(const TokenizerSpec& spec, Json& out) {
   const bool prefix = spec.add_space_prefix.value_or(true);
   const std::string space(kMetaspace);
-  Json to_metaspace = {
-      {"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", space}};
+  Json to_metaspace = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", space}};
   Json to_space = {{"type", "Replace"}, {"pattern", {{"String", space}}}, {"content", " "}};
   Json normalizers = Json::array(), decoders = Json::array();
   if (prefix) normalizers.push_back({{"type", "Prepend"}, {"prepend", space}});

@@ -83,8 +83,7 @@ class Handler {
   }
 
   bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& e) {
-    fail(ErrorKind::corrupt, "{}: not valid JSON: {}", source_,
-         printed(e.what()));
+    fail(ErrorKind::corrupt, "{}: not valid JSON: {}", source_, printed(e.what()));
   }
 
  private:
@@ -116,7 +115,9 @@ class Handler {
   // would look through all of them.
   Json* add(Json v) {
     switch (place()) {
-      case Place::top: file_.document = std::move(v); return &file_.document;
+      case Place::top:
+        file_.document = std::move(v);
+        return &file_.document;
       case Place::object: {
         auto& object = stack_.back().container->get_ref<Json::object_t&>();
         object.push_back({key_, std::move(v)});
@@ -128,8 +129,10 @@ class Handler {
         return &array.back();
       }
       default:
-        fail(ErrorKind::corrupt, "{}: the vocabulary or the merges hold a {}, after {} tokens and {} "
-             "merges", source_, v.type_name(), file_.vocabulary.size(), file_.merges.size());
+        fail(ErrorKind::corrupt,
+             "{}: the vocabulary or the merges hold a {}, after {} tokens and {} "
+             "merges",
+             source_, v.type_name(), file_.vocabulary.size(), file_.merges.size());
     }
   }
   bool value(Json v) {

@@ -1,5 +1,6 @@
 // A tokenizer.json read in one pass: the long lists, vocabulary and merges, straight into vectors,
-// everything else as a Json document. (As Json values the lists would take a hundred times as long.)
+// everything else as a Json document. (As Json values the lists would take a hundred times as
+// long.)
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -23,7 +24,8 @@ struct TokenizerFile {
 };
 
 /// Raises corrupt, naming `source`, on bad syntax, invalid UTF-8, a key that appears twice (but in
-/// the vocabulary, which the caller checks), nesting deeper than 64 levels, or lists of other things.
+/// the vocabulary, which the caller checks), nesting deeper than 64 levels, or lists of other
+/// things.
 TokenizerFile read_tokenizer_file(std::string_view text, const std::string& source);
 
 }  // namespace hone

@@ -81,9 +81,8 @@ class JsonReader {
 
   // Makes room for the id and gives it the token; false where it has another one.
   bool set_token(int64_t id, const std::string& text) {
-    HONE_CHECK(id >= 0 && id < kMaxVocabulary, corrupt,
-               "{}: token {} has id {}; expected 0 to {}", source(), printed(text), id,
-               kMaxVocabulary - 1);
+    HONE_CHECK(id >= 0 && id < kMaxVocabulary, corrupt, "{}: token {} has id {}; expected 0 to {}",
+               source(), printed(text), id, kMaxVocabulary - 1);
     auto& tokens = spec().tokens;
     if (id >= static_cast<int64_t>(tokens.size())) {
       tokens.resize(id + 1);
@@ -99,8 +98,8 @@ class JsonReader {
     HONE_CHECK(file_.has_vocabulary, corrupt, "{}: the model has no vocabulary", source());
     spec().tokens.reserve(std::min<size_t>(file_.vocabulary.size(), kMaxVocabulary));
     for (const auto& [text, id] : file_.vocabulary) {
-      HONE_CHECK(set_token(id, text), corrupt, "{}: the tokens {} and {} both have id {}",
-                 source(), printed(spec().tokens[id]), printed(text), id);
+      HONE_CHECK(set_token(id, text), corrupt, "{}: the tokens {} and {} both have id {}", source(),
+                 printed(spec().tokens[id]), printed(text), id);
     }
     model_ids_ = Vocabulary(static_cast<int32_t>(spec().tokens.size()));
     for (const auto& [text, id] : file_.vocabulary) {
@@ -132,10 +131,10 @@ class JsonReader {
       add_token(token, token.at("id").get<int64_t>());
     }
     for (const auto& [key, token] : field(config_, "added_tokens_decoder").items()) {
-      const int64_t id = key.size() < 10 && key.find_first_not_of("0123456789") == key.npos &&
-                                 !key.empty()
-                             ? std::stoll(key)
-                             : -1;
+      const int64_t id =
+          key.size() < 10 && key.find_first_not_of("0123456789") == key.npos && !key.empty()
+              ? std::stoll(key)
+              : -1;
       add_token(token, id);
     }
     auto& types = spec().token_types;
@@ -144,8 +143,8 @@ class JsonReader {
       if (!used_[id]) types[id] = static_cast<int32_t>(TokenType::unused);
     }
     for (const auto& [id, token] : added_) {
-      types[id] = static_cast<int32_t>(token.special ? TokenType::control
-                                                     : TokenType::user_defined);
+      types[id] =
+          static_cast<int32_t>(token.special ? TokenType::control : TokenType::user_defined);
     }
   }
 
@@ -285,9 +284,9 @@ class JsonReader {
   TokenizerParts parts_;
   JsonComponents components_;
   std::vector<bool> used_;
-  Vocabulary model_ids_;                // tokens of the model, without the added ones
+  Vocabulary model_ids_;                 // tokens of the model, without the added ones
   std::map<int32_t, AddedToken> added_;  // by id
-  std::vector<int32_t> results_;        // of the merges
+  std::vector<int32_t> results_;         // of the merges
   bool merges_hold_spaces_ = false;
 };
 
@@ -332,8 +331,8 @@ void JsonReader::describe_scores() {
     const std::string& text = s.tokens[id];
     const bool normal = s.token_types[id] == static_cast<int32_t>(TokenType::normal);
     if (normal && !made[id] && !text.empty() && utf8_at(text, 0).size < std::ssize(text)) {
-      s.gguf_obstacle = fmt::format(
-          "no merge makes the token {}, but merging by score would", printed(text));
+      s.gguf_obstacle =
+          fmt::format("no merge makes the token {}, but merging by score would", printed(text));
       return;
     }
   }

@@ -26,7 +26,7 @@ void check_lists(TokenizerSpec& spec) {
              "{}: tokenizer.ggml.scores has {} entries, tokenizer.ggml.tokens {}", source,
              spec.scores.size(), n);
   const std::pair<const char*, std::optional<int32_t>*> ids[] = {
-      {"bos", &spec.bos}, {"eos", &spec.eos}, {"unknown", &spec.unk},
+      {"bos", &spec.bos},     {"eos", &spec.eos}, {"unknown", &spec.unk},
       {"padding", &spec.pad}, {"eot", &spec.eot}, {"eom", &spec.eom}};
   for (const auto& [name, id] : ids) {
     HONE_CHECK(!*id || (**id >= 0 && **id < n), corrupt,
@@ -42,8 +42,8 @@ void add_special_matches(TokenizerParts& parts) {
     const bool special = type == TokenType::control || type == TokenType::unknown;
     const std::string& text = spec.tokens[id];
     if ((!special && type != TokenType::user_defined) || text.empty()) continue;
-    parts.raw_added.add(
-        {.id = static_cast<int32_t>(id), .content = text, .special = special}, spec.source);
+    parts.raw_added.add({.id = static_cast<int32_t>(id), .content = text, .special = special},
+                        spec.source);
   }
 }
 
@@ -88,9 +88,8 @@ void build_gpt2(TokenizerParts& parts) {
     parts.normalizer.add([](std::string& text) { text = normalize(text, NormalForm::nfc); });
   }
   for (const char* pattern : family.patterns) {
-    parts.pretokenizer.add(
-        split_by_regex(std::make_shared<Regex>(pattern, parts.spec.source),
-                       SplitBehavior::isolated, false));
+    parts.pretokenizer.add(split_by_regex(std::make_shared<Regex>(pattern, parts.spec.source),
+                                          SplitBehavior::isolated, false));
   }
   parts.bpe = byte_level_bpe(parts.spec, family.ignore_merges);
   parts.decode.byte_letters = true;
@@ -121,8 +120,8 @@ void build_llama(TokenizerParts& parts) {
     if (spec.tokens[id].empty()) continue;
     const auto type = static_cast<TokenType>(spec.token_types[id]);
     vocabulary.add(spec.tokens[id], id);
-    joins[id] = type == TokenType::normal || type == TokenType::user_defined ||
-                type == TokenType::unused;
+    joins[id] =
+        type == TokenType::normal || type == TokenType::user_defined || type == TokenType::unused;
   }
   const bool prefix = *spec.add_space_prefix;
   parts.normalizer.add([prefix](std::string& text) {

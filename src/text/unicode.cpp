@@ -163,10 +163,9 @@ std::string normalize(std::string_view text, NormalForm form) {
   const int options = UTF8PROC_STABLE | (compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
                       (compatible ? UTF8PROC_COMPAT : 0);
   utf8proc_uint8_t* mapped = nullptr;
-  const auto size =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                   static_cast<utf8proc_ssize_t>(text.size()), &mapped,
-                   static_cast<utf8proc_option_t>(options));
+  const auto size = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                                 static_cast<utf8proc_ssize_t>(text.size()), &mapped,
+                                 static_cast<utf8proc_option_t>(options));
   HONE_CHECK(size >= 0, invalid_argument, "Unicode normalisation of {} bytes failed: {}",
              text.size(), utf8proc_errmsg(size));
   std::string out(reinterpret_cast<const char*>(mapped), static_cast<size_t>(size));
@@ -183,8 +182,8 @@ std::string lowercase(std::string_view text) {
     if (c.code == 0x130) {  // the one character whose lower case is two
       out += "i\xCC\x87";
     } else {
-      append_utf8(out, static_cast<char32_t>(
-                           utf8proc_tolower(static_cast<utf8proc_int32_t>(c.code))));
+      append_utf8(out,
+                  static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c.code))));
     }
   }
   return out;

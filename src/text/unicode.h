@@ -1,5 +1,5 @@
-// The Unicode facts the tokenizers need: UTF-8, character classes, normal forms, and the alphabet in
-// which byte-level BPE spells bytes. Character data is utf8proc's.
+// The Unicode facts the tokenizers need: UTF-8, character classes, normal forms, and the alphabet
+// in which byte-level BPE spells bytes. Character data is utf8proc's.
 #pragma once
 
 #include <cstdint>
@@ -60,7 +60,9 @@ inline constexpr std::string_view kMetaspace = "\xE2\x96\x81";
 std::string replace_all(std::string_view text, std::string_view from, std::string_view to);
 inline constexpr size_t kMaxGrowth = 64;
 /// Whether `after` is a plausible length for what `before` bytes were rewritten to.
-inline bool grew_too_much(size_t before, size_t after) { return after > 4096 + before * kMaxGrowth; }
+inline bool grew_too_much(size_t before, size_t after) {
+  return after > 4096 + before * kMaxGrowth;
+}
 
 /// Text of a file for a one-line message: in single quotes, cut short, what is not printable ASCII
 /// as \xNN.

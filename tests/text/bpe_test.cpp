@@ -105,7 +105,8 @@ TEST(Bpe, MergesByScoreAsDefined) {
         int best = -1;
         float score = 0;
         for (size_t i = 0; i + 1 < parts.size(); ++i) {
-          const auto at = std::find(random.tokens.begin(), random.tokens.end(), parts[i] + parts[i + 1]);
+          const auto at =
+              std::find(random.tokens.begin(), random.tokens.end(), parts[i] + parts[i + 1]);
           if (at == random.tokens.end()) continue;
           const float s = scores[at - random.tokens.begin()];
           if (best < 0 || s > score) best = static_cast<int>(i), score = s;
@@ -136,12 +137,15 @@ Vocabulary vocabulary_of(const std::vector<std::string>& tokens) {
 
 TEST(Bpe, FallsBackToBytesThenToUnk) {
   const std::vector<std::string> tokens = {"<unk>", "a", "<0xC3>", "<0xA9>", "ab", "b"};
-  const auto make = [&](BpeOptions options) { return Bpe(vocabulary_of(tokens), {{1, 5, 4}}, options); };
+  const auto make = [&](BpeOptions options) {
+    return Bpe(vocabulary_of(tokens), {{1, 5, 4}}, options);
+  };
   // é has both its byte tokens; ü lacks one.
   EXPECT_EQ(encode(make({.bytes = false, .byte_fallback = true, .unk = 0}), "abéüüb"),
             (Ids{4, 2, 3, 0, 0, 5}));
-  EXPECT_EQ(encode(make({.bytes = false, .byte_fallback = true, .fuse_unk = true, .unk = 0}), "üüéü"),
-            (Ids{0, 2, 3, 0}));
+  EXPECT_EQ(
+      encode(make({.bytes = false, .byte_fallback = true, .fuse_unk = true, .unk = 0}), "üüéü"),
+      (Ids{0, 2, 3, 0}));
   EXPECT_EQ(encode(make({.bytes = false, .unk = 0}), "aéb"), (Ids{1, 0, 5}));
   // Dropped where there is no unk; then the neighbours meet.
   EXPECT_EQ(encode(make({.bytes = false}), "aéb"), (Ids{4}));

@@ -17,7 +17,9 @@ namespace hone {
 inline fs::path golden_path(const std::string& file) {
   return fs::path(HONE_SOURCE_DIR) / "tests/golden/tokenizers" / file;
 }
-inline std::string golden_text(const std::string& file) { return read_text_file(golden_path(file)); }
+inline std::string golden_text(const std::string& file) {
+  return read_text_file(golden_path(file));
+}
 inline nlohmann::json golden_json(const std::string& file) {
   return nlohmann::json::parse(golden_text(file));
 }

@@ -72,7 +72,8 @@ TEST(TokenizerJson, ThreadsAgree) {
 TEST(TokenizerJson, IllFormedTextIsReadAsReplacementCharacters) {
   for (const std::string& name : golden_names()) {
     const auto tokenizer = golden_tokenizer(name);
-    EXPECT_EQ(tokenizer->encode("a\xFF\xE4\xBD b\xF0\x9F"), tokenizer->encode("a\uFFFD\uFFFD b\uFFFD"))
+    EXPECT_EQ(tokenizer->encode("a\xFF\xE4\xBD b\xF0\x9F"),
+              tokenizer->encode("a\uFFFD\uFFFD b\uFFFD"))
         << name;
   }
 }
@@ -150,37 +151,94 @@ struct Broken {
 const Broken kBroken[] = {
     {"no_model", [](json& j) { j.erase("model"); }, "corrupt: t.json: not a tokenizer"},
     {"model_is_text", [](json& j) { j["model"] = "BPE"; }, "corrupt: t.json: not a tokenizer"},
-    {"other_model", [](json& j) { j["model"]["type"] = "Unigram"; }, "unsupported: t.json: the tokenizer model 'Unigram'"},
-    {"no_vocabulary", [](json& j) { j["model"].erase("vocab"); }, "corrupt: t.json: the model has no vocabulary"},
+    {"other_model", [](json& j) { j["model"]["type"] = "Unigram"; },
+     "unsupported: t.json: the tokenizer model 'Unigram'"},
+    {"no_vocabulary", [](json& j) { j["model"].erase("vocab"); },
+     "corrupt: t.json: the model has no vocabulary"},
     {"vocabulary_is_a_list", [](json& j) { j["model"]["vocab"] = json::array({"a"}); }, "corrupt"},
-    {"id_is_text", [](json& j) { j["model"]["vocab"]["a"] = "2"; }, "corrupt: t.json: the vocabulary"},
-    {"id_is_negative", [](json& j) { j["model"]["vocab"]["a"] = -1; }, "corrupt: t.json: token 'a' has id -1"},
-    {"id_is_huge", [](json& j) { j["model"]["vocab"]["a"] = 1'000'000'000; }, "corrupt: t.json: token 'a' has id"},
-    {"id_overflows", [](json& j) { j["model"]["vocab"]["a"] = UINT64_MAX; }, "corrupt: t.json: a token id of"},
-    {"two_tokens_with_one_id", [](json& j) { j["model"]["vocab"]["b"] = 2; }, "corrupt: t.json: the tokens"},
-    {"merge_of_no_token", [](json& j) { j["model"]["merges"].push_back("a x"); }, "corrupt: t.json: merge 2 ('a' and 'x')"},
-    {"merge_makes_no_token", [](json& j) { j["model"]["merges"].push_back("b a"); }, "corrupt: t.json: merge 2"},
-    {"merge_of_one", [](json& j) { j["model"]["merges"].push_back("ab"); }, "corrupt: t.json: merge 2 is 'ab'"},
-    {"merge_of_three", [](json& j) { j["model"]["merges"].push_back({"a", "b", "a"}); }, "corrupt: t.json: merge 3 has more"},
-    {"merge_of_numbers", [](json& j) { j["model"]["merges"].push_back({1, 2}); }, "corrupt: t.json: the vocabulary or the merges"},
-    {"merge_in_merge", [](json& j) { j["model"]["merges"].push_back({{"a", "b"}, "b"}); }, "corrupt"},
-    {"unknown_unk", [](json& j) { j["model"]["unk_token"] = "<none>"; }, "corrupt: t.json: unk_token '<none>'"},
+    {"id_is_text", [](json& j) { j["model"]["vocab"]["a"] = "2"; },
+     "corrupt: t.json: the vocabulary"},
+    {"id_is_negative", [](json& j) { j["model"]["vocab"]["a"] = -1; },
+     "corrupt: t.json: token 'a' has id -1"},
+    {"id_is_huge", [](json& j) { j["model"]["vocab"]["a"] = 1'000'000'000; },
+     "corrupt: t.json: token 'a' has id"},
+    {"id_overflows", [](json& j) { j["model"]["vocab"]["a"] = UINT64_MAX; },
+     "corrupt: t.json: a token id of"},
+    {"two_tokens_with_one_id", [](json& j) { j["model"]["vocab"]["b"] = 2; },
+     "corrupt: t.json: the tokens"},
+    {"merge_of_no_token", [](json& j) { j["model"]["merges"].push_back("a x"); },
+     "corrupt: t.json: merge 2 ('a' and 'x')"},
+    {"merge_makes_no_token", [](json& j) { j["model"]["merges"].push_back("b a"); },
+     "corrupt: t.json: merge 2"},
+    {"merge_of_one", [](json& j) { j["model"]["merges"].push_back("ab"); },
+     "corrupt: t.json: merge 2 is 'ab'"},
+    {"merge_of_three",
+     [](json& j) {
+       j["model"]["merges"].push_back({"a", "b", "a"});
+     },
+     "corrupt: t.json: merge 3 has more"},
+    {"merge_of_numbers",
+     [](json& j) {
+       j["model"]["merges"].push_back({1, 2});
+     },
+     "corrupt: t.json: the vocabulary or the merges"},
+    {"merge_in_merge",
+     [](json& j) {
+       j["model"]["merges"].push_back({{"a", "b"}, "b"});
+     },
+     "corrupt"},
+    {"unknown_unk", [](json& j) { j["model"]["unk_token"] = "<none>"; },
+     "corrupt: t.json: unk_token '<none>'"},
     {"dropout", [](json& j) { j["model"]["dropout"] = 0.1; }, "unsupported"},
     {"prefix", [](json& j) { j["model"]["end_of_word_suffix"] = "</w>"; }, "unsupported"},
-    {"added_id_taken", [](json& j) { j["added_tokens"][0]["id"] = 3; }, "corrupt: t.json: the added token '<s>' has id 3"},
-    {"added_id_huge", [](json& j) { j["added_tokens"][3]["id"] = 1LL << 40; }, "corrupt: t.json: token '<tool>'"},
-    {"added_id_missing", [](json& j) { j["added_tokens"][3].erase("id"); }, "corrupt: t.json: not a tokenizer"},
-    {"added_is_a_number", [](json& j) { j["added_tokens"][3] = 5; }, "corrupt: t.json: not a tokenizer"},
-    {"added_too_long", [](json& j) { j["added_tokens"][3]["content"] = std::string(5000, 'x'); }, "corrupt: t.json: the added token"},
-    {"unknown_normalizer", [](json& j) { j["normalizer"] = {{"type", "Nmt\x1b[2J"}}; }, "unsupported: t.json: the normalizer 'Nmt\\x1b[2J'"},
-    {"unknown_pre_tokenizer", [](json& j) { j["pre_tokenizer"]["type"] = "BertPreTokenizer"; }, "unsupported: t.json: the pre_tokenizer"},
-    {"unknown_decoder", [](json& j) { j["decoder"]["type"] = "WordPiece"; }, "unsupported: t.json: the decoder"},
-    {"component_without_type", [](json& j) { j["decoder"].erase("type"); }, "corrupt: t.json: not a tokenizer"},
-    {"bad_expression", [](json& j) { j["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "(a"}}}, {"behavior", "Isolated"}}; }, "unsupported: t.json: the regular expression '(a'"},
-    {"bad_behavior", [](json& j) { j["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"String", "a"}}}, {"behavior", "X"}}; }, "unsupported: t.json: split behavior 'X'"},
-    {"many_components", [](json& j) { j["normalizer"] = {{"type", "Sequence"}, {"normalizers", std::vector<json>(5000, {{"type", "NFC"}})}}; }, "unsupported: t.json: more than"},
-    {"template_id", [](json& j) { j["post_processor"] = {{"type", "BertProcessing"}, {"cls", {"x", 99}}, {"sep", {"x", 1}}}; }, "corrupt: t.json: the post_processor has token id 99"},
-    {"empty_template", [](json& j) { j["post_processor"] = {{"type", "TemplateProcessing"}, {"single", json::array()}}; }, "unsupported"},
+    {"added_id_taken", [](json& j) { j["added_tokens"][0]["id"] = 3; },
+     "corrupt: t.json: the added token '<s>' has id 3"},
+    {"added_id_huge", [](json& j) { j["added_tokens"][3]["id"] = 1LL << 40; },
+     "corrupt: t.json: token '<tool>'"},
+    {"added_id_missing", [](json& j) { j["added_tokens"][3].erase("id"); },
+     "corrupt: t.json: not a tokenizer"},
+    {"added_is_a_number", [](json& j) { j["added_tokens"][3] = 5; },
+     "corrupt: t.json: not a tokenizer"},
+    {"added_too_long", [](json& j) { j["added_tokens"][3]["content"] = std::string(5000, 'x'); },
+     "corrupt: t.json: the added token"},
+    {"unknown_normalizer",
+     [](json& j) {
+       j["normalizer"] = {{"type", "Nmt\x1b[2J"}};
+     },
+     "unsupported: t.json: the normalizer 'Nmt\\x1b[2J'"},
+    {"unknown_pre_tokenizer", [](json& j) { j["pre_tokenizer"]["type"] = "BertPreTokenizer"; },
+     "unsupported: t.json: the pre_tokenizer"},
+    {"unknown_decoder", [](json& j) { j["decoder"]["type"] = "WordPiece"; },
+     "unsupported: t.json: the decoder"},
+    {"component_without_type", [](json& j) { j["decoder"].erase("type"); },
+     "corrupt: t.json: not a tokenizer"},
+    {"bad_expression",
+     [](json& j) {
+       j["pre_tokenizer"] = {
+           {"type", "Split"}, {"pattern", {{"Regex", "(a"}}}, {"behavior", "Isolated"}};
+     },
+     "unsupported: t.json: the regular expression '(a'"},
+    {"bad_behavior",
+     [](json& j) {
+       j["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"String", "a"}}}, {"behavior", "X"}};
+     },
+     "unsupported: t.json: split behavior 'X'"},
+    {"many_components",
+     [](json& j) {
+       j["normalizer"] = {{"type", "Sequence"},
+                          {"normalizers", std::vector<json>(5000, {{"type", "NFC"}})}};
+     },
+     "unsupported: t.json: more than"},
+    {"template_id",
+     [](json& j) {
+       j["post_processor"] = {{"type", "BertProcessing"}, {"cls", {"x", 99}}, {"sep", {"x", 1}}};
+     },
+     "corrupt: t.json: the post_processor has token id 99"},
+    {"empty_template",
+     [](json& j) {
+       j["post_processor"] = {{"type", "TemplateProcessing"}, {"single", json::array()}};
+     },
+     "unsupported"},
 };
 
 class TokenizerBroken : public testing::TestWithParam<Broken> {};
@@ -214,7 +272,8 @@ TEST(TokenizerJson, BrokenTextIsRefused) {
 // Rewrites that multiply: memory stays bounded, the error is clear.
 TEST(TokenizerJson, ExplodingRewritesAreRefused) {
   json document = small();
-  json step = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(60, 'a')}};
+  json step = {
+      {"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(60, 'a')}};
   document["normalizer"] = {{"type", "Sequence"}, {"normalizers", std::vector<json>(50, step)}};
   const auto encoder = load(document);
   EXPECT_EQ(encoder->encode("b"), (Ids{3}));
@@ -228,7 +287,8 @@ TEST(TokenizerJson, ExplodingRewritesAreRefused) {
 
 TEST(TokenizerJson, CatastrophicExpressionsEndInAnError) {
   json document = small();
-  document["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "(a+)+c|(a|aa)+$"}}}, {"behavior", "Isolated"}};
+  document["pre_tokenizer"] = {
+      {"type", "Split"}, {"pattern", {{"Regex", "(a+)+c|(a|aa)+$"}}}, {"behavior", "Isolated"}};
   const auto t = load(document);
   EXPECT_EQ(error_of([&] { t->encode(std::string(3000, 'a') + "b"); }).substr(0, 24),
             "invalid_argument: t.json");

@@ -95,8 +95,8 @@ TEST_P(TokenizerConversion, KeepsTheIds) {
   const bool only_first = GetParam() == "llama2_metaspace" || GetParam() == "metaspace_split";
   int compared = 0;
   for (const std::string& text : golden_texts()) {
-    const bool special = text.find('<') != text.npos || text.starts_with(' ') ||
-                         text.starts_with("▁");
+    const bool special =
+        text.find('<') != text.npos || text.starts_with(' ') || text.starts_with("▁");
     if (only_first && special) continue;
     ++compared;
     const Ids ids = original->encode(text);

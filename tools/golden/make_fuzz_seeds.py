@@ -1,0 +1,165 @@
+"""Writes the seeds of the fuzz targets into tests/fuzz/corpus/<target>/seed_*.
+
+Pinned: tokenizers 0.23.3; the other seeds are built by hand.
+Usage: python tools/golden/make_fuzz_seeds.py
+"""
+import json
+import pathlib
+import struct
+
+CORPUS = pathlib.Path(__file__).resolve().parents[2] / "tests" / "fuzz" / "corpus"
+
+
+def put(target, name, data):
+    directory = CORPUS / target
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"seed_{name}").write_bytes(data)
+
+
+# --- GGUF
+def text(s):
+    return struct.pack("<Q", len(s)) + s.encode()
+
+
+def gguf(pairs, tensors, alignment=32):
+    """pairs: (key, type, bytes); tensors: (name, ne, type, bytes of data)."""
+    out = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(pairs))
+    for key, kind, value in pairs:
+        out += text(key) + struct.pack("<I", kind) + value
+    data = b""
+    for name, ne, kind, size in tensors:
+        out += text(name) + struct.pack("<I", len(ne)) + struct.pack(f"<{len(ne)}Q", *ne)
+        out += struct.pack("<IQ", kind, len(data))
+        data += bytes(range(256)) * (size // 256) + bytes(range(size % 256))
+        data += b"\0" * (-len(data) % alignment)
+    return out + b"\0" * (-len(out) % alignment) + data
+
+
+def gguf_seeds():
+    scalars = [("u8", 0, b"\1"), ("i8", 1, b"\xff"), ("u16", 2, b"\1\2"), ("i16", 3, b"\1\2"),
+               ("u32", 4, b"\1\2\3\4"), ("i32", 5, b"\1\2\3\4"), ("f32", 6, b"\0\0\x80\x3f"),
+               ("bool", 7, b"\1"), ("s", 8, text("llama")), ("u64", 10, b"\1" * 8),
+               ("i64", 11, b"\1" * 8), ("f64", 12, b"\1" * 8)]
+    arrays = [(f"a{kind}", 9, struct.pack("<IQ", kind, 2) + value * 2)
+              for _, kind, value in scalars]
+    put("gguf", "empty", gguf([], []))
+    put("gguf", "scalars", gguf(scalars, []))
+    put("gguf", "arrays", gguf(arrays, []))
+    put("gguf", "floats", gguf([("general.architecture", 8, text("llama"))],
+                               [("a", [4, 2], 0, 32), ("b", [3], 1, 6), ("c", [2, 1, 1, 2], 30, 8)]))
+    put("gguf", "blocks", gguf([], [("a", [32, 2], 2, 36), ("b", [256], 12, 144),
+                                    ("c", [32], 8, 34), ("d", [64], 40, 36), ("e", [5], 26, 20)]))
+    put("gguf", "alignment", gguf([("general.alignment", 4, struct.pack("<I", 8))],
+                                  [("a", [3], 0, 12), ("b", [1], 28, 8)], 8))
+    put("gguf", "split", gguf([("split.no", 2, b"\0\0"), ("split.count", 2, b"\2\0")], []))
+
+
+# --- safetensors
+def safetensors(header, size):
+    head = json.dumps(header, separators=(",", ":")).encode()
+    return struct.pack("<Q", len(head)) + head + bytes(i % 256 for i in range(size))
+
+
+def entry(dtype, shape, begin, end):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def safetensors_seeds():
+    put("safetensors", "empty", safetensors({}, 0))
+    put("safetensors", "two", safetensors({"__metadata__": {"format": "pt"},
+                                           "a": entry("F32", [2, 3], 0, 24),
+                                           "b": entry("BOOL", [], 24, 25)}, 25))
+    sizes = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4,
+             "I16": 2, "I8": 1, "U8": 1, "U64": 8, "U32": 4, "U16": 2, "F8_E8M0": 1}
+    header, at = {}, 0
+    for dtype, size in sizes.items():
+        header[dtype.lower()] = entry(dtype, [1], at, at + size)
+        at += size
+    header["none"] = entry("F32", [0, 7], at, at)
+    put("safetensors", "types", safetensors(header, at))
+
+
+# --- directories: config.json, NUL, model.safetensors
+def layout(config, header, size):
+    return json.dumps(config).encode() + b"\0" + safetensors(header, size)
+
+
+def layout_seeds():
+    def config(**quantization):
+        return {"model_type": "llama", "quantization_config": quantization}
+
+    put("layouts", "hf", layout({"model_type": "llama"}, {"a.weight": entry("BF16", [2, 2], 0, 8)}, 8))
+    gptq = {"m.qweight": entry("I32", [4, 8], 0, 128), "m.qzeros": entry("I32", [2, 1], 128, 136),
+            "m.scales": entry("F16", [2, 8], 136, 168), "m.g_idx": entry("I32", [32], 168, 296)}
+    raw = layout(config(quant_method="gptq", bits=4, group_size=16, sym=False), gptq, 296)
+    groups = struct.pack("<32i", *[k // 16 for k in range(32)])
+    put("layouts", "gptq", raw[:-128] + groups)
+    put("layouts", "gptq_act", raw[:-128] + groups[::-1][3:] + groups[:3])
+    del gptq["m.g_idx"]
+    put("layouts", "gptq_v2", layout(config(quant_method="gptq", bits=4, group_size=16,
+                                            checkpoint_format="gptq_v2"), gptq, 168))
+
+    nf4 = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
+           -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0,
+           0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+           0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0]
+    state = b'{"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": [4, 32]}'
+    n = len(state)
+    bnb = {"a.weight.absmax": entry("F32", [2], 0, 8), "a.weight.quant_map": entry("F32", [16], 8, 72),
+           "a.weight": entry("U8", [64, 1], 72, 136),
+           "a.weight.quant_state.bitsandbytes__nf4": entry("U8", [n], 136, 136 + n)}
+    raw = layout(config(quant_method="bitsandbytes", load_in_4bit=True), bnb, 136 + n)
+    tail = struct.pack("<2f16f", 1, 2, *nf4) + bytes(range(64)) + state
+    put("layouts", "nf4", raw[:-len(tail)] + tail)
+    int8 = {"a.SCB": entry("F32", [2], 0, 8), "a.weight": entry("I8", [2, 4], 8, 16),
+            "a.weight_format": entry("U8", [], 16, 17)}
+    raw = layout(config(quant_method="bitsandbytes", load_in_8bit=True), int8, 17)
+    put("layouts", "int8", raw[:-1] + b"\0")
+
+
+# --- JSON
+def json_seeds():
+    put("json_config", "config", json.dumps({
+        "model_type": "llama", "hidden_size": 64, "rms_norm_eps": 1e-6, "tie": False, "x": None,
+        "rope_scaling": {"factor": 8.0, "type": "llama3"}, "layers": ["a", "b", [1, -2, 3.5e10]],
+        "text": "gr\u00fc\u00dfe \u4e16\n\"\\"}).encode())
+    put("json_config", "values", b'[0,-0,1e5,-1.5E-3,18446744073709551615,9223372036854775808,"\\u00e9'
+                                 b'\\ud83d\\ude00",true,false,null,{},[]]')
+    put("json_config", "deep", b'{"a":' * 30 + b"[" * 30 + b"]" * 30 + b"}" * 30)
+
+
+# --- tokenizer.json, NUL, text
+def tokenizer_seeds():
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    small = {c: i for i, c in enumerate("Helo wrd\u0120")} | {"He": 9, "lo": 10, "Helo": 11, "<s>": 12}
+    t = Tokenizer(models.BPE(small, [("H", "e"), ("l", "o"), ("He", "lo")], fuse_unk=False))
+    t.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
+    t.decoder = decoders.ByteLevel()
+    t.add_special_tokens(["<s>"])
+    t.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B",
+                                                     special_tokens=[("<s>", 12)])
+    put("tokenizer_json", "byte_level", t.to_str().encode() + b"\0Hello world <s> 42")
+
+    pieces = {"<unk>": 0, "<s>": 1, "</s>": 2}
+    for byte in [0x0A, 0xC3, 0xA9]:
+        pieces[f"<0x{byte:02X}>"] = len(pieces)
+    for piece in ["\u2581", "h", "i", "hi", "\u2581hi"]:
+        pieces[piece] = len(pieces)
+    t = Tokenizer(models.BPE(pieces, [("h", "i"), ("\u2581", "hi")], unk_token="<unk>",
+                             byte_fallback=True, fuse_unk=True))
+    t.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"),
+                                         normalizers.Replace(" ", "\u2581")])
+    t.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(),
+                                   decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    t.add_special_tokens(["<s>", "</s>"])
+    put("tokenizer_json", "sentencepiece", t.to_str().encode() + "\0hi hi \u00e9\n<s>".encode())
+
+
+gguf_seeds()
+safetensors_seeds()
+layout_seeds()
+json_seeds()
+tokenizer_seeds()

@@ -102,8 +102,10 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
     for (const std::string& message : f->messages) {
       Generation g = talk.answer(message);
       if (common.json)
-        print_json({{"text", g.text}, {"finish_reason", g.finish_reason},
-                    {"prompt_tokens", g.prompt_tokens}, {"completion_tokens", g.tokens.size()}});
+        print_json({{"text", g.text},
+                    {"finish_reason", g.finish_reason},
+                    {"prompt_tokens", g.prompt_tokens},
+                    {"completion_tokens", g.tokens.size()}});
     }
     if (!f->messages.empty()) return;
     bool terminal = ::isatty(0) != 0;

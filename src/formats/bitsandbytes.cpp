@@ -86,7 +86,8 @@ class BitsandbytesCheckpoint final : public HfCheckpoint {
     return json;
   }
 
-  Weight four_bit(const std::string& name, const std::string& type, const std::string& state) const {
+  Weight four_bit(const std::string& name, const std::string& type,
+                  const std::string& state) const {
     Json json = read_state(state);
     std::string source = path.string() + ": " + state;
     const Json* shape = find_field(json, "shape");
@@ -127,7 +128,8 @@ class BitsandbytesCheckpoint final : public HfCheckpoint {
     w.params.nested_offset = static_cast<float>(float_field(json, "nested_offset", 0, source));
     HONE_CHECK(std::isfinite(w.params.nested_offset), corrupt, "{}: \"nested_offset\": not finite",
                source);
-    w.planes["nested_absmax"] = part(name + ".nested_absmax", {DType::f32}, {ceil_div(blocks, 256)});
+    w.planes["nested_absmax"] =
+        part(name + ".nested_absmax", {DType::f32}, {ceil_div(blocks, 256)});
     // Maps made on other machines may differ in the last bit: then the file's own is kept.
     if (check_table(name + ".nested_quant_map", signed_dynamic_table())) return;
     w.planes["nested_map"] = tensors_.tensor(name + ".nested_quant_map");
@@ -172,10 +174,12 @@ std::unique_ptr<Checkpoint> open(const fs::path& path) {
 namespace layout_entry {
 
 const Layout& bitsandbytes() {
-  static constexpr Layout kLayout = {
-      "bitsandbytes",       "directory of transformers' load_in_4bit or load_in_8bit",
-      can_open,             open,
-      bitsandbytes_refusal, write_bitsandbytes};
+  static constexpr Layout kLayout = {"bitsandbytes",
+                                     "directory of transformers' load_in_4bit or load_in_8bit",
+                                     can_open,
+                                     open,
+                                     bitsandbytes_refusal,
+                                     write_bitsandbytes};
   return kLayout;
 }
 

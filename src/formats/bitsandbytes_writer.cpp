@@ -23,13 +23,13 @@ Tensor table_tensor(const std::array<float, kSize>& table) {
 
 /// The JSON of a quant_state in the key order and spacing of Python's json.dumps.
 std::string state_json(const WeightInfo& w, DType decoded) {
-  std::string out = fmt::format(
-      R"({{"quant_type": "{}", "blocksize": {}, "dtype": "{}", "shape": [{}, {}])", w.encoding,
-      w.params.block, torch_name(decoded), w.shape[0], w.shape[1]);
+  std::string out =
+      fmt::format(R"({{"quant_type": "{}", "blocksize": {}, "dtype": "{}", "shape": [{}, {}])",
+                  w.encoding, w.params.block, torch_name(decoded), w.shape[0], w.shape[1]);
   if (w.params.double_quant)
-    out += fmt::format(
-        R"(, "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": {})",
-        Json(static_cast<double>(w.params.nested_offset)).dump());
+    out +=
+        fmt::format(R"(, "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": {})",
+                    Json(static_cast<double>(w.params.nested_offset)).dump());
   return out + "}";
 }
 
@@ -71,8 +71,9 @@ void add_8bit(const WeightInfo& w, std::vector<HfPiece>& pieces) {
   };
   pieces.push_back({w.name, DType::i8, w.shape, &w, plane("codes")});
   pieces.push_back({module + ".SCB", DType::f32, {w.shape[0]}, &w, plane("scales")});
-  pieces.push_back({module + ".weight_format", DType::u8, {}, &w,
-                    [](const Weight&) { return Tensor::zeros({}, DType::u8); }});
+  pieces.push_back({module + ".weight_format", DType::u8, {}, &w, [](const Weight&) {
+                      return Tensor::zeros({}, DType::u8);
+                    }});
 }
 
 /// What all quantised weights of one directory must agree on.
@@ -119,8 +120,7 @@ Json quantization_config(const CheckpointContents& contents, const Kind& kind) {
                  {"bnb_4bit_quant_type", kind.type},
                  {"bnb_4bit_use_double_quant", kind.double_quant},
                  {"bnb_4bit_quant_storage", "uint8"}};
-  if (contents.quantization_notes.is_object())
-    config["hone"] = contents.quantization_notes;
+  if (contents.quantization_notes.is_object()) config["hone"] = contents.quantization_notes;
   return config;
 }
 
@@ -138,9 +138,12 @@ void write_bitsandbytes(const fs::path& path, const CheckpointContents& contents
   Kind kind = kind_of(contents);
   std::vector<HfPiece> pieces;
   for (const WeightInfo& w : contents.weights) {
-    if (is_4bit(w)) add_4bit(w, contents.decoded_type, pieces);
-    else if (is_8bit(w)) add_8bit(w, pieces);
-    else pieces.push_back(float_piece(w));
+    if (is_4bit(w))
+      add_4bit(w, contents.decoded_type, pieces);
+    else if (is_8bit(w))
+      add_8bit(w, pieces);
+    else
+      pieces.push_back(float_piece(w));
   }
   write_hf_directory(path, contents, quantization_config(contents, kind), pieces);
 }

@@ -2,10 +2,10 @@
 // layouts.
 //
 // A layout (GGUF, Hugging Face floats, GPTQ, bitsandbytes) says how one Weight is spread over the
-// tensors of a container. Reading makes the Weight when it is asked for, under one name ("X.weight",
-// whatever tensors are behind it); writing asks its caller for one Weight at a time, so that memory
-// stays bounded. Names and their meaning are the model families' concern: formats writes what it is
-// given. A new layout is one file and one line in registry.cpp.
+// tensors of a container. Reading makes the Weight when it is asked for, under one name
+// ("X.weight", whatever tensors are behind it); writing asks its caller for one Weight at a time,
+// so that memory stays bounded. Names and their meaning are the model families' concern: formats
+// writes what it is given. A new layout is one file and one line in registry.cpp.
 #pragma once
 
 #include <filesystem>
@@ -92,10 +92,10 @@ const Layout& layout(std::string_view name);
 /// Opens a GGUF file or a directory. Raises io, corrupt or unsupported.
 std::shared_ptr<const Checkpoint> open_checkpoint(const fs::path& path);
 
-/// Writes `contents` to `path`: a file for GGUF, otherwise a directory that must not exist yet or be
-/// empty. It appears complete and synced under its name when this returns; an error or interruption
-/// leaves nothing under that name. Raises unsupported, with the reason, for a weight that the layout
-/// cannot hold, before anything is written.
+/// Writes `contents` to `path`: a file for GGUF, otherwise a directory that must not exist yet or
+/// be empty. It appears complete and synced under its name when this returns; an error or
+/// interruption leaves nothing under that name. Raises unsupported, with the reason, for a weight
+/// that the layout cannot hold, before anything is written.
 void write_checkpoint(std::string_view layout, const fs::path& path,
                       const CheckpointContents& contents);
 

@@ -14,11 +14,11 @@
 namespace hone {
 
 struct GgmlType {
-  uint32_t number;                ///< as stored in the file
-  std::string_view id;            ///< the encoding's id, or the scalar type's name
-  int64_t block_elements;         ///< 1 for scalars
+  uint32_t number;         ///< as stored in the file
+  std::string_view id;     ///< the encoding's id, or the scalar type's name
+  int64_t block_elements;  ///< 1 for scalars
   int64_t block_bytes;
-  std::optional<DType> scalar;    ///< the DType of scalar types; blocks have none
+  std::optional<DType> scalar;  ///< the DType of scalar types; blocks have none
 };
 
 /// All known types, ascending by number.

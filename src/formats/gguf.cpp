@@ -12,7 +12,7 @@ namespace hone {
 namespace {
 
 constexpr uint32_t kVersion = 3;
-constexpr int64_t kMaxKey = 65535;      // the specification's limit
+constexpr int64_t kMaxKey = 65535;  // the specification's limit
 constexpr int64_t kMaxName = 64;
 constexpr uint32_t kMaxDims = 4;
 // The fewest bytes that a pair and a tensor info take: a bound on their counts.
@@ -43,8 +43,8 @@ class Cursor {
     int64_t at = position_;
     auto length = read<uint64_t>(what);
     HONE_CHECK(length <= static_cast<uint64_t>(std::min(limit, left())), corrupt,
-               "{}: byte {}: {}: a string of {} bytes, where {} may follow", file_, at, what, length,
-               std::min(limit, left()));
+               "{}: byte {}: {}: a string of {} bytes, where {} may follow", file_, at, what,
+               length, std::min(limit, left()));
     auto size = static_cast<int64_t>(length);
     return {reinterpret_cast<const char*>(take(size, what)), static_cast<size_t>(size)};
   }
@@ -69,8 +69,9 @@ class Cursor {
 
  private:
   const std::byte* take(int64_t size, const char* what) {
-    HONE_CHECK(size <= left(), corrupt, "{}: byte {}: {}: {} bytes expected, the file ends after {}",
-               file_, position_, what, size, left());
+    HONE_CHECK(size <= left(), corrupt,
+               "{}: byte {}: {}: {} bytes expected, the file ends after {}", file_, position_, what,
+               size, left());
     const std::byte* p = bytes_.data() + position_;
     position_ += size;
     return p;
@@ -108,22 +109,33 @@ GgufValue::Data read_array(Cursor& in, GgufType element, const std::string& key)
              in.file(), printable(key));
   int64_t n = in.count("length of an array", kTypeBytes[static_cast<int>(element)]);
   switch (element) {
-    case GgufType::u8: return read_numbers<uint8_t, uint64_t>(in, n);
-    case GgufType::u16: return read_numbers<uint16_t, uint64_t>(in, n);
-    case GgufType::u32: return read_numbers<uint32_t, uint64_t>(in, n);
-    case GgufType::u64: return read_numbers<uint64_t, uint64_t>(in, n);
-    case GgufType::i8: return read_numbers<int8_t, int64_t>(in, n);
-    case GgufType::i16: return read_numbers<int16_t, int64_t>(in, n);
-    case GgufType::i32: return read_numbers<int32_t, int64_t>(in, n);
-    case GgufType::i64: return read_numbers<int64_t, int64_t>(in, n);
-    case GgufType::f32: return read_numbers<float, float>(in, n);
-    case GgufType::f64: return read_numbers<double, double>(in, n);
+    case GgufType::u8:
+      return read_numbers<uint8_t, uint64_t>(in, n);
+    case GgufType::u16:
+      return read_numbers<uint16_t, uint64_t>(in, n);
+    case GgufType::u32:
+      return read_numbers<uint32_t, uint64_t>(in, n);
+    case GgufType::u64:
+      return read_numbers<uint64_t, uint64_t>(in, n);
+    case GgufType::i8:
+      return read_numbers<int8_t, int64_t>(in, n);
+    case GgufType::i16:
+      return read_numbers<int16_t, int64_t>(in, n);
+    case GgufType::i32:
+      return read_numbers<int32_t, int64_t>(in, n);
+    case GgufType::i64:
+      return read_numbers<int64_t, int64_t>(in, n);
+    case GgufType::f32:
+      return read_numbers<float, float>(in, n);
+    case GgufType::f64:
+      return read_numbers<double, double>(in, n);
     case GgufType::boolean: {
       std::vector<bool> values(static_cast<size_t>(n));
       for (int64_t i = 0; i < n; ++i) values[static_cast<size_t>(i)] = read_bool(in, key);
       return values;
     }
-    default: break;
+    default:
+      break;
   }
   std::vector<std::string> values(static_cast<size_t>(n));
   for (std::string& v : values) v = in.string("string of an array");
@@ -132,18 +144,30 @@ GgufValue::Data read_array(Cursor& in, GgufType element, const std::string& key)
 
 GgufValue::Data read_scalar(Cursor& in, GgufType type, const std::string& key) {
   switch (type) {
-    case GgufType::u8: return uint64_t{in.read<uint8_t>("u8")};
-    case GgufType::u16: return uint64_t{in.read<uint16_t>("u16")};
-    case GgufType::u32: return uint64_t{in.read<uint32_t>("u32")};
-    case GgufType::u64: return in.read<uint64_t>("u64");
-    case GgufType::i8: return int64_t{in.read<int8_t>("i8")};
-    case GgufType::i16: return int64_t{in.read<int16_t>("i16")};
-    case GgufType::i32: return int64_t{in.read<int32_t>("i32")};
-    case GgufType::i64: return in.read<int64_t>("i64");
-    case GgufType::f32: return double{in.read<float>("f32")};
-    case GgufType::f64: return in.read<double>("f64");
-    case GgufType::boolean: return read_bool(in, key);
-    default: return in.string("string");
+    case GgufType::u8:
+      return uint64_t{in.read<uint8_t>("u8")};
+    case GgufType::u16:
+      return uint64_t{in.read<uint16_t>("u16")};
+    case GgufType::u32:
+      return uint64_t{in.read<uint32_t>("u32")};
+    case GgufType::u64:
+      return in.read<uint64_t>("u64");
+    case GgufType::i8:
+      return int64_t{in.read<int8_t>("i8")};
+    case GgufType::i16:
+      return int64_t{in.read<int16_t>("i16")};
+    case GgufType::i32:
+      return int64_t{in.read<int32_t>("i32")};
+    case GgufType::i64:
+      return in.read<int64_t>("i64");
+    case GgufType::f32:
+      return double{in.read<float>("f32")};
+    case GgufType::f64:
+      return in.read<double>("f64");
+    case GgufType::boolean:
+      return read_bool(in, key);
+    default:
+      return in.string("string");
   }
 }
 
@@ -178,8 +202,8 @@ GgufTensor read_info(Cursor& in, int shard) {
     auto size = in.read<uint64_t>("size of a dimension");
     if (size == 0 || size > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()) ||
         __builtin_mul_overflow(elements, static_cast<int64_t>(size), &elements))
-      in.corrupt(at, "tensor {}: dimension {} has size {}: zero, or too large", printable(t.name), i,
-                 size);
+      in.corrupt(at, "tensor {}: dimension {} has size {}: zero, or too large", printable(t.name),
+                 i, size);
     t.ne.push_back(static_cast<int64_t>(size));
   }
   at = in.position();
@@ -188,7 +212,8 @@ GgufTensor read_info(Cursor& in, int shard) {
   HONE_CHECK(type != nullptr, unsupported, "{}: byte {}: tensor {}: unknown tensor type {}",
              in.file(), at, printable(t.name), t.ggml_type);
   if (t.ne[0] % type->block_elements != 0)
-    in.corrupt(at, "tensor {}: rows of {} elements are no multiple of the {} elements of a {} block",
+    in.corrupt(at,
+               "tensor {}: rows of {} elements are no multiple of the {} elements of a {} block",
                printable(t.name), t.ne[0], type->block_elements, type->id);
   if (__builtin_mul_overflow(elements / type->block_elements, type->block_bytes, &t.size))
     in.corrupt(at, "tensor {}: {} elements are too large", printable(t.name), elements);
@@ -212,7 +237,8 @@ void place_tensors(const Cursor& in, std::vector<GgufTensor>& tensors, int64_t a
     // Subtractions only: the sums may wrap.
     if (data > end_of_file || t.offset > end_of_file - data ||
         t.size > end_of_file - data - t.offset)
-      in.corrupt(data, "tensor {}: {} bytes at offset {} of the data run past the end of the file ({})",
+      in.corrupt(data,
+                 "tensor {}: {} bytes at offset {} of the data run past the end of the file ({})",
                  printable(t.name), t.size, t.offset, end_of_file);
     t.offset += data;
   }
@@ -229,12 +255,12 @@ void place_tensors(const Cursor& in, std::vector<GgufTensor>& tensors, int64_t a
 void check_version(Cursor& in) {
   char magic[4];
   for (char& c : magic) c = in.read<char>("the magic bytes");
-  if (std::string_view(magic, 4) != "GGUF") in.corrupt(0, "not a GGUF file: its first bytes are {}",
-                                                       printable({magic, 4}));
+  if (std::string_view(magic, 4) != "GGUF")
+    in.corrupt(0, "not a GGUF file: its first bytes are {}", printable({magic, 4}));
   auto version = in.read<uint32_t>("version");
   HONE_CHECK(__builtin_bswap32(version) > 16, unsupported,
-             "{}: a big-endian GGUF file (version {}); convert it to little-endian first", in.file(),
-             __builtin_bswap32(version));
+             "{}: a big-endian GGUF file (version {}); convert it to little-endian first",
+             in.file(), __builtin_bswap32(version));
   HONE_CHECK(version == kVersion, unsupported, "{}: GGUF version {}; only version {} is supported",
              in.file(), version, kVersion);
 }
@@ -305,8 +331,8 @@ GgufFile GgufFile::open(const fs::path& path) {
   }
   uint64_t tensors = file.find_u64("split.tensors.count").value_or(file.tensors_.size());
   HONE_CHECK(tensors == file.tensors_.size(), corrupt,
-             "{}: split.tensors.count says {} tensors, the {} files hold {}", path.string(), tensors,
-             count, file.tensors_.size());
+             "{}: split.tensors.count says {} tensors, the {} files hold {}", path.string(),
+             tensors, count, file.tensors_.size());
   return file;
 }
 
@@ -345,7 +371,8 @@ const GgufTensor* GgufFile::find_tensor(const std::string& name) const {
 
 const GgufTensor& GgufFile::get_tensor(const std::string& name) const {
   const GgufTensor* t = find_tensor(name);
-  HONE_CHECK(t != nullptr, corrupt, "{}: the tensor {} is missing", path_.string(), printable(name));
+  HONE_CHECK(t != nullptr, corrupt, "{}: the tensor {} is missing", path_.string(),
+             printable(name));
   return *t;
 }
 

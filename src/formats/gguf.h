@@ -27,8 +27,19 @@ namespace hone {
 
 /// Types of metadata values, numbered as in the file.
 enum class GgufType : uint32_t {
-  u8 = 0, i8 = 1, u16 = 2, i16 = 3, u32 = 4, i32 = 5, f32 = 6, boolean = 7, string = 8, array = 9,
-  u64 = 10, i64 = 11, f64 = 12
+  u8 = 0,
+  i8 = 1,
+  u16 = 2,
+  i16 = 3,
+  u32 = 4,
+  i32 = 5,
+  f32 = 6,
+  boolean = 7,
+  string = 8,
+  array = 9,
+  u64 = 10,
+  i64 = 11,
+  f64 = 12
 };
 /// "u32", "string", ...
 std::string_view gguf_type_name(GgufType type);
@@ -38,8 +49,8 @@ struct GgufValue {
   using Data = std::variant<uint64_t, int64_t, double, bool, std::string, std::vector<uint64_t>,
                             std::vector<int64_t>, std::vector<float>, std::vector<double>,
                             std::vector<bool>, std::vector<std::string>>;
-  GgufType type;                     ///< GgufType::array for arrays
-  GgufType element = GgufType::u8;   ///< type of an array's elements
+  GgufType type;                    ///< GgufType::array for arrays
+  GgufType element = GgufType::u8;  ///< type of an array's elements
   Data data;
 
   static GgufValue u32(uint32_t x) { return {GgufType::u32, {}, uint64_t{x}}; }
@@ -71,9 +82,9 @@ struct GgufTensor {
   std::string name;
   std::vector<int64_t> ne;  ///< sizes as in the file: ne[0] = K varies fastest
   uint32_t ggml_type = 0;
-  int64_t offset = 0;       ///< first byte, counted from the start of the file
-  int64_t size = 0;         ///< bytes
-  int shard = 0;            ///< which file of a split set
+  int64_t offset = 0;  ///< first byte, counted from the start of the file
+  int64_t size = 0;    ///< bytes
+  int shard = 0;       ///< which file of a split set
 
   /// Sizes in hone's order: [N, K], or [n].
   Shape shape() const { return {ne.rbegin(), ne.rend()}; }

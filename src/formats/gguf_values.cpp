@@ -11,8 +11,8 @@ namespace {
                              const GgufValue& value) {
   std::string got(gguf_type_name(value.type));
   if (value.type == GgufType::array) got += fmt::format(" of {}", gguf_type_name(value.element));
-  fail(ErrorKind::corrupt, "{}: key {}: expected {}, got {}", path.string(), printable(key), expected,
-       got);
+  fail(ErrorKind::corrupt, "{}: key {}: expected {}, got {}", path.string(), printable(key),
+       expected, got);
 }
 
 }  // namespace
@@ -84,7 +84,8 @@ const std::vector<std::string>* GgufFile::find_strings(const std::string& key) c
 
 template <typename T>
 T GgufFile::require(std::optional<T> value, const std::string& key) const {
-  HONE_CHECK(value.has_value(), corrupt, "{}: the key {} is missing", path_.string(), printable(key));
+  HONE_CHECK(value.has_value(), corrupt, "{}: the key {} is missing", path_.string(),
+             printable(key));
   return *std::move(value);
 }
 
@@ -99,12 +100,14 @@ std::vector<int64_t> GgufFile::get_ints(const std::string& key) const {
 }
 const std::vector<float>& GgufFile::get_floats(const std::string& key) const {
   const auto* values = find_floats(key);
-  HONE_CHECK(values != nullptr, corrupt, "{}: the key {} is missing", path_.string(), printable(key));
+  HONE_CHECK(values != nullptr, corrupt, "{}: the key {} is missing", path_.string(),
+             printable(key));
   return *values;
 }
 const std::vector<std::string>& GgufFile::get_strings(const std::string& key) const {
   const auto* values = find_strings(key);
-  HONE_CHECK(values != nullptr, corrupt, "{}: the key {} is missing", path_.string(), printable(key));
+  HONE_CHECK(values != nullptr, corrupt, "{}: the key {} is missing", path_.string(),
+             printable(key));
   return *values;
 }
 

@@ -1,8 +1,8 @@
 #include <utility>
 
 #include "base/checked.h"
-#include "formats/gguf.h"
 #include "formats/file_util.h"
+#include "formats/gguf.h"
 #include "formats/printable.h"
 
 namespace hone {
@@ -32,15 +32,24 @@ bool put_integer(Encoder& e, GgufType type, auto x) {
     return true;
   };
   switch (type) {
-    case GgufType::u8: return put(uint8_t{});
-    case GgufType::i8: return put(int8_t{});
-    case GgufType::u16: return put(uint16_t{});
-    case GgufType::i16: return put(int16_t{});
-    case GgufType::u32: return put(uint32_t{});
-    case GgufType::i32: return put(int32_t{});
-    case GgufType::u64: return put(uint64_t{});
-    case GgufType::i64: return put(int64_t{});
-    default: return false;
+    case GgufType::u8:
+      return put(uint8_t{});
+    case GgufType::i8:
+      return put(int8_t{});
+    case GgufType::u16:
+      return put(uint16_t{});
+    case GgufType::i16:
+      return put(int16_t{});
+    case GgufType::u32:
+      return put(uint32_t{});
+    case GgufType::i32:
+      return put(int32_t{});
+    case GgufType::u64:
+      return put(uint64_t{});
+    case GgufType::i64:
+      return put(int64_t{});
+    default:
+      return false;
   }
 }
 
@@ -56,9 +65,12 @@ bool put(Encoder& e, GgufType type, const T& x) {
     e.string(x);
     return true;
   } else if constexpr (std::is_floating_point_v<T>) {
-    if (type == GgufType::f32) e.number(static_cast<float>(x));
-    else if (type == GgufType::f64) e.number(static_cast<double>(x));
-    else return false;
+    if (type == GgufType::f32)
+      e.number(static_cast<float>(x));
+    else if (type == GgufType::f64)
+      e.number(static_cast<double>(x));
+    else
+      return false;
     return true;
   } else {
     return put_integer(e, type, x);
@@ -79,13 +91,17 @@ std::string encode_value(const GgufValue& value, const std::string& key) {
   e.number(static_cast<uint32_t>(value.type));
   bool good = std::visit(
       [&](const auto& x) {
-        constexpr bool kArray = requires { x.empty(); x.begin(); } &&
-                                !std::is_same_v<std::decay_t<decltype(x)>, std::string>;
+        constexpr bool kArray = requires {
+          x.empty();
+          x.begin();
+        }
+        &&!std::is_same_v<std::decay_t<decltype(x)>, std::string>;
         if (kArray != (value.type == GgufType::array)) return false;
         return put(e, kArray ? value.element : value.type, x);
       },
       value.data);
-  HONE_CHECK(good, invalid_argument, "GGUF key {}: its value does not fit the type {}", printable(key),
+  HONE_CHECK(good, invalid_argument, "GGUF key {}: its value does not fit the type {}",
+             printable(key),
              gguf_type_name(value.type == GgufType::array ? value.element : value.type));
   return std::move(e.out);
 }
@@ -151,8 +167,8 @@ void GgufWriter::write(const std::string& name, std::span<const std::byte> bytes
              "{}: tensor {} is not the next one declared", path_.string(), printable(name));
   const Declared& t = tensors_[written_];
   HONE_CHECK(static_cast<int64_t>(bytes.size()) == t.size, invalid_argument,
-             "{}: tensor {}: declared with {} bytes, got {}", path_.string(), printable(name), t.size,
-             bytes.size());
+             "{}: tensor {}: declared with {} bytes, got {}", path_.string(), printable(name),
+             t.size, bytes.size());
   write_in_pieces(file_, bytes);
   file_.pad_to(kAlignment);
   ++written_;

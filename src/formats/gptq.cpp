@@ -70,11 +70,13 @@ class GptqCheckpoint final : public HfCheckpoint {
 
   Weight quantised(const std::string& module) const {
     Tensor words = part(module + ".qweight", {DType::i32}, {-1, -1});
-    Tensor scales = part(module + ".scales", {DType::f16, DType::bf16, DType::f32}, {-1, words.dim(1)});
+    Tensor scales =
+        part(module + ".scales", {DType::f16, DType::bf16, DType::f32}, {-1, words.dim(1)});
     int64_t n = words.dim(1), groups = scales.dim(0);
     auto refuse = [&](const char* why) {
       fail(ErrorKind::corrupt, "{}: module {}: {} (qweight {}, scales {}, {} bits)", path.string(),
-           printable(module), why, shape_string(words.shape()), shape_string(scales.shape()), bits_);
+           printable(module), why, shape_string(words.shape()), shape_string(scales.shape()),
+           bits_);
     };
     if (words.numel() == 0 || groups == 0) refuse("an empty weight");
     Tensor g_idx;

@@ -69,8 +69,10 @@ void add_pieces(const WeightInfo& w, bool v2, std::vector<HfPiece>& pieces) {
   std::string module = module_of(w.name);
   int64_t n = w.shape[0], k = w.shape[1], groups = group_count(w), bits = w.params.bits;
   pieces.push_back({module + ".qweight", DType::i32, {k * bits / 32, n}, &w, pack_codes});
-  pieces.push_back({module + ".qzeros", DType::i32, {groups, n * bits / 32}, &w,
-                    [&w, v2](const Weight& weight) { return pack_zeros(weight, w.name, v2); }});
+  pieces.push_back(
+      {module + ".qzeros", DType::i32, {groups, n * bits / 32}, &w, [&w, v2](const Weight& weight) {
+         return pack_zeros(weight, w.name, v2);
+       }});
   pieces.push_back({module + ".scales", w.params.scale_type, {groups, n}, &w, pack_scales});
   pieces.push_back({module + ".g_idx", DType::i32, {k}, &w, pack_g_idx});
 }
@@ -93,11 +95,18 @@ std::string module_pattern(const std::string& module) {
   return out + "$";
 }
 
+/// Whether a part of the name is a layer's number: "model.layers.3.mlp.up_proj".
+bool is_in_block(const std::string& module) {
+  for (size_t at = module.find('.'); at != std::string::npos; at = module.find('.', at + 1)) {
+    size_t end = module.find_first_not_of("0123456789", at + 1);
+    if (end != std::string::npos && end > at + 1 && module[end] == '.') return true;
+  }
+  return false;
+}
+
 Json quantization_config(const CheckpointContents& contents, bool v2) {
   using Key = std::tuple<int, int64_t, bool, bool>;
-  auto key = [](const WeightParams& p) {
-    return Key(p.bits, p.group, p.act_order, p.symmetric);
-  };
+  auto key = [](const WeightParams& p) { return Key(p.bits, p.group, p.act_order, p.symmetric); };
   std::map<Key, int64_t> counts;
   bool head = false;
   for (const WeightInfo& w : contents.weights) {
@@ -108,26 +117,38 @@ Json quantization_config(const CheckpointContents& contents, bool v2) {
   WeightParams common;
   common.bits = 4;
   if (!counts.empty()) {
-    auto most = std::max_element(counts.begin(), counts.end(), [](const auto& a, const auto& b) {
-      return a.second < b.second;
-    });
+    auto most = std::max_element(counts.begin(), counts.end(),
+                                 [](const auto& a, const auto& b) { return a.second < b.second; });
     std::tie(common.bits, common.group, common.act_order, common.symmetric) = most->first;
   }
   Json dynamic = Json::object();
+  Json quantised = Json::array();
+  bool float_in_block = false;
   for (const WeightInfo& w : contents.weights) {
     if (!w.name.ends_with(".weight") || w.shape.size() != 2) continue;
-    std::string pattern = module_pattern(module_of(w.name));
-    if (!is_quantised(w)) dynamic["-:" + pattern] = Json::object();
-    else if (key(w.params) != key(common)) dynamic["+:" + pattern] = settings(w.params);
+    std::string module = module_of(w.name), pattern = module_pattern(module);
+    if (is_quantised(w))
+      quantised.push_back(module);
+    else
+      float_in_block = float_in_block || is_in_block(module);
+    if (!is_quantised(w))
+      dynamic["-:" + pattern] = Json::object();
+    else if (key(w.params) != key(common))
+      dynamic["+:" + pattern] = settings(w.params);
   }
   // Old and new names of one thing: checkpoint_format and format, quant_method and method.
   const char* format = v2 ? "gptq_v2" : "gptq";
-  Json config = {{"quant_method", "gptq"}, {"method", "gptq"}, {"format", format},
+  Json config = {{"quant_method", "gptq"},
+                 {"method", "gptq"},
+                 {"format", format},
                  {"checkpoint_format", format}};
   config.update(settings(common));
   config["lm_head"] = head;
   config["pack_dtype"] = "int32";
   if (!dynamic.empty()) config["dynamic"] = dynamic;
+  // transformers (through optimum) knows no "dynamic"; it makes every linear of a block a quantised
+  // one, or those that this list names.
+  if (float_in_block) config["modules_in_block_to_quantize"] = Json::array({quantised});
   Json meta = {{"quantizer", {"hone"}}};
   if (contents.quantization_notes.is_object()) meta.update(contents.quantization_notes);
   config["meta"] = meta;

@@ -8,8 +8,8 @@
 #include <cstring>
 #include <unordered_map>
 
-#include "formats/json_fields.h"
 #include "formats/file_util.h"
+#include "formats/json_fields.h"
 #include "formats/printable.h"
 
 namespace hone {
@@ -29,8 +29,8 @@ void sync_directory(const fs::path& path) {
   ::close(fd);
 }
 
-/// A directory written under a temporary name beside its target, renamed by commit(), removed by the
-/// destructor otherwise.
+/// A directory written under a temporary name beside its target, renamed by commit(), removed by
+/// the destructor otherwise.
 class AtomicDirectory {
  public:
   explicit AtomicDirectory(const fs::path& target)
@@ -132,9 +132,9 @@ Tensor HfCheckpoint::part(const std::string& name, std::initializer_list<DType> 
               std::find(types.begin(), types.end(), e->dtype) != types.end();
   for (size_t i = 0; fits && i < shape.size(); ++i)
     fits = shape[i] == -1 || shape[i] == e->shape[i];
-  HONE_CHECK(fits, corrupt, "{}: tensor {}: expected {} {} (-1: any size), got {} {}", path.string(),
-             printable(name), dtype_name(*types.begin()), shape_string(shape), e->type,
-             shape_string(e->shape));
+  HONE_CHECK(fits, corrupt, "{}: tensor {}: expected {} {} (-1: any size), got {} {}",
+             path.string(), printable(name), dtype_name(*types.begin()), shape_string(shape),
+             e->type, shape_string(e->shape));
   return tensors_.tensor(name);
 }
 

@@ -8,8 +8,10 @@ std::string printable(std::string_view name) {
   constexpr size_t kLimit = 80;
   std::string out = "'";
   for (char c : name.substr(0, kLimit)) {
-    if (c >= ' ' && c <= '~') out += c;
-    else out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    if (c >= ' ' && c <= '~')
+      out += c;
+    else
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
   }
   if (name.size() > kLimit) out += "...";
   return out + "'";

@@ -19,14 +19,14 @@ constexpr uint64_t kMaxHeader = 100'000'000;  // the reference library's limit
 constexpr int64_t kLengthBytes = 8;
 
 constexpr SafetensorsType kTypes[] = {
-    {"U64", DType::i64, true},         {"I64", DType::i64, false},
-    {"F64", DType::f64, false},        {"F32", DType::f32, false},
-    {"U32", DType::i32, true},         {"I32", DType::i32, false},
-    {"BF16", DType::bf16, false},      {"F16", DType::f16, false},
-    {"U16", DType::i16, true},         {"I16", DType::i16, false},
-    {"F8_E8M0", DType::u8, true},      {"F8_E4M3", DType::f8_e4m3, false},
+    {"U64", DType::i64, true},          {"I64", DType::i64, false},
+    {"F64", DType::f64, false},         {"F32", DType::f32, false},
+    {"U32", DType::i32, true},          {"I32", DType::i32, false},
+    {"BF16", DType::bf16, false},       {"F16", DType::f16, false},
+    {"U16", DType::i16, true},          {"I16", DType::i16, false},
+    {"F8_E8M0", DType::u8, true},       {"F8_E4M3", DType::f8_e4m3, false},
     {"F8_E5M2", DType::f8_e5m2, false}, {"I8", DType::i8, false},
-    {"U8", DType::u8, false},          {"BOOL", DType::u8, true},
+    {"U8", DType::u8, false},           {"BOOL", DType::u8, true},
 };
 
 // Receives the header's JSON event by event: no tree is built, so a hostile header costs no more
@@ -81,8 +81,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     } else {
       if (field_ != Field::dtype) bad("a string");
       const SafetensorsType* type = find_safetensors_type(text);
-      HONE_CHECK(type != nullptr, unsupported, "{}: tensor {}: the dtype {} is not supported", file_,
-                 printable(name_), printable(text));
+      HONE_CHECK(type != nullptr, unsupported, "{}: tensor {}: the dtype {} is not supported",
+                 file_, printable(name_), printable(text));
       entries.back().type = text;
       entries.back().dtype = type->dtype;
     }

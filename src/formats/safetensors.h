@@ -1,6 +1,7 @@
 // safetensors, the container of Hugging Face: named tensors behind a JSON header.
 //
-//   u64 header length | JSON {name: {dtype, shape, data_offsets}, "__metadata__": {text: text}} | data
+//   u64 header length | JSON {name: {dtype, shape, data_offsets}, "__metadata__": {text: text}} |
+//   data
 //
 // Little-endian; the tensors' ranges tile the data without gap or overlap. Reading maps the file
 // and checks all of that before anything is handed out; errors name the file, the tensor and the
@@ -26,7 +27,7 @@ namespace hone {
 /// 16 bits and more as signed ones of the same bits.
 struct SafetensorsEntry {
   std::string name;
-  std::string type;    ///< as in the file: "BF16", "BOOL", ...
+  std::string type;  ///< as in the file: "BF16", "BOOL", ...
   DType dtype = DType::u8;
   Shape shape;
   int64_t offset = 0;  ///< first byte, counted from the start of the file
@@ -90,8 +91,7 @@ class SafetensorsSet {
 /// complete and synced, when finish() returns; otherwise nothing stays behind.
 class SafetensorsWriter {
  public:
-  explicit SafetensorsWriter(const fs::path& path,
-                             std::map<std::string, std::string> metadata = {})
+  explicit SafetensorsWriter(const fs::path& path, std::map<std::string, std::string> metadata = {})
       : path_(path), file_(path), metadata_(std::move(metadata)) {}
 
   /// Raises invalid_argument on a duplicate or after the first write().

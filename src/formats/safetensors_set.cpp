@@ -100,8 +100,8 @@ void write_safetensors_set(const fs::path& directory, const std::string& stem,
   int64_t total = 0;
   int64_t used = 0;
   for (const SafetensorsEntry& e : entries) {
-    int64_t size = checked_mul(checked_numel(e.shape, e.name.c_str()), dtype_size(e.dtype),
-                               e.name.c_str());
+    int64_t size =
+        checked_mul(checked_numel(e.shape, e.name.c_str()), dtype_size(e.dtype), e.name.c_str());
     if (max_shard_bytes > 0 && used > 0 && size > max_shard_bytes - used) {
       shards.emplace_back();
       used = 0;
@@ -113,9 +113,9 @@ void write_safetensors_set(const fs::path& directory, const std::string& stem,
 
   std::map<std::string, std::string> owner;
   for (size_t i = 0; i < shards.size(); ++i) {
-    std::string file = shards.size() == 1
-                           ? stem + ".safetensors"
-                           : fmt::format("{}-{:05}-of-{:05}.safetensors", stem, i + 1, shards.size());
+    std::string file = shards.size() == 1 ? stem + ".safetensors"
+                                          : fmt::format("{}-{:05}-of-{:05}.safetensors", stem,
+                                                        i + 1, shards.size());
     SafetensorsWriter writer(directory / file, metadata);
     std::unordered_map<std::string, const SafetensorsEntry*> by_name;
     for (const SafetensorsEntry* e : shards[i]) {

@@ -237,7 +237,7 @@ class Exporter {
           w = encoding(w.encoding).permute_rows(w, pair_rows(w.rows(), m_.config.head_dim));
       }
       if (must_decode(w)) {
-        Weight decoded = cast_weight(w, o_.decode_to);
+        Weight decoded = cast_weight(w, decoded_type());
         return s.hf_transposed && !gguf_ ? transposed_floats(decoded) : decoded;
       }
       return transpose ? transposed_floats(w) : w;
@@ -246,7 +246,7 @@ class Exporter {
     WeightInfo info{name, sample.shape, sample.encoding, sample.params};
     for (size_t i = 1; i < parts.size(); ++i) info.shape[0] += parts[i].shape[0];
     if (must_decode(sample)) {
-      info.encoding = o_.decode_to;
+      info.encoding = decoded_type();
       info.params = {};
       transpose = s.hf_transposed && !gguf_;
     }
@@ -273,10 +273,11 @@ class Exporter {
   }
 
   bool must_decode(const Weight& w) const {
-    if (o_.decode_to.empty()) return false;
+    if (o_.decode_to.empty()) return !gguf_ && w.planes.contains("blocks");
     WeightInfo info{"weight", w.shape, w.encoding, w.params};
     return o_.layout == "hf" ? w.encoding != o_.decode_to : !layout_.refusal(info).empty();
   }
+  std::string decoded_type() const { return o_.decode_to.empty() ? "f16" : o_.decode_to; }
 
   Json hf_config() const {
     if (m_.checkpoint->gguf() == nullptr) {

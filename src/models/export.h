@@ -12,8 +12,8 @@ namespace hone {
 
 struct ExportOptions {
   std::string layout = "hf";  ///< a name of formats' layouts: hf, gguf, gptq, gptq_v2, bitsandbytes
-  /// Decode weights that the layout cannot hold to this float type ("f16", "bf16", "f32"); empty:
-  /// refuse them.
+  /// Decode weights that the layout cannot hold to this float type ("f16", "bf16", "f32"). Empty:
+  /// blocks of a GGUF source, which only GGUF can hold, become f16; anything else is refused.
   std::string decode_to;
   /// Further files for a directory: recipe.yaml, ...
   std::vector<std::pair<std::string, std::string>> texts;

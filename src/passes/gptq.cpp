@@ -18,6 +18,10 @@
 namespace hone {
 namespace {
 
+// Thrown by an observer that has seen the inputs it needs: what the block would still compute for
+// these tokens is of no use to anybody.
+struct StageReached {};
+
 // Sequences that run through a block together.
 constexpr size_t kBatchSequences = 4;
 
@@ -75,10 +79,14 @@ void Gptq::forward_block(PassContext& c, States& s, int64_t block, bool keep_out
       std::memcpy(x.mutable_data<float>() + static_cast<int64_t>(i - first) * length * d,
                   s.x[i].data<float>(), static_cast<size_t>(s.x[i].byte_size()));
     }
-    Tensor y = m.blocks[block].forward(x, batch, cache, 0);
-    for (size_t i = first; keep_outputs && i < last; ++i) {
-      auto row = static_cast<int64_t>(i - first) * length;
-      s.x[i] = y.rows(row, row + length).clone();
+    try {
+      Tensor y = m.blocks[block].forward(x, batch, cache, 0);
+      for (size_t i = first; keep_outputs && i < last; ++i) {
+        auto row = static_cast<int64_t>(i - first) * length;
+        s.x[i] = y.rows(row, row + length).clone();
+      }
+    } catch (const StageReached&) {
+      HONE_ASSERT(!keep_outputs);
     }
     for (KvSequence& q : sequences) cache.truncate(q, 0);
   }
@@ -133,7 +141,11 @@ void Gptq::quantize_block(PassContext& c, States& states, int64_t block) {
     for (size_t i = first; i < first + at_once; ++i) {
       Linear* l = stages[i][0];
       hessians.push_back(Tensor::zeros({l->in_features(), l->in_features()}, DType::f32));
-      l->observer = [h = hessians.back()](const Tensor& x) mutable { ops::accumulate_gram(x, h); };
+      bool last = i + 1 == first + at_once;
+      l->observer = [h = hessians.back(), last](const Tensor& x) mutable {
+        ops::accumulate_gram(x, h);
+        if (last) throw StageReached();
+      };
     }
     forward_block(c, states, block, false);
     for (size_t i = first; i < first + at_once; ++i) stages[i][0]->observer = nullptr;

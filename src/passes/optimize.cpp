@@ -82,11 +82,10 @@ std::vector<LayerRecord> run_steps(const RecipeVariant& variant, LoadedModel& mo
   return records;
 }
 
-double reset_peak_rss() {
+void reset_peak_rss() {
   // Writing 5 makes the kernel forget the peak (proc(5)); where that is refused, the figure printed
   // is the process's peak so far, which is an upper bound.
   std::ofstream("/proc/self/clear_refs") << "5";
-  return 0;
 }
 
 double peak_rss() {
@@ -178,6 +177,15 @@ class Runner {
     if (p.filename().empty()) p = p.parent_path();
     p += ".journal";
     return p;
+  }
+
+  // Bytes of the weight files written.
+  double written_bytes() const {
+    if (!fs::is_directory(o_.out)) return double(fs::file_size(o_.out));
+    double n = 0;
+    for (const auto& e : fs::directory_iterator(o_.out))
+      if (e.path().extension() == ".safetensors") n += double(e.file_size());
+    return n;
   }
 
   std::string default_layout(LoadedModel& m) const {

@@ -25,7 +25,8 @@ Json normalized(const Json& messages) {
              "chat: expected a list of at least one message");
   Json result = Json::array();
   for (const Json& message : messages) {
-    HONE_CHECK(message.is_object(), invalid_argument, "chat: expected each message to be an object");
+    HONE_CHECK(message.is_object(), invalid_argument,
+               "chat: expected each message to be an object");
     Json kept = Json::object();
     for (const auto& [key, value] : message.items()) {
       if (!value.is_null()) kept[key] = value;

@@ -29,8 +29,8 @@ struct ChatOptions {
   bool add_generation_prompt = false;
   std::optional<std::string> bos_token;  // undefined in the template where the model has none
   std::optional<std::string> eos_token;
-  Json tools;      // null, or a list of JSON schemas
-  Json documents;  // null, or a list
+  Json tools;                   // null, or a list of JSON schemas
+  Json documents;               // null, or a list
   Json extra = Json::object();  // more variables; they win over the ones above
   std::optional<std::tm> now;   // local time of strftime_now; the clock's where not given
   jinja::Limits limits;

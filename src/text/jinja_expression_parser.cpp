@@ -8,19 +8,24 @@ namespace {
 constexpr std::string_view kComparisons[] = {"==", "!=", "<", "<=", ">", ">="};
 
 bool is_comparison(const Token& token) {
-  return token.kind == TokenKind::op &&
-         std::find(std::begin(kComparisons), std::end(kComparisons), token.text) !=
-             std::end(kComparisons);
+  return token.kind == TokenKind::op && std::find(std::begin(kComparisons), std::end(kComparisons),
+                                                  token.text) != std::end(kComparisons);
 }
 
 std::string described(const Token& token) {
   switch (token.kind) {
-    case TokenKind::data: return "text";
-    case TokenKind::end: return "the end of the template";
-    case TokenKind::block_begin: return "'{%'";
-    case TokenKind::variable_begin: return "'{{'";
-    case TokenKind::string: return "a string";
-    default: return quoted(token.text.substr(0, 60));
+    case TokenKind::data:
+      return "text";
+    case TokenKind::end:
+      return "the end of the template";
+    case TokenKind::block_begin:
+      return "'{%'";
+    case TokenKind::variable_begin:
+      return "'{{'";
+    case TokenKind::string:
+      return "a string";
+    default:
+      return quoted(token.text.substr(0, 60));
   }
 }
 
@@ -245,16 +250,20 @@ ExprPtr ExpressionParser::unary(bool with_filters) {
 ExprPtr ExpressionParser::primary() {
   const int line = current().line;
   switch (current().kind) {
-    case TokenKind::name: return name_or_constant();
-    case TokenKind::integer: return make(line, Constant{next().integer});
-    case TokenKind::real: return make(line, Constant{next().real});
+    case TokenKind::name:
+      return name_or_constant();
+    case TokenKind::integer:
+      return make(line, Constant{next().integer});
+    case TokenKind::real:
+      return make(line, Constant{next().real});
     case TokenKind::string: {
       std::string text;
       while (current().kind == TokenKind::string) text += next().text;
       return make(line, Constant{std::shared_ptr<const Text>(
                             std::make_shared<Text>(nullptr, std::move(text), false))});
     }
-    default: break;
+    default:
+      break;
   }
   if (skip_op("(")) {
     ExprPtr node = tuple(true, true);
@@ -392,8 +401,8 @@ ExprPtr ExpressionParser::subscript(ExprPtr object) {
   keys.push_back(std::move(first));
   while (skip_op(",")) keys.push_back(expression());
   expect_op("]");
-  ExprPtr key = keys.size() == 1 ? std::move(keys[0])
-                                 : make(line, SequenceLiteral{true, std::move(keys)});
+  ExprPtr key =
+      keys.size() == 1 ? std::move(keys[0]) : make(line, SequenceLiteral{true, std::move(keys)});
   return make(line, Item{std::move(object), std::move(key)});
 }
 

@@ -27,8 +27,8 @@ class Path {
     while (true) {
       const size_t dot = left.find('.');
       const std::string part(left.substr(0, dot));
-      const bool number = !part.empty() && part.size() < 18 &&
-                          part.find_first_not_of("0123456789") == part.npos;
+      const bool number =
+          !part.empty() && part.size() < 18 && part.find_first_not_of("0123456789") == part.npos;
       parts_.push_back(number ? Value(int64_t{std::stoll(part)}) : r.text(part));
       if (dot == left.npos) return;
       left.remove_prefix(dot + 1);
@@ -184,7 +184,7 @@ Value first(R r, V v, A) {
   if (auto* iterator = v.as<Iterator>()) {
     if (auto item = iterator->take()) return *item;
   } else if (v.is_text() && !v.str().empty()) {
-    return get_item(r, v, int64_t{0});
+    return r.text(v.str().substr(0, v.text().offset(1)));
   } else if (const auto items = to_items(r, v); !items.empty()) {
     return items[0];
   }

@@ -276,7 +276,9 @@ const std::vector<Native>& text_filters() {
       {"lower", {}, 0, by_method<kLower>},
       {"capitalize", {}, 0, by_method<kCapitalize>},
       {"trim", {"chars"}, 0, by_method<kStrip>},
-      {"center", {"width"}, 0,
+      {"center",
+       {"width"},
+       0,
        [](R r, V v, A a) -> Value {
          return by_method<kCenter>(r, v, {{Value(a.integer(0, 80))}, {true}, {}});
        }},
@@ -289,10 +291,10 @@ const std::vector<Native>& text_filters() {
       {"safe", {}, 0, [](R r, V v, A) -> Value { return r.text(to_str(r, v), true); }},
       {"escape", {}, 0, [](R r, V v, A) -> Value { return r.text(escaped(r, v), true); }},
       {"e", {}, 0, [](R r, V v, A) -> Value { return r.text(escaped(r, v), true); }},
-      {"forceescape", {}, 0,
-       [](R r, V v, A) -> Value {
-         return r.text(escaped(r, r.text(to_str(r, v))), true);
-       }},
+      {"forceescape",
+       {},
+       0,
+       [](R r, V v, A) -> Value { return r.text(escaped(r, r.text(to_str(r, v))), true); }},
       {"int", {"default", "base"}, 0, int_filter},
       {"float", {"default"}, 0, float_filter},
       {"abs", {}, 0, abs_filter},

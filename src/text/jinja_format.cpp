@@ -62,11 +62,20 @@ std::string format_integer(Runtime& runtime, const Field& field, int64_t value) 
   const uint64_t size = minus ? -static_cast<uint64_t>(value) : static_cast<uint64_t>(value);
   std::string digits, prefix = minus ? "-" : plus(field);
   switch (field.type) {
-    case 'x': digits = fmt::format("{:x}", size); break;
-    case 'X': digits = fmt::format("{:X}", size); break;
-    case 'o': digits = fmt::format("{:o}", size); break;
-    case 'b': digits = fmt::format("{:b}", size); break;
-    default: digits = fmt::format("{}", size);
+    case 'x':
+      digits = fmt::format("{:x}", size);
+      break;
+    case 'X':
+      digits = fmt::format("{:X}", size);
+      break;
+    case 'o':
+      digits = fmt::format("{:o}", size);
+      break;
+    case 'b':
+      digits = fmt::format("{:b}", size);
+      break;
+    default:
+      digits = fmt::format("{}", size);
   }
   const bool decimal = field.type == 0 || field.type == 'd';
   if (field.alternate && !decimal) prefix += std::string("0") + field.type;
@@ -92,18 +101,24 @@ std::string real_digits(const Field& field, double value) {
   }
   const int64_t precision = field.precision < 0 ? 6 : field.precision;
   switch (field.type) {
-    case 'e': return printed(field.alternate ? "%#.*e" : "%.*e", precision, value);
-    case 'E': return printed(field.alternate ? "%#.*E" : "%.*E", precision, value);
+    case 'e':
+      return printed(field.alternate ? "%#.*e" : "%.*e", precision, value);
+    case 'E':
+      return printed(field.alternate ? "%#.*E" : "%.*E", precision, value);
     case 'f':
-    case 'F': return printed(field.alternate ? "%#.*f" : "%.*f", precision, value);
-    case '%': return printed("%.*f", precision, value * 100) + "%";
-    case 'G': return printed(field.alternate ? "%#.*G" : "%.*G", precision, value);
+    case 'F':
+      return printed(field.alternate ? "%#.*f" : "%.*f", precision, value);
+    case '%':
+      return printed("%.*f", precision, value * 100) + "%";
+    case 'G':
+      return printed(field.alternate ? "%#.*G" : "%.*G", precision, value);
     case 0: {
       if (field.precision < 0) return real_repr(value);
       std::string out = printed("%.*g", std::max<int64_t>(precision, 1), value);
       return out.find_first_of(".e") == out.npos ? out + ".0" : out;
     }
-    default: return printed(field.alternate ? "%#.*g" : "%.*g", precision, value);
+    default:
+      return printed(field.alternate ? "%#.*g" : "%.*g", precision, value);
   }
 }
 
@@ -172,7 +187,10 @@ struct Scanner {
 class Percent {
  public:
   Percent(Runtime& runtime, const Text& format, const Value& values)
-      : runtime_(runtime), format_{format.str}, markup_(format.markup), values_(values),
+      : runtime_(runtime),
+        format_{format.str},
+        markup_(format.markup),
+        values_(values),
         is_tuple_(values.is_sequence() && values.sequence().kind == SequenceKind::tuple) {}
 
   Value run() {
@@ -221,11 +239,20 @@ class Percent {
     for (; std::string_view("-+ #0").find(format_.peek()) != std::string_view::npos &&
            !format_.done();) {
       switch (format_.next()) {
-        case '-': field.align = '<'; break;
-        case '+': field.sign = '+'; break;
-        case ' ': field.sign = field.sign == '+' ? '+' : ' '; break;
-        case '#': field.alternate = true; break;
-        default: field.zero = true;
+        case '-':
+          field.align = '<';
+          break;
+        case '+':
+          field.sign = '+';
+          break;
+        case ' ':
+          field.sign = field.sign == '+' ? '+' : ' ';
+          break;
+        case '#':
+          field.alternate = true;
+          break;
+        default:
+          field.zero = true;
       }
     }
     field.width = star_or_number();
@@ -244,14 +271,18 @@ class Percent {
       return format_text(runtime_, field, std::move(text), '>');
     };
     switch (type) {
-      case 's': return as_text(markup_ ? escaped(runtime_, value) : to_str(runtime_, value));
-      case 'r': return as_text(to_repr(runtime_, value));
-      case 'a': return as_text(ascii_repr(runtime_, value));
+      case 's':
+        return as_text(markup_ ? escaped(runtime_, value) : to_str(runtime_, value));
+      case 'r':
+        return as_text(to_repr(runtime_, value));
+      case 'a':
+        return as_text(ascii_repr(runtime_, value));
       case 'c':
         if (value.is_text() && code_points(value.str()) == 1) return as_text(value.str());
         if (!value.is_integral()) fault("%c requires int or char");
         return as_text(character(value.integer()));
-      default: break;
+      default:
+        break;
     }
     require_defined(value);
     if (!value.is_number()) {
@@ -334,11 +365,20 @@ class Braces {
     if (!scan.skip('}')) fault("expected '}}' before end of string");
     std::string text;
     switch (conversion) {
-      case '\0': text = formatted(value, spec); break;
-      case 's': text = formatted(runtime_.text(to_str(runtime_, value)), spec); break;
-      case 'r': text = formatted(runtime_.text(to_repr(runtime_, value)), spec); break;
-      case 'a': text = formatted(runtime_.text(ascii_repr(runtime_, value)), spec); break;
-      default: fault("unknown conversion specifier {}", quoted(std::string(1, conversion)));
+      case '\0':
+        text = formatted(value, spec);
+        break;
+      case 's':
+        text = formatted(runtime_.text(to_str(runtime_, value)), spec);
+        break;
+      case 'r':
+        text = formatted(runtime_.text(to_repr(runtime_, value)), spec);
+        break;
+      case 'a':
+        text = formatted(runtime_.text(ascii_repr(runtime_, value)), spec);
+        break;
+      default:
+        fault("unknown conversion specifier {}", quoted(std::string(1, conversion)));
     }
     const bool escape = markup_ && !(value.is_text() && value.text().markup && !conversion);
     return escape ? html_escaped(text) : text;

@@ -18,7 +18,7 @@ class MacroObject : public Object {
               std::weak_ptr<Scope> scope)
       : Object(runtime), interpreter_(interpreter), node_(node), scope_(std::move(scope)) {}
   const char* type_name() const override { return "Macro"; }
-  std::string repr(Runtime&, int) const override {
+  std::string repr(Runtime&, int) override {
     return node_.name.empty() ? "<Macro anonymous>" : fmt::format("<Macro {}>", quoted(node_.name));
   }
   bool callable() const override { return true; }

@@ -13,12 +13,15 @@ namespace {
 Value read(Runtime& runtime, const Json& json, int depth) {
   if (depth > kMaxNesting) unsupported("values nested deeper than {}", kMaxNesting);
   switch (json.type()) {
-    case Json::value_t::boolean: return json.get<bool>();
-    case Json::value_t::number_integer: return json.get<int64_t>();
+    case Json::value_t::boolean:
+      return json.get<bool>();
+    case Json::value_t::number_integer:
+      return json.get<int64_t>();
     case Json::value_t::number_unsigned:
       if (json.get<uint64_t>() > INT64_MAX) unsupported("an integer needs more than 64 bits");
       return json.get<int64_t>();
-    case Json::value_t::number_float: return json.get<double>();
+    case Json::value_t::number_float:
+      return json.get<double>();
     case Json::value_t::string: {
       const auto& text = json.get_ref<const std::string&>();
       if (!is_valid_utf8(text)) fault("a string of the chat is not UTF-8");
@@ -38,7 +41,8 @@ Value read(Runtime& runtime, const Json& json, int depth) {
       }
       return runtime.dict(entries);
     }
-    default: return None{};
+    default:
+      return None{};
   }
 }
 
@@ -79,19 +83,32 @@ class Writer {
   void write(const Value& v, int depth) {
     runtime_.step();
     switch (v.type()) {
-      case Type::none: out_ << "null"; return;
-      case Type::boolean: out_ << (v.boolean() ? "true" : "false"); return;
-      case Type::integer: out_ << fmt::format("{}", v.integer()); return;
-      case Type::real: out_ << json_number(v.real()); return;
-      case Type::text: write_string(v.str()); return;
-      case Type::dict: write_dict(v.dict(), depth); return;
+      case Type::none:
+        out_ << "null";
+        return;
+      case Type::boolean:
+        out_ << (v.boolean() ? "true" : "false");
+        return;
+      case Type::integer:
+        out_ << fmt::format("{}", v.integer());
+        return;
+      case Type::real:
+        out_ << json_number(v.real());
+        return;
+      case Type::text:
+        write_string(v.str());
+        return;
+      case Type::dict:
+        write_dict(v.dict(), depth);
+        return;
       case Type::sequence:
         if (v.sequence().kind <= SequenceKind::tuple) {
           write_list(v.items(), depth);
           return;
         }
         [[fallthrough]];
-      default: fault("Object of type {} is not JSON serializable", type_name(v));
+      default:
+        fault("Object of type {} is not JSON serializable", type_name(v));
     }
   }
 
@@ -126,11 +143,16 @@ class Writer {
 
   std::string key_text(const Value& key) const {
     switch (key.type()) {
-      case Type::none: return "null";
-      case Type::boolean: return key.boolean() ? "true" : "false";
-      case Type::integer: return fmt::format("{}", key.integer());
-      case Type::real: return json_number(key.real());
-      case Type::text: return key.str();
+      case Type::none:
+        return "null";
+      case Type::boolean:
+        return key.boolean() ? "true" : "false";
+      case Type::integer:
+        return fmt::format("{}", key.integer());
+      case Type::real:
+        return json_number(key.real());
+      case Type::text:
+        return key.str();
       default:
         fault("keys must be str, int, float, bool or None, not {}", type_name(key));
     }

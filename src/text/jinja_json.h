@@ -14,9 +14,9 @@ namespace hone::jinja {
 Value from_json(Runtime& runtime, const Json& json);
 
 struct JsonStyle {
-  bool ascii = false;                   // non-ASCII characters as \uXXXX
+  bool ascii = false;  // non-ASCII characters as \uXXXX
   bool sort_keys = false;
-  std::optional<std::string> indent;    // of one level; then every item has a line of its own
+  std::optional<std::string> indent;  // of one level; then every item has a line of its own
   std::string item_separator = ", ";
   std::string key_separator = ": ";
 };

@@ -106,7 +106,8 @@ class Lexer {
 
   /// Moves on by `size` bytes, counting lines.
   void advance(size_t size) {
-    line_ += static_cast<int>(std::count(source_.begin() + at_, source_.begin() + at_ + size, '\n'));
+    line_ +=
+        static_cast<int>(std::count(source_.begin() + at_, source_.begin() + at_ + size, '\n'));
     at_ += size;
     if (size > 0) line_starting_ = source_[at_ - 1] == '\n';
   }
@@ -298,8 +299,8 @@ class Lexer {
         token.real = tiny ? 0.0 : std::numeric_limits<double>::infinity();
       }
     } else if (std::from_chars(text.data(), last, token.integer, base).ec != std::errc()) {
-      syntax_error(line_, fmt::format("the integer {} needs more than 64 bits",
-                                      text.substr(0, 40)));
+      syntax_error(line_,
+                   fmt::format("the integer {} needs more than 64 bits", text.substr(0, 40)));
     }
     tokens_.push_back(std::move(token));
     advance(end - at_);

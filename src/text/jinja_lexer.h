@@ -11,9 +11,16 @@
 namespace hone::jinja {
 
 enum class TokenKind {
-  data,        // text between tags
-  block_begin, block_end, variable_begin, variable_end,
-  name, string, integer, real, op,
+  data,  // text between tags
+  block_begin,
+  block_end,
+  variable_begin,
+  variable_end,
+  name,
+  string,
+  integer,
+  real,
+  op,
   end
 };
 

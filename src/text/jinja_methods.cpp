@@ -278,7 +278,9 @@ const std::vector<Native>& text_methods() {
       {"endswith", {"suffix", "start", "end"}, 1, affixed<true>},
       {"split", {"sep", "maxsplit"}, 0, split<false>},
       {"rsplit", {"sep", "maxsplit"}, 0, split<true>},
-      {"splitlines", {"keepends"}, 0,
+      {"splitlines",
+       {"keepends"},
+       0,
        [](R r, V self, A a) -> Value {
          return list_like(r, self, split_lines(self.str(), a.flag(0, false)));
        }},
@@ -293,8 +295,11 @@ const std::vector<Native>& text_methods() {
       {"expandtabs", {"tabsize"}, 0, expand_tabs},
       {"removeprefix", {"prefix"}, 1, remove_prefix},
       {"removesuffix", {"suffix"}, 1, remove_suffix},
-      {"format", {}, 0,
-       [](R r, V self, A a) -> Value { return brace_format(r, self.text(), a.rest); }, true},
+      {"format",
+       {},
+       0,
+       [](R r, V self, A a) -> Value { return brace_format(r, self.text(), a.rest); },
+       true},
   };
   return table;
 }
@@ -357,7 +362,9 @@ const std::vector<Native>& dict_methods() {
 
 const std::vector<Native>& real_methods() {
   static const auto& table = *new std::vector<Native>{
-      {"is_integer", {}, 0,
+      {"is_integer",
+       {},
+       0,
        [](R, V self, A) -> Value { return std::floor(self.real()) == self.real(); }},
   };
   return table;
@@ -379,17 +386,20 @@ bool modifies(V self, std::string_view name) {
 /// Attributes Python has and this interpreter lacks.
 bool lacking(V self, std::string_view name) {
   switch (self.type()) {
-    case Type::text: return one_of(name, {"encode", "format_map", "maketrans", "translate"});
-    case Type::dict: return name == "fromkeys";
+    case Type::text:
+      return one_of(name, {"encode", "format_map", "maketrans", "translate"});
+    case Type::dict:
+      return name == "fromkeys";
     case Type::boolean:
     case Type::integer:
     case Type::real:
-      return one_of(name, {"real", "imag", "numerator", "denominator", "conjugate", "bit_length",
-                           "bit_count", "to_bytes", "from_bytes", "as_integer_ratio", "hex",
-                           "fromhex"});
+      return one_of(
+          name, {"real", "imag", "numerator", "denominator", "conjugate", "bit_length", "bit_count",
+                 "to_bytes", "from_bytes", "as_integer_ratio", "hex", "fromhex"});
     case Type::sequence:
       return !self.sequence().indexable() && one_of(name, {"mapping", "isdisjoint"});
-    default: return false;
+    default:
+      return false;
   }
 }
 
@@ -406,11 +416,16 @@ std::optional<Value> field(V self, std::string_view name) {
 
 const std::vector<Native>* methods_of(V self) {
   switch (self.type()) {
-    case Type::text: return &text_methods();
-    case Type::dict: return &dict_methods();
-    case Type::real: return &real_methods();
-    case Type::sequence: return self.sequence().indexable() ? &sequence_methods() : nullptr;
-    default: return nullptr;
+    case Type::text:
+      return &text_methods();
+    case Type::dict:
+      return &dict_methods();
+    case Type::real:
+      return &real_methods();
+    case Type::sequence:
+      return self.sequence().indexable() ? &sequence_methods() : nullptr;
+    default:
+      return nullptr;
   }
 }
 
@@ -418,8 +433,8 @@ const std::vector<Native>* methods_of(V self) {
 
 std::optional<Value> find_method(Runtime& runtime, const Value& self, std::string_view name) {
   if (modifies(self, name)) {
-    return runtime.undefined(fmt::format("access to attribute '{}' of '{}' object is unsafe", name,
-                                         type_name(self)));
+    return runtime.undefined(
+        fmt::format("access to attribute '{}' of '{}' object is unsafe", name, type_name(self)));
   }
   if (lacking(self, name)) unsupported("{}.{} is not supported", type_name(self), name);
   if (self.is_sequence()) {

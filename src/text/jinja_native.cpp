@@ -55,7 +55,7 @@ Value invoke(Runtime& runtime, const Native& native, const Value& self, Argument
   return native.run(runtime, self, bound);
 }
 
-std::string Function::repr(Runtime&, int) const {
+std::string Function::repr(Runtime&, int) {
   if (self_.is_undefined()) return fmt::format("<function {}>", native_.name);
   return fmt::format("<built-in method {} of {} object>", native_.name, jinja::type_name(self_));
 }

@@ -1,4 +1,5 @@
-// Native functions of the interpreter: filters, tests, methods and globals, each one row of a table.
+// Native functions of the interpreter: filters, tests, methods and globals, each one row of a
+// table.
 //
 // A row gives the parameters in order, so that calls bind by position and by name as in Python. To
 // add one, write its function and add its row to the table in the same file.
@@ -16,7 +17,7 @@ namespace hone::jinja {
 struct Bound {
   std::vector<Value> values;  // Undefined where not given
   std::vector<bool> given;
-  Arguments rest;             // of a function that takes any number
+  Arguments rest;  // of a function that takes any number
 
   bool has(size_t i) const { return given[i]; }
   const Value& operator[](size_t i) const { return values[i]; }
@@ -46,7 +47,7 @@ class Function : public Object {
   Function(Runtime& runtime, const Native& native, Value self)
       : Object(runtime, nest({self})), native_(native), self_(std::move(self)) {}
   const char* type_name() const override { return "builtin_function_or_method"; }
-  std::string repr(Runtime&, int) const override;
+  std::string repr(Runtime&, int) override;
   bool callable() const override { return true; }
   Value call(Runtime& runtime, Arguments arguments) override {
     return invoke(runtime, native_, self_, std::move(arguments));

@@ -9,7 +9,9 @@
 
 namespace hone::jinja {
 
-std::string Namespace::repr(Runtime& runtime, int depth) const {
+std::string Namespace::repr(Runtime& runtime, int depth) {
+  if (printing_) return "<Namespace {...}>";
+  printing_ = true;
   TextBuilder out(runtime);
   out << "<Namespace {";
   const char* comma = "";
@@ -18,6 +20,7 @@ std::string Namespace::repr(Runtime& runtime, int depth) const {
     comma = ", ";
   }
   out << "}>";
+  printing_ = false;
   return out.take();
 }
 
@@ -76,6 +79,10 @@ int64_t Loop::length(Runtime& runtime) {
   return *length_;
 }
 
+std::string Loop::repr(Runtime& runtime, int) {
+  return fmt::format("<LoopContext {}/{}>", index0_ + 1, length(runtime));
+}
+
 Value Loop::cycle(const Arguments& arguments) const {
   const auto& values = arguments.positional;
   if (values.empty()) fault("no items for cycling given");
@@ -101,9 +108,16 @@ using A = const Bound&;
 
 const std::vector<Native>& loop_methods() {
   static const auto& table = *new std::vector<Native>{
-      {"cycle", {}, 0, [](R, V self, A a) -> Value { return self.as<Loop>()->cycle(a.rest); }, true},
-      {"changed", {}, 0,
-       [](R r, V self, A a) -> Value { return self.as<Loop>()->changed(r, a.rest); }, true},
+      {"cycle",
+       {},
+       0,
+       [](R, V self, A a) -> Value { return self.as<Loop>()->cycle(a.rest); },
+       true},
+      {"changed",
+       {},
+       0,
+       [](R r, V self, A a) -> Value { return self.as<Loop>()->changed(r, a.rest); },
+       true},
   };
   return table;
 }
@@ -152,14 +166,18 @@ class Cycler : public Object {
 
 const std::vector<Native>& cycler_methods() {
   static const auto& table = *new std::vector<Native>{
-      {"next", {}, 0,
+      {"next",
+       {},
+       0,
        [](R, V self, A) -> Value {
          auto* cycler = self.as<Cycler>();
          const Value item = cycler->current();
          cycler->move_to(cycler->at() + 1);
          return item;
        }},
-      {"reset", {}, 0,
+      {"reset",
+       {},
+       0,
        [](R, V self, A) -> Value {
          self.as<Cycler>()->move_to(0);
          return None{};
@@ -261,8 +279,8 @@ Value strftime_now(R r, V, A a) {
   if (r.now) {
     now = *r.now;
   } else {
-    const std::time_t seconds = std::chrono::system_clock::to_time_t(
-        std::chrono::system_clock::now());
+    const std::time_t seconds =
+        std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
     localtime_r(&seconds, &now);
   }
   std::string text(kMaxText, '\0');
@@ -277,7 +295,9 @@ const std::vector<Native>& globals() {
       {"namespace", {}, 0, make_namespace, true},
       {"cycler", {}, 0, make_cycler, true},
       {"joiner", {"sep"}, 0, make_joiner},
-      {"raise_exception", {"message"}, 1,
+      {"raise_exception",
+       {"message"},
+       1,
        [](R r, V, A a) -> Value { fault("{}", to_str(r, a[0])); }},
       {"strftime_now", {"format"}, 1, strftime_now},
   };

@@ -17,7 +17,7 @@ class Namespace : public Object {
  public:
   using Object::Object;
   const char* type_name() const override { return "Namespace"; }
-  std::string repr(Runtime& runtime, int depth) const override;
+  std::string repr(Runtime& runtime, int depth) override;
   std::optional<Value> attribute(Runtime&, const std::string& name) override;
   /// Raises for a name that begins with an underscore, as Hugging Face's namespaces do.
   void set(const std::string& name, Value value);
@@ -26,6 +26,7 @@ class Namespace : public Object {
  private:
   std::vector<std::pair<std::string, Value>> entries_;
   std::unordered_map<std::string, size_t> index_;
+  bool printing_ = false;
 };
 
 /// The variable `loop`, which also yields the loop's items. As in jinja2 the items are taken and
@@ -37,6 +38,7 @@ class Loop : public Object {
   Loop(Runtime& runtime, Value items, Test test)
       : Object(runtime, nest({items})), items_(std::move(items)), test_(std::move(test)) {}
   const char* type_name() const override { return "LoopContext"; }
+  std::string repr(Runtime& runtime, int depth) override;
   std::optional<Value> attribute(Runtime& runtime, const std::string& name) override;
   /// The next item, or nullopt at the end.
   std::optional<Value> advance();

@@ -335,8 +335,8 @@ Value slice(Runtime& runtime, const Value& object, const Value& start, const Val
     const auto at = [&](int64_t index) {
       return integer(s.range.start + static_cast<__int128>(index) * s.range.step);
     };
-    return runtime.range({at(p.start), at(p.stop),
-                          integer(static_cast<__int128>(s.range.step) * p.step)});
+    return runtime.range(
+        {at(p.start), at(p.stop), integer(static_cast<__int128>(s.range.step) * p.step)});
   }
   return runtime.sequence(s.kind, picked(s.items, p));
 }

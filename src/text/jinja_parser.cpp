@@ -31,7 +31,9 @@ class Parser : private ExpressionParser {
     while (true) {
       const int line = current().line;
       switch (current().kind) {
-        case TokenKind::data: body.push_back({Data{next().text}, line}); break;
+        case TokenKind::data:
+          body.push_back({Data{next().text}, line});
+          break;
         case TokenKind::variable_begin: {
           next();
           Output output;

@@ -22,21 +22,25 @@ bool cased(Runtime& runtime, V x, std::string_view property) {
 }
 
 /// jinja2's Undefined has a __call__, so that calling it can say what is missing.
-bool is_callable(V x) {
-  return x.is_undefined() || (x.is(Type::object) && x.object().callable());
-}
+bool is_callable(V x) { return x.is_undefined() || (x.is(Type::object) && x.object().callable()); }
 
 bool is_sequence(V x) {
   return x.is_undefined() || x.is_text() || x.is_dict() ||
          (x.is_sequence() && x.sequence().indexable());
 }
 
+template <const Native* (*find)(std::string_view)>
+Value named(R, V x, A) {
+  if (!hashable(x)) fault("unhashable type: '{}'", type_name(x));
+  return x.is_text() && find(x.str()) != nullptr;
+}
+
 template <char const* op>
 Value compares(R r, V x, A a) {
   return holds(r, op, x, a[0]);
 }
-constexpr char kEq[] = "==", kNe[] = "!=", kLt[] = "<", kLe[] = "<=", kGt[] = ">", kGe[] = ">=",
-               kIn[] = "in";
+constexpr char kEq[] = "==", kNe[] = "!=", kLt[] = "<", kLe[] = "<=", kGt[] = ">",
+               kGe[] = ">=", kIn[] = "in";
 
 const std::vector<Native>& tests() {
   static const auto& table = *new std::vector<Native>{
@@ -61,10 +65,8 @@ const std::vector<Native>& tests() {
       {"even", {}, 0, [](R r, V x, A) -> Value { return leaves(r, x, int64_t{2}, 0); }},
       {"divisibleby", {"num"}, 1, [](R r, V x, A a) -> Value { return leaves(r, x, a[0], 0); }},
       {"sameas", {"other"}, 1, [](R, V x, A a) -> Value { return x.same_as(a[0]); }},
-      {"filter", {}, 0,
-       [](R, V x, A) -> Value { return x.is_text() && find_filter(x.str()) != nullptr; }},
-      {"test", {}, 0,
-       [](R, V x, A) -> Value { return x.is_text() && find_test(x.str()) != nullptr; }},
+      {"filter", {}, 0, named<find_filter>},
+      {"test", {}, 0, named<find_test>},
       {"in", {"seq"}, 1, compares<kIn>},
       {"==", {"other"}, 1, compares<kEq>},
       {"eq", {"other"}, 1, compares<kEq>},

@@ -14,15 +14,24 @@ const std::vector<Value>& Value::items() const { return sequence().items; }
 bool Value::same_as(const Value& other) const {
   if (type() != other.type()) return false;
   switch (type()) {
-    case Type::undefined: return undefined().why == other.undefined().why;
-    case Type::none: return true;
-    case Type::boolean: return boolean() == other.boolean();
-    case Type::integer: return integer() == other.integer();
-    case Type::real: return real() == other.real();
-    case Type::text: return &text() == &other.text();
-    case Type::sequence: return &sequence() == &other.sequence();
-    case Type::dict: return &dict() == &other.dict();
-    case Type::object: return &object() == &other.object();
+    case Type::undefined:
+      return undefined().why == other.undefined().why;
+    case Type::none:
+      return true;
+    case Type::boolean:
+      return boolean() == other.boolean();
+    case Type::integer:
+      return integer() == other.integer();
+    case Type::real:
+      return real() == other.real();
+    case Type::text:
+      return &text() == &other.text();
+    case Type::sequence:
+      return &sequence() == &other.sequence();
+    case Type::dict:
+      return &dict() == &other.dict();
+    case Type::object:
+      return &object() == &other.object();
   }
   return false;
 }
@@ -67,7 +76,7 @@ const Value* Dict::find(const Value& key) const {
   return at == index.end() ? nullptr : &entries[at->second].second;
 }
 
-std::string Object::repr(Runtime&, int) const { return fmt::format("<{} object>", type_name()); }
+std::string Object::repr(Runtime&, int) { return fmt::format("<{} object>", type_name()); }
 Value Object::call(Runtime&, Arguments) { fault("'{}' object is not callable", type_name()); }
 std::vector<Value> Object::drain(Runtime&) { fault("'{}' object is not iterable", type_name()); }
 
@@ -101,8 +110,7 @@ Value Runtime::text(std::string bytes, bool markup) {
 
 Value Runtime::sequence(SequenceKind kind, std::vector<Value> items) {
   step(static_cast<int64_t>(items.size() / 16));
-  return std::shared_ptr<const Sequence>(
-      std::make_shared<Sequence>(this, kind, std::move(items)));
+  return std::shared_ptr<const Sequence>(std::make_shared<Sequence>(this, kind, std::move(items)));
 }
 
 Value Runtime::range(Range range) {
@@ -153,15 +161,24 @@ TextBuilder& TextBuilder::operator<<(std::string_view piece) {
 
 const char* type_name(const Value& v) {
   switch (v.type()) {
-    case Type::undefined: return "Undefined";
-    case Type::none: return "NoneType";
-    case Type::boolean: return "bool";
-    case Type::integer: return "int";
-    case Type::real: return "float";
-    case Type::text: return v.text().markup ? "Markup" : "str";
-    case Type::dict: return "dict";
-    case Type::object: return v.object().type_name();
-    case Type::sequence: break;
+    case Type::undefined:
+      return "Undefined";
+    case Type::none:
+      return "NoneType";
+    case Type::boolean:
+      return "bool";
+    case Type::integer:
+      return "int";
+    case Type::real:
+      return "float";
+    case Type::text:
+      return v.text().markup ? "Markup" : "str";
+    case Type::dict:
+      return "dict";
+    case Type::object:
+      return v.object().type_name();
+    case Type::sequence:
+      break;
   }
   constexpr const char* kNames[] = {"list",      "tuple",       "range",
                                     "dict_keys", "dict_values", "dict_items"};
@@ -175,14 +192,22 @@ std::string described_type(const Value& v) {
 bool truth(const Value& v) {
   switch (v.type()) {
     case Type::undefined:
-    case Type::none: return false;
-    case Type::boolean: return v.boolean();
-    case Type::integer: return v.integer() != 0;
-    case Type::real: return v.real() != 0;
-    case Type::text: return !v.str().empty();
-    case Type::sequence: return !v.items().empty();
-    case Type::dict: return !v.dict().entries.empty();
-    case Type::object: return true;
+    case Type::none:
+      return false;
+    case Type::boolean:
+      return v.boolean();
+    case Type::integer:
+      return v.integer() != 0;
+    case Type::real:
+      return v.real() != 0;
+    case Type::text:
+      return !v.str().empty();
+    case Type::sequence:
+      return !v.items().empty();
+    case Type::dict:
+      return !v.dict().entries.empty();
+    case Type::object:
+      return true;
   }
   return false;
 }
@@ -224,9 +249,15 @@ void write_sequence(Runtime& runtime, const Sequence& s, TextBuilder& out, int d
       if (s.range.step != 1) out << fmt::format(", {}", s.range.step);
       out << ")";
       return;
-    case SequenceKind::dict_keys: out << "dict_keys(["; break;
-    case SequenceKind::dict_values: out << "dict_values(["; break;
-    case SequenceKind::dict_items: out << "dict_items(["; break;
+    case SequenceKind::dict_keys:
+      out << "dict_keys([";
+      break;
+    case SequenceKind::dict_values:
+      out << "dict_values([";
+      break;
+    case SequenceKind::dict_items:
+      out << "dict_items([";
+      break;
   }
   write_items(runtime, s, out, depth);
   out << "])";
@@ -236,19 +267,34 @@ void write_repr(Runtime& runtime, const Value& v, TextBuilder& out, int depth) {
   runtime.step();
   if (depth > kMaxNesting) unsupported("values nested deeper than {}", kMaxNesting);
   switch (v.type()) {
-    case Type::undefined: out << "Undefined"; return;
-    case Type::none: out << "None"; return;
-    case Type::boolean: out << (v.boolean() ? "True" : "False"); return;
-    case Type::integer: out << fmt::format("{}", v.integer()); return;
-    case Type::real: out << real_repr(v.real()); return;
+    case Type::undefined:
+      out << "Undefined";
+      return;
+    case Type::none:
+      out << "None";
+      return;
+    case Type::boolean:
+      out << (v.boolean() ? "True" : "False");
+      return;
+    case Type::integer:
+      out << fmt::format("{}", v.integer());
+      return;
+    case Type::real:
+      out << real_repr(v.real());
+      return;
     case Type::text:
       out << (v.text().markup ? "Markup(" : "");
       runtime.check_room(v.str().size() * 4);
       out << quoted(v.str()) << (v.text().markup ? ")" : "");
       return;
-    case Type::sequence: write_sequence(runtime, v.sequence(), out, depth + 1); return;
-    case Type::object: out << v.object().repr(runtime, depth + 1); return;
-    case Type::dict: break;
+    case Type::sequence:
+      write_sequence(runtime, v.sequence(), out, depth + 1);
+      return;
+    case Type::object:
+      out << v.object().repr(runtime, depth + 1);
+      return;
+    case Type::dict:
+      break;
   }
   out << "{";
   const char* comma = "";
@@ -262,9 +308,7 @@ void write_repr(Runtime& runtime, const Value& v, TextBuilder& out, int depth) {
   out << "}";
 }
 
-int order(long double a, long double b) {
-  return a < b ? -1 : a > b ? 1 : a == b ? 0 : 2;
-}
+int order(long double a, long double b) { return a < b ? -1 : a > b ? 1 : a == b ? 0 : 2; }
 
 bool contains_all(Runtime& runtime, const Sequence& a, const Sequence& b) {
   return std::all_of(a.items.begin(), a.items.end(), [&](const Value& x) {
@@ -320,18 +364,25 @@ bool equal(Runtime& runtime, const Value& a, const Value& b) {
   if (a.type() != b.type()) return false;
   switch (a.type()) {
     case Type::undefined:
-    case Type::none: return true;
-    case Type::text: runtime.work(a.str().size()); return a.str() == b.str();
-    case Type::sequence: return equal_sequences(runtime, a.sequence(), b.sequence());
-    case Type::dict: return equal_dicts(runtime, a.dict(), b.dict());
-    default: return a.same_as(b);
+    case Type::none:
+      return true;
+    case Type::text:
+      runtime.work(a.str().size());
+      return a.str() == b.str();
+    case Type::sequence:
+      return equal_sequences(runtime, a.sequence(), b.sequence());
+    case Type::dict:
+      return equal_dicts(runtime, a.dict(), b.dict());
+    default:
+      return a.same_as(b);
   }
 }
 
 int compare(Runtime& runtime, const Value& a, const Value& b, const char* op) {
   runtime.step();
   for (const Value* v : {&a, &b}) {
-    if (v->is_undefined()) fault("{}", v->undefined().why ? *v->undefined().why : "undefined value");
+    if (v->is_undefined())
+      fault("{}", v->undefined().why ? *v->undefined().why : "undefined value");
   }
   if (a.is_integral() && b.is_integral()) {
     return a.integer() < b.integer() ? -1 : a.integer() > b.integer();
@@ -358,16 +409,18 @@ int compare(Runtime& runtime, const Value& a, const Value& b, const char* op) {
   fault("'{}' not supported between instances of '{}' and '{}'", op, type_name(a), type_name(b));
 }
 
-bool hashable(const Value& v) {
-  return v.is_sequence() ? v.sequence().hashable : !v.is_dict();
-}
+bool hashable(const Value& v) { return v.is_sequence() ? v.sequence().hashable : !v.is_dict(); }
 
 int depth_of(const Value& v) {
   switch (v.type()) {
-    case Type::sequence: return v.sequence().depth;
-    case Type::dict: return v.dict().depth;
-    case Type::object: return v.object().depth;
-    default: return 0;
+    case Type::sequence:
+      return v.sequence().depth;
+    case Type::dict:
+      return v.dict().depth;
+    case Type::object:
+      return v.object().depth;
+    default:
+      return 0;
   }
 }
 
@@ -381,14 +434,17 @@ int nest(const std::vector<Value>& values) {
 size_t KeyHash::operator()(const Value& key) const {
   switch (key.type()) {
     case Type::boolean:
-    case Type::integer: return std::hash<int64_t>{}(key.integer());
+    case Type::integer:
+      return std::hash<int64_t>{}(key.integer());
     case Type::real: {
       const double d = key.real();
       const bool whole = std::floor(d) == d && std::abs(d) < 9.2e18;
       return whole ? std::hash<int64_t>{}(static_cast<int64_t>(d)) : std::hash<double>{}(d);
     }
-    case Type::text: return std::hash<std::string>{}(key.str());
-    case Type::object: return std::hash<const void*>{}(&key.object());
+    case Type::text:
+      return std::hash<std::string>{}(key.str());
+    case Type::object:
+      return std::hash<const void*>{}(&key.object());
     case Type::sequence: {
       // Tuples within the tuple count by length only: hashing them whole could take exponential
       // time where they share parts.
@@ -398,7 +454,8 @@ size_t KeyHash::operator()(const Value& key) const {
       }
       return h;
     }
-    default: return static_cast<size_t>(key.type());
+    default:
+      return static_cast<size_t>(key.type());
   }
 }
 
@@ -407,14 +464,15 @@ bool KeyEqual::operator()(const Value& a, const Value& b) const { return equal(*
 std::vector<Value> to_items(Runtime& runtime, const Value& v) {
   std::vector<Value> items;
   switch (v.type()) {
-    case Type::undefined: return items;
+    case Type::undefined:
+      return items;
     case Type::sequence:
       runtime.step(static_cast<int64_t>(v.items().size() / 16));
       return v.items();
     case Type::text:
       for (size_t i = 0; i < v.str().size();) {
         const size_t size = utf8_length(static_cast<unsigned char>(v.str()[i]));
-        items.push_back(runtime.text(v.str().substr(i, size), v.text().markup));
+        items.push_back(runtime.text(v.str().substr(i, size)));
         runtime.step();
         i += size;
       }
@@ -423,8 +481,10 @@ std::vector<Value> to_items(Runtime& runtime, const Value& v) {
       for (const auto& [key, value] : v.dict().entries) items.push_back(key);
       runtime.step(static_cast<int64_t>(items.size() / 16));
       return items;
-    case Type::object: return v.object().drain(runtime);
-    default: fault("'{}' object is not iterable", type_name(v));
+    case Type::object:
+      return v.object().drain(runtime);
+    default:
+      fault("'{}' object is not iterable", type_name(v));
   }
 }
 
@@ -433,19 +493,27 @@ bool iterable(const Value& v) {
     case Type::undefined:
     case Type::text:
     case Type::sequence:
-    case Type::dict: return true;
-    case Type::object: return v.object().iterable();
-    default: return false;
+    case Type::dict:
+      return true;
+    case Type::object:
+      return v.object().iterable();
+    default:
+      return false;
   }
 }
 
 std::optional<int64_t> length(const Value& v) {
   switch (v.type()) {
-    case Type::undefined: return 0;
-    case Type::text: return v.text().length;
-    case Type::sequence: return static_cast<int64_t>(v.items().size());
-    case Type::dict: return static_cast<int64_t>(v.dict().entries.size());
-    default: return std::nullopt;
+    case Type::undefined:
+      return 0;
+    case Type::text:
+      return v.text().length;
+    case Type::sequence:
+      return static_cast<int64_t>(v.items().size());
+    case Type::dict:
+      return static_cast<int64_t>(v.dict().entries.size());
+    default:
+      return std::nullopt;
   }
 }
 

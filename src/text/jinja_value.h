@@ -23,10 +23,10 @@
 namespace hone::jinja {
 
 struct Limits {
-  int64_t max_steps = 2'000'000;           // evaluated nodes, loop turns, and 1024 bytes of copying
-  int64_t max_output_bytes = 16 << 20;     // rendered text, with what blocks are still capturing
-  int64_t max_value_bytes = 128 << 20;     // live values
-  int max_depth = 1000;                    // nesting at run time, macro calls included
+  int64_t max_steps = 2'000'000;        // evaluated nodes, loop turns, and 1024 bytes of copying
+  int64_t max_output_bytes = 16 << 20;  // rendered text, with what blocks are still capturing
+  int64_t max_value_bytes = 128 << 20;  // live values
+  int max_depth = 1000;                 // nesting at run time, macro calls included
 };
 
 /// Bytes [begin, end) of the rendered text.
@@ -158,9 +158,9 @@ struct Sequence : Metered {
   bool indexable() const { return kind <= SequenceKind::range; }
   SequenceKind kind;
   std::vector<Value> items;
-  int depth;      // 1 + the deepest item's
-  bool hashable;  // as a dict key: a range, or a tuple of hashable items
-  Range range;    // of a range
+  int depth;              // 1 + the deepest item's
+  bool hashable;          // as a dict key: a range, or a tuple of hashable items
+  Range range;            // of a range
   bool is_group = false;  // a tuple of groupby: its items are also .grouper and .list
 };
 
@@ -193,7 +193,7 @@ class Object : public Metered, public std::enable_shared_from_this<Object> {
   explicit Object(Runtime& runtime, int depth = 1) : Metered(&runtime, 256), depth(depth) {}
   virtual ~Object() = default;
   virtual const char* type_name() const = 0;
-  virtual std::string repr(Runtime& runtime, int depth) const;
+  virtual std::string repr(Runtime& runtime, int depth);
   virtual bool callable() const { return false; }
   virtual Value call(Runtime& runtime, Arguments arguments);
   virtual std::optional<Value> attribute(Runtime&, const std::string&) { return std::nullopt; }

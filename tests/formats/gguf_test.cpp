@@ -85,8 +85,7 @@ TEST_F(Gguf, ReadsTheReferenceFile) {
   Weight norm = f.weight("norm.weight");
   EXPECT_EQ(norm.encoding, "f32");
   EXPECT_EQ(norm.shape, (Shape{6}));
-  for (int i = 0; i < 6; ++i)
-    EXPECT_EQ(norm.plane("values").data<float>()[i], golden_value(i, 1));
+  for (int i = 0; i < 6; ++i) EXPECT_EQ(norm.plane("values").data<float>()[i], golden_value(i, 1));
   Weight half = f.weight("half.weight");
   EXPECT_EQ(half.shape, (Shape{3, 5}));
   EXPECT_TRUE(half.plane("values").borrowed());
@@ -102,7 +101,8 @@ TEST_F(Gguf, ReadsTheReferenceFile) {
   expect_error(ErrorKind::unsupported, {"'q8_0.weight'"}, [&] { f.tensor("q8_0.weight"); });
   expect_error(ErrorKind::corrupt, {"'nope'", "missing"}, [&] { f.weight("nope"); });
   f.release("q8_0.weight");
-  EXPECT_EQ(f.weight("q8_0.weight").plane("blocks").data<uint8_t>()[0], q8.plane("blocks").data<uint8_t>()[0]);
+  EXPECT_EQ(f.weight("q8_0.weight").plane("blocks").data<uint8_t>()[0],
+            q8.plane("blocks").data<uint8_t>()[0]);
 }
 
 TEST_F(Gguf, RewritesTheReferenceFileByteForByte) {
@@ -112,15 +112,18 @@ TEST_F(Gguf, RewritesTheReferenceFileByteForByte) {
   for (const GgufTensor& t : f.tensors())
     writer.declare(t.name, t.shape(), std::string(find_ggml_type(t.ggml_type)->id));
   for (const GgufTensor& t : f.tensors()) {
-    if (t.name == "ids") writer.write(t.name, f.bytes(t));
-    else writer.write(t.name, f.weight(t.name));
+    if (t.name == "ids")
+      writer.write(t.name, f.bytes(t));
+    else
+      writer.write(t.name, f.weight(t.name));
   }
   writer.finish();
   EXPECT_EQ(get_file(scratch_ / "copy.gguf"), get_file(kGolden / "formats.gguf"));
 }
 
 TEST_F(Gguf, OpensASplitSetFromAnyFile) {
-  for (const char* name : {"formats_split-00001-of-00002.gguf", "formats_split-00002-of-00002.gguf"}) {
+  for (const char* name :
+       {"formats_split-00001-of-00002.gguf", "formats_split-00002-of-00002.gguf"}) {
     GgufFile f = GgufFile::open(kGolden / name);
     EXPECT_EQ(f.get_string("general.name"), "split");
     ASSERT_EQ(f.tensors().size(), 3u);

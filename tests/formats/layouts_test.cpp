@@ -78,20 +78,21 @@ class Layouts : public ::testing::Test {
 };
 
 TEST_F(Layouts, RewritesReferenceDirectories) {
-  for (auto [name, layout] : std::vector<std::pair<const char*, const char*>>{
-           {"hf", "hf"},
-           {"bnb_nf4", "bitsandbytes"},
-           {"bnb_fp4_double", "bitsandbytes"},
-           {"bnb_int8", "bitsandbytes"},
-           {"gptq_v1", "gptq"},
-           {"gptq_v2", "gptq_v2"}}) {
+  for (auto [name, layout] :
+       std::vector<std::pair<const char*, const char*>>{{"hf", "hf"},
+                                                        {"bnb_nf4", "bitsandbytes"},
+                                                        {"bnb_fp4_double", "bitsandbytes"},
+                                                        {"bnb_int8", "bitsandbytes"},
+                                                        {"gptq_v1", "gptq"},
+                                                        {"gptq_v2", "gptq_v2"}}) {
     SCOPED_TRACE(name);
     auto checkpoint = open_checkpoint(kLayouts / name);
     EXPECT_TRUE(std::string(layout).starts_with(checkpoint->layout)) << checkpoint->layout;
     EXPECT_EQ(checkpoint->architecture, "llama");
     fs::path out = scratch_ / name;
     write_checkpoint(layout, out, contents_of(checkpoint));
-    EXPECT_TRUE(get_file(out / "model.safetensors") == get_file(kLayouts / name / "model.safetensors"));
+    EXPECT_TRUE(get_file(out / "model.safetensors") ==
+                get_file(kLayouts / name / "model.safetensors"));
     EXPECT_EQ(open_checkpoint(out)->names(), checkpoint->names());
   }
 }
@@ -106,7 +107,8 @@ TEST_F(Layouts, WritesTheReferenceConfigOfBitsandbytes) {
     // Ours names every float matrix; theirs relies on defaults. The 4-bit fields of an 8-bit
     // directory mean nothing.
     for (const auto& [key, value] : theirs.items()) {
-      if (key == "llm_int8_skip_modules" || (name == std::string("bnb_int8") && key == "bnb_4bit_quant_type"))
+      if (key == "llm_int8_skip_modules" ||
+          (name == std::string("bnb_int8") && key == "bnb_4bit_quant_type"))
         continue;
       EXPECT_EQ(ours[key], value) << key;
     }
@@ -142,7 +144,8 @@ TEST_F(Layouts, ReadsWhatGptqModelPacked) {
         }
       for (int64_t i = 0; i < scales.numel(); ++i) {
         ASSERT_EQ(w.plane("scales").data<f16>()[i].bits, scales.data<f16>()[i].bits);
-        int zero = w.params.symmetric ? 1 << (w.params.bits - 1) : w.plane("zeros").data<uint8_t>()[i];
+        int zero =
+            w.params.symmetric ? 1 << (w.params.bits - 1) : w.plane("zeros").data<uint8_t>()[i];
         ASSERT_EQ(zero, zeros.data<uint8_t>()[i]);
       }
       EXPECT_EQ((k + group - 1) / group, groups);
@@ -157,8 +160,8 @@ TEST_F(Layouts, ReadsWhatGptqModelPacked) {
 
 TEST_F(Layouts, SymmetricGptqGivesItsVersionAway) {
   // The wrong label in the config, both ways: the zero points of symmetric weights tell.
-  for (auto [name, module, lie] : {std::tuple("gptq_v1", "m.sym4", "gptq_v2"),
-                                   std::tuple("gptq_v2", "m.sym3", "gptq")}) {
+  for (auto [name, module, lie] :
+       {std::tuple("gptq_v1", "m.sym4", "gptq_v2"), std::tuple("gptq_v2", "m.sym3", "gptq")}) {
     fs::path d = copy(name);
     Json config = parse_json(get_file(d / "config.json"), "config.json");
     config["quantization_config"]["checkpoint_format"] = lie;
@@ -171,7 +174,8 @@ TEST_F(Layouts, SymmetricGptqGivesItsVersionAway) {
 TEST_F(Layouts, ReadsLegacyGptqDirectories) {
   fs::path d = copy("gptq_v1");
   put_file(d / "config.json", R"({"model_type":"llama"})");
-  put_file(d / "quantize_config.json", R"({"bits":4,"group_size":32,"desc_act":false,"sym":false})");
+  put_file(d / "quantize_config.json",
+           R"({"bits":4,"group_size":32,"desc_act":false,"sym":false})");
   replace(d, "m.asym4.g_idx", Tensor());
   auto checkpoint = open_checkpoint(d);
   EXPECT_EQ(checkpoint->layout, "gptq");
@@ -223,7 +227,8 @@ TEST_F(Layouts, ReadsBitsandbytesPlanes) {
   EXPECT_EQ(nf4->weight("model.embed_tokens.weight").encoding, "f32");
   for (const std::string& name : nf4->names()) EXPECT_TRUE(name.ends_with(".weight")) << name;
 
-  Weight fp4 = open_checkpoint(kLayouts / "bnb_fp4_double")->weight("model.layers.0.mlp.down_proj.weight");
+  Weight fp4 =
+      open_checkpoint(kLayouts / "bnb_fp4_double")->weight("model.layers.0.mlp.down_proj.weight");
   EXPECT_EQ(fp4.encoding, "fp4");
   EXPECT_TRUE(fp4.params.double_quant);
   EXPECT_GT(fp4.params.nested_offset, 0);
@@ -232,10 +237,12 @@ TEST_F(Layouts, ReadsBitsandbytesPlanes) {
   EXPECT_FALSE(fp4.planes.contains("nested_map")) << "the table is the standard one, bit for bit";
 
   // The same codes, stored under another type.
-  Weight stored = open_checkpoint(kLayouts / "bnb_nf4_double_bf16")->weight("model.layers.0.mlp.down_proj.weight");
+  Weight stored = open_checkpoint(kLayouts / "bnb_nf4_double_bf16")
+                      ->weight("model.layers.0.mlp.down_proj.weight");
   EXPECT_EQ(std::memcmp(stored.plane("codes").raw(), down.plane("codes").raw(), 32 * 48 / 2), 0);
 
-  Weight int8 = open_checkpoint(kLayouts / "bnb_int8")->weight("model.layers.0.mlp.down_proj.weight");
+  Weight int8 =
+      open_checkpoint(kLayouts / "bnb_int8")->weight("model.layers.0.mlp.down_proj.weight");
   EXPECT_EQ(int8.encoding, "int8_row");
   EXPECT_EQ(int8.plane("codes").dtype(), DType::i8);
   EXPECT_EQ(int8.plane("scales").shape(), (Shape{32}));
@@ -302,7 +309,8 @@ TEST_F(Layouts, RefusesOtherPaths) {
   put_file(scratch_ / "f", "text");
   expect_error(ErrorKind::corrupt, {"not a GGUF file"}, [&] { open_checkpoint(scratch_ / "f"); });
   put_file(scratch_ / "config.json", "[]");
-  expect_error(ErrorKind::corrupt, {"config.json", "object"}, [&] { open_checkpoint(scratch_.path()); });
+  expect_error(ErrorKind::corrupt, {"config.json", "object"},
+               [&] { open_checkpoint(scratch_.path()); });
   put_file(scratch_ / "config.json", "{}");
   expect_error(ErrorKind::corrupt, {"model_type"}, [&] { open_checkpoint(scratch_.path()); });
   put_file(scratch_ / "config.json", R"({"model_type":"llama"})");
@@ -426,7 +434,8 @@ TEST_F(Layouts, ShardsLargeDirectories) {
   for (const std::string& name : again->names())
     for (const auto& [plane, t] : checkpoint->weight(name).planes)
       EXPECT_EQ(std::memcmp(again->weight(name).plane(plane).raw(), t.raw(),
-                            static_cast<size_t>(t.byte_size())), 0);
+                            static_cast<size_t>(t.byte_size())),
+                0);
 }
 
 TEST_F(Layouts, GgufRoundTrip) {

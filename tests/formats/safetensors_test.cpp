@@ -37,8 +37,10 @@ class Safetensors : public ::testing::Test {
 double element(const Tensor& t, int64_t i) {
   return visit_dtype(t.dtype(), [&](auto x) -> double {
     using T = decltype(x);
-    if constexpr (std::is_arithmetic_v<T>) return static_cast<double>(t.data<T>()[i]);
-    else return to_f32(t.data<T>()[i]);
+    if constexpr (std::is_arithmetic_v<T>)
+      return static_cast<double>(t.data<T>()[i]);
+    else
+      return to_f32(t.data<T>()[i]);
   });
 }
 
@@ -52,7 +54,8 @@ TEST_F(Safetensors, ReadsTheReferenceFile) {
     EXPECT_EQ(b.shape(), (Shape{3, 5}));
     // 3 i, which fp8 rounds: E4M3 keeps four significant bits, E5M2 three.
     for (int i = 0; i < 15; ++i)
-      EXPECT_NEAR(element(b, i), 3 * i, std::string(type).starts_with("float8") ? 2 + 2 * (i > 10) : 0)
+      EXPECT_NEAR(element(b, i), 3 * i,
+                  std::string(type).starts_with("float8") ? 2 + 2 * (i > 10) : 0)
           << type;
     EXPECT_EQ(f.tensor(std::string(type) + ".scalar").shape(), Shape{});
     EXPECT_EQ(f.tensor(std::string(type) + ".empty").shape(), (Shape{0, 3}));
@@ -92,8 +95,9 @@ TEST_F(Safetensors, WritesNamesThatNeedEscapes) {
   w.finish();
   // What the reference library wrote for the same name.
   EXPECT_EQ(get_file(scratch_ / "w.safetensors"),
-            le<uint64_t>(72) + "{\"ä\\u0001\\n\\\"\\\\/\x7f\":{\"dtype\":\"F32\",\"shape\":[1],"
-                               "\"data_offsets\":[0,4]}}   " +
+            le<uint64_t>(72) +
+                "{\"ä\\u0001\\n\\\"\\\\/\x7f\":{\"dtype\":\"F32\",\"shape\":[1],"
+                "\"data_offsets\":[0,4]}}   " +
                 std::string(4, '\0'));
   EXPECT_TRUE(SafetensorsFile::open(scratch_ / "w.safetensors").has(name));
 }
@@ -128,9 +132,8 @@ TEST_F(Safetensors, UnfinishedFilesLeaveNothing) {
 }
 
 TEST_F(Safetensors, ReadsHandMadeBytes) {
-  std::string header = "{" + entry("a", "U8", "[1]", 0, 1) + "," +
-                       entry("b", "F32", "[2]", 1, 9) + "," +
-                       entry("z", "F32", "[0,5]", 9, 9) + "}";
+  std::string header = "{" + entry("a", "U8", "[1]", 0, 1) + "," + entry("b", "F32", "[2]", 1, 9) +
+                       "," + entry("z", "F32", "[0,5]", 9, 9) + "}";
   header.resize((header.size() + 3) / 4 * 4, ' ');
   SafetensorsFile f = open(file(header, 9));
   EXPECT_EQ(f.tensor("a").numel(), 1);

@@ -28,8 +28,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   options.limits.max_value_bytes = 1 << 20;
   options.limits.max_depth = 200;
   try {
-    const hone::ChatTemplate model(
-        std::string_view(reinterpret_cast<const char*>(data), size), "fuzz");
+    const hone::ChatTemplate model(std::string_view(reinterpret_cast<const char*>(data), size),
+                                   "fuzz");
     model.render(*kMessages, options);
   } catch (const hone::Error&) {
   }

@@ -95,7 +95,8 @@ TEST(ChatTemplate, ErrorsNameTemplateAndLine) {
             "error: chat template 'test', line 3: no filter named 'shuffle'");
   EXPECT_EQ(rendered("{{ raise_exception('Roles must alternate') }}"),
             "error: chat template 'test', line 1: Roles must alternate");
-  EXPECT_EQ(rendered("\n{% endfor %}"), "error: chat template 'test', line 2: unknown tag 'endfor'");
+  EXPECT_EQ(rendered("\n{% endfor %}"),
+            "error: chat template 'test', line 2: unknown tag 'endfor'");
   EXPECT_EQ(rendered("{% macro f() %}\n{{ 1 / 0 }}\n{% endmacro %}\n{{ f() }}"),
             "error: chat template 'test', line 2: division by zero");
 }
@@ -170,7 +171,10 @@ TEST(ChatTemplate, NestingIsLimitedWhereverItGrows) {
       "{% set ns.x = [ns.x] | select('defined') %}{% endfor %}",
       "{% set ns = namespace(x='') %}{% for i in range(1000) %}"
       "{% set ns.x = cycler(ns.x).next %}{% endfor %}",
-      "{% set ns = namespace() %}{% set ns.self = ns %}{{ ns }}",
+      "{% set ns = namespace() %}{% for i in range(1000) %}{% set ns = namespace(n=ns) %}"
+      "{% endfor %}{% set a = namespace() %}{% for i in range(1000) %}{% set b = namespace(n=a.n) "
+      "%}"
+      "{% set a.n = b %}{% endfor %}{{ a }}",
   };
   for (const std::string& source : deep) {
     const std::string got = rendered(source);
@@ -179,8 +183,9 @@ TEST(ChatTemplate, NestingIsLimitedWhereverItGrows) {
 }
 
 TEST(ChatTemplate, WorkAndMemoryAreLimited) {
-  const std::string grow = "{% set ns = namespace(x=START) %}{% for i in range(100) %}"
-                           "{% set ns.x = STEP %}{% endfor %}{{ ns.x | length }}";
+  const std::string grow =
+      "{% set ns = namespace(x=START) %}{% for i in range(100) %}"
+      "{% set ns.x = STEP %}{% endfor %}{{ ns.x | length }}";
   const auto growing = [&](const std::string& start, const std::string& step) {
     std::string source = grow;
     source.replace(source.find("START"), 5, start);
@@ -208,7 +213,8 @@ TEST(ChatTemplate, WorkAndMemoryAreLimited) {
       growing("[1]", "[ns.x, ns.x]") + "{{ ns.x }}",
       growing("[1]", "[ns.x, ns.x]") + "{{ ns.x | tojson }}",
       growing("(1,)", "(ns.x, ns.x)") + "{{ {ns.x: 1} }}{{ {ns.x: 1}[ns.x] }}",
-      "{% set ns = namespace(x=(1,), y=(1,)) %}{% for i in range(100) %}{% set ns.x = (ns.x, ns.x) %}"
+      "{% set ns = namespace(x=(1,), y=(1,)) %}{% for i in range(100) %}{% set ns.x = (ns.x, ns.x) "
+      "%}"
       "{% set ns.y = (ns.y, ns.y) %}{% endfor %}{{ ns.x == ns.y }}{{ ns.x < ns.y }}",
       "{{ 'a'.center(10**12) }}",
       "{{ 'a'.ljust(9223372036854775807) }}",
@@ -239,8 +245,10 @@ TEST(ChatTemplate, WorkAndMemoryAreLimited) {
       "{% set x = 'x' * 10000000 %}{% for a in range(99999) %}{{ x == x ~ '' }}{% endfor %}",
       "{% set x = 'x' * 10000000 %}{{ x | list | length }}",
       "{% set x = range(99999) | list %}{% for a in range(99999) %}{{ 'y' in x }}{% endfor %}",
-      "{% set x = range(99999) | list %}{% for a in range(99999) %}{{ x | sort | first }}{% endfor %}",
-      "{% macro f(k) %}{% for i in range(9) %}{{ f(k - 1) if k }}{% endfor %}{% endmacro %}{{ f(50) }}",
+      "{% set x = range(99999) | list %}{% for a in range(99999) %}{{ x | sort | first }}{% endfor "
+      "%}",
+      "{% macro f(k) %}{% for i in range(9) %}{{ f(k - 1) if k }}{% endfor %}{% endmacro %}{{ "
+      "f(50) }}",
   };
   for (const std::string& source : hostile) {
     const auto begin = std::chrono::steady_clock::now();
@@ -275,7 +283,8 @@ TEST(ChatTemplate, LimitsAreTheCallers) {
 TEST(ChatTemplate, LongChatsFitTheDefaultLimits) {
   Json messages = Json::array();
   for (int i = 0; i < 2000; ++i) {
-    messages.push_back({{"role", i % 2 ? "assistant" : "user"}, {"content", repeated("word ", 200)}});
+    messages.push_back(
+        {{"role", i % 2 ? "assistant" : "user"}, {"content", repeated("word ", 200)}});
   }
   const ChatTemplate model(
       "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] | trim + '\n' }}"

@@ -774,6 +774,12 @@ TEMPLATES = [
     "{% set text = '<t>\\na\\n</t>\\n\\nb' %}{% if '</t>' in text %}{{ text.split('</t>')[-1].lstrip('\\n') }}|"
     "{{ (text.split('</t>') | first).strip('\\n').split('<t>')[1].strip() }}{% endif %}",
     "{{ self.x }}{{ self is defined }}",
+    "{% set ns = namespace(a=1) %}{% set ns.b = [ns] %}{{ ns }}",
+    "{% for x in xs %}{{ loop }}{% endfor %}",
+    "{% filter length %}abc{% endfilter %}",
+    "{{ '{:05}|{:>05}|{:0<5}'.format('ab', 7, -3) }}{{ '{:,.2f}'.format(12345.678) }}",
+    "{{ '{:+}'.format('a') }}",
+    "{{ ('<b>' | safe | list)[0] is escaped }}{{ ('<b>' | safe)[0] is escaped }}",
     "{% set x = {'a': 1} %}{% set x = dict(x, b=2) %}{{ x }}",
     "{% for key in ['a', 'b'] %}{% if not loop.first %}, {% endif %}{{ key }}{% endfor %}",
     "{{ '%02d:%02d' % (5, 7) }}",

@@ -20,8 +20,9 @@ struct ChatFlags {
   GenerateOptions options;
 };
 
-std::string token_text(const Tokenizer& t, std::optional<int32_t> id) {
-  return id ? t.token_text(*id) : std::string();
+std::optional<std::string> token_text(const Tokenizer& t, std::optional<int32_t> id) {
+  if (!id) return std::nullopt;
+  return t.token_text(*id);
 }
 
 class Conversation {

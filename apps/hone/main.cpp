@@ -18,7 +18,6 @@ namespace {
 const Command* const kCommands[] = {
     &kInfoCommand,     &kGenerateCommand, &kEvalCommand,    &kBenchCommand,
     &kOptimizeCommand, &kQuantizeCommand, &kConvertCommand, &kChatCommand,
-
 };
 
 void add_common_flags(CLI::App& app, CommonOptions& c) {

@@ -175,7 +175,8 @@ Weight ParameterReader::matrix(Role role, int64_t layer, int64_t n, int64_t k) c
   std::string name = stored_name(*s, layer, ".weight");
   HONE_CHECK(names_.has(name), corrupt, "{}: the tensor '{}' is missing", names_.source, name);
   Weight w = names_.get(name);
-  if (s->hf_transposed && !names_.gguf) w = transposed(w, name);
+  // Quantised layouts store [N, K] whatever the float checkpoint did.
+  if (s->hf_transposed && !names_.gguf && w.planes.contains("values")) w = transposed(w, name);
   Shape expected{s->parts > 0 ? n * s->parts : n, k};
   HONE_CHECK(w.shape == expected, corrupt, "{}: tensor '{}': expected shape {}, got {}",
              names_.source, name, shape_string(expected), shape_string(w.shape));

@@ -1,5 +1,7 @@
 #include "models/export.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -223,20 +225,23 @@ class Exporter {
   void add_matrix(const Slot& s, int64_t layer, std::vector<Weight> parts) {
     std::string name = name_of(s, layer, ".weight");
     // What is written is decided on the first part: its parameters and encoding.
-    Weight shape_only = parts[0];
+    const bool untouched = is_source_block(s, layer, parts[0]);
+    HONE_CHECK(gguf_ || !o_.decode_to.empty() || !parts[0].planes.contains("scale"), unsupported,
+               "{}: no layout holds {} with row scales; give a float type to decode to (--decode-to)",
+               name, parts[0].encoding);
     bool transpose = s.hf_transposed && !gguf_ && is_float_weight(parts[0]);
     HONE_CHECK(!s.hf_transposed || gguf_ || transpose || o_.layout == "gptq" ||
                    o_.layout == "gptq_v2" || !o_.decode_to.empty(),
                unsupported, "{}: the layout {} cannot hold a quantised matrix stored as [in, out]",
                name, o_.layout);
-    auto make = [this, s, name, parts, transpose]() -> Weight {
+    auto make = [this, s, name, parts, transpose, untouched]() -> Weight {
       Weight w = parts.size() == 1 ? parts[0] : concat_rows(parts, name);
       if (gguf_) {
         w = exact_gguf_weight(w);
         if (s.gguf_paired_rows)
           w = encoding(w.encoding).permute_rows(w, pair_rows(w.rows(), m_.config.head_dim));
       }
-      if (must_decode(w)) {
+      if (must_decode(w, untouched)) {
         Weight decoded = cast_weight(w, decoded_type());
         return s.hf_transposed && !gguf_ ? transposed_floats(decoded) : decoded;
       }
@@ -245,7 +250,7 @@ class Exporter {
     Weight sample = gguf_ ? gguf_form(parts[0]) : parts[0];
     WeightInfo info{name, sample.shape, sample.encoding, sample.params};
     for (size_t i = 1; i < parts.size(); ++i) info.shape[0] += parts[i].shape[0];
-    if (must_decode(sample)) {
+    if (must_decode(sample, untouched)) {
       info.encoding = decoded_type();
       info.params = {};
       transpose = s.hf_transposed && !gguf_;
@@ -272,8 +277,16 @@ class Exporter {
     return w.encoding == "f32" || w.encoding == "f16" || w.encoding == "bf16";
   }
 
-  bool must_decode(const Weight& w) const {
-    if (o_.decode_to.empty()) return !gguf_ && w.planes.contains("blocks");
+  // Still the block type that the GGUF source holds: no pass has changed it.
+  bool is_source_block(const Slot& s, int64_t layer, const Weight& w) const {
+    const GgufFile* file = m_.checkpoint->gguf();
+    if (file == nullptr || !w.planes.contains("blocks")) return false;
+    const GgufTensor* t = file->find_tensor(slot_name(s.gguf, layer) + ".weight");
+    return t != nullptr && find_ggml_type(t->ggml_type)->id == w.encoding;
+  }
+
+  bool must_decode(const Weight& w, bool untouched) const {
+    if (o_.decode_to.empty()) return !gguf_ && untouched;
     WeightInfo info{"weight", w.shape, w.encoding, w.params};
     return o_.layout == "hf" ? w.encoding != o_.decode_to : !layout_.refusal(info).empty();
   }
@@ -302,6 +315,7 @@ class Exporter {
       if (m.rope_scaling.kind == RopeScaling::Kind::linear)
         c["rope_scaling"] = {{"rope_type", "linear"}, {"factor", m.rope_scaling.factor}};
     }
+    if (m_.checkpoint->has("rope_freqs.weight")) c["rope_scaling"] = llama3_scaling();
     c["tie_word_embeddings"] = m.tied_head;
     m_.family->to_hf(m, c);
     if (m_.tokenizer) {
@@ -309,6 +323,26 @@ class Exporter {
       if (m_.tokenizer->eos()) c["eos_token_id"] = *m_.tokenizer->eos();
     }
     return c;
+  }
+
+  // What a GGUF's frequency divisors say in config.json: Llama 3's published parameters, if they
+  // reproduce the divisors; anything else has no name there.
+  Json llama3_scaling() const {
+    Tensor divisors = decode_weight(m_.checkpoint->weight("rope_freqs.weight"));
+    const float* d = divisors.data<float>();
+    RopeScaling s;
+    s.kind = RopeScaling::Kind::llama3;
+    s.factor = *std::max_element(d, d + divisors.numel());
+    Rope plain(2 * divisors.numel(), m_.config.rope_theta, {});
+    Rope scaled(2 * divisors.numel(), m_.config.rope_theta, s);
+    for (int64_t i = 0; i < divisors.numel(); ++i)
+      HONE_CHECK(std::fabs(plain.frequencies()[i] / scaled.frequencies()[i] / d[i] - 1) < 1e-4,
+                 unsupported, "{}: config.json has no way to say its rope_freqs", m_.path);
+    return {{"rope_type", "llama3"},
+            {"factor", s.factor},
+            {"low_freq_factor", s.low_freq_factor},
+            {"high_freq_factor", s.high_freq_factor},
+            {"original_max_position_embeddings", static_cast<int64_t>(s.original_context)}};
   }
 
   void hf_texts(std::vector<std::pair<std::string, std::string>>& texts) const {
@@ -451,6 +485,14 @@ int64_t weight_bytes(LoadedModel& m) {
   int64_t n = model.embedding.weight().byte_size() + model.position_table.byte_size();
   for (Linear* l : model.linears())
     if (l != &model.head || !model.tied_head) n += l->weight().byte_size();
+  return n;
+}
+
+int64_t written_bytes(const std::filesystem::path& path) {
+  if (!fs::is_directory(path)) return static_cast<int64_t>(fs::file_size(path));
+  int64_t n = 0;
+  for (const auto& e : fs::directory_iterator(path))
+    if (e.path().extension() == ".safetensors") n += static_cast<int64_t>(e.file_size());
   return n;
 }
 

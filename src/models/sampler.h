@@ -7,7 +7,7 @@
 
 namespace hone {
 
-/// Applied in this order: repetition penalty, temperature, top-k, top-p, min-p. Defaults sample
+/// Applied in this order: repetition penalty, temperature, min-p, top-k, top-p. Defaults sample
 /// from the plain distribution.
 struct SamplerOptions {
   float temperature = 1;  ///< 0 = greedy

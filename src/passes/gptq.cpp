@@ -29,6 +29,7 @@ class Gptq final : public Pass {
  public:
   PassKind kind() const override { return PassKind::encode; }
   bool needs_calibration() const override { return true; }
+  bool blocks_only() const override { return true; }
   void visit_options(OptionVisitor& v) override {
     v.option("bits", o_.bits, "2 to 8");
     v.option("group", o_.group, "columns that share a scale (0 = the whole row)");
@@ -158,9 +159,6 @@ void Gptq::run(PassContext& c) {
   HONE_ASSERT(c.calibration != nullptr);
   Model& m = *c.model.model;
   auto blocks = static_cast<int64_t>(m.blocks.size());
-  HONE_CHECK(!c.modules.matches(m.embedding.name()) || c.modules.empty() ||
-                 c.modules.matches(m.blocks[0].stages()[0][0]->name()),
-             invalid_argument, "gptq: the embedding has no inputs to calibrate on; use rtn for it");
   States states;
   for (const auto& sample : c.calibration->samples) {
     KvSequence sequence;

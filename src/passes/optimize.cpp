@@ -73,7 +73,9 @@ std::vector<LayerRecord> run_steps(const RecipeVariant& variant, LoadedModel& mo
                        {records.begin() + static_cast<int64_t>(stored), records.end()});
       stored = records.size();
     };
-    Progress progress(fmt::format("{}: {}", variant.name, step.pass), blocks);
+    Progress progress(variant.name == step.pass ? step.pass
+                                                : fmt::format("{}: {}", variant.name, step.pass),
+                      blocks);
     c.progress = [&](int64_t done, int64_t, const std::string& note) {
       progress.update(std::min(done, blocks), note);
     };
@@ -177,15 +179,6 @@ class Runner {
     if (p.filename().empty()) p = p.parent_path();
     p += ".journal";
     return p;
-  }
-
-  // Bytes of the weight files written.
-  double written_bytes() const {
-    if (!fs::is_directory(o_.out)) return double(fs::file_size(o_.out));
-    double n = 0;
-    for (const auto& e : fs::directory_iterator(o_.out))
-      if (e.path().extension() == ".safetensors") n += double(e.file_size());
-    return n;
   }
 
   std::string default_layout(LoadedModel& m) const {

@@ -71,6 +71,8 @@ class Pass {
   virtual ~Pass() = default;
   virtual PassKind kind() const = 0;
   virtual bool needs_calibration() const { return false; }
+  /// Works on the Linears of blocks only, whatever the module glob says.
+  virtual bool blocks_only() const { return false; }
   virtual void visit_options(OptionVisitor& v) = 0;
   /// Raises invalid_argument where the options make no sense together.
   virtual void check_options() const {}

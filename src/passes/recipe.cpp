@@ -185,8 +185,9 @@ void check_recipe(const RecipeVariant& variant, LoadedModel& model) {
     std::vector<std::string> hit;
     PassContext c{model, s.modules, nullptr, 0, nullptr, nullptr, -1, nullptr};
     bool everything = s.pass == "cast";
-    if (c.embedding_selected(everything)) hit.push_back(m.embedding.name());
-    for (int64_t b = -1; b < static_cast<int64_t>(m.blocks.size()); ++b)
+    bool outside = !s.made->blocks_only();
+    if (outside && c.embedding_selected(everything)) hit.push_back(m.embedding.name());
+    for (int64_t b = outside ? -1 : 0; b < static_cast<int64_t>(m.blocks.size()); ++b)
       for (Linear* l : c.selected(b, everything)) hit.push_back(l->name());
     HONE_CHECK(!hit.empty(), invalid_argument, "{}: modules '{}' selects nothing in {}", name,
                s.modules_text, model.path);
@@ -199,17 +200,6 @@ void check_recipe(const RecipeVariant& variant, LoadedModel& model) {
       it->second = name;
     }
   }
-}
-
-Recipe single_step_recipe(const std::string& pass, const std::string& options_yaml) {
-  std::string yaml = "steps:\n  - pass: " + pass + "\n";
-  size_t at = 0;
-  while (at < options_yaml.size()) {
-    size_t end = std::min(options_yaml.find('\n', at), options_yaml.size());
-    if (end > at) yaml += "    " + options_yaml.substr(at, end - at) + "\n";
-    at = end + 1;
-  }
-  return parse_recipe(yaml, "command line");
 }
 
 }  // namespace hone

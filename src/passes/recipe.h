@@ -55,7 +55,4 @@ Recipe parse_recipe(const std::string& yaml, const std::string& source);
 /// that two steps would quantise, a transformation after a quantisation.
 void check_recipe(const RecipeVariant& variant, LoadedModel& model);
 
-/// Recipe of one step, for `hone quantize`.
-Recipe single_step_recipe(const std::string& pass, const std::string& options_yaml);
-
 }  // namespace hone

@@ -25,7 +25,8 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   return [f, &common] {
     LoadedModel m = f->model.load(false);
     export_model(m, f->out, f->options);
-    log_info("wrote {} ({}, {})", f->out, f->options.layout, human_bytes(double(written_bytes(f->out))));
+    log_info("wrote {} ({}, {})", f->out, f->options.layout,
+             human_bytes(double(written_bytes(f->out))));
     if (common.json) print_json({{"out", f->out}, {"weight_bytes", written_bytes(f->out)}});
   };
 }

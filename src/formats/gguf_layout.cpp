@@ -57,7 +57,11 @@ void write(const fs::path& path, const CheckpointContents& contents) {
   GgufWriter writer(path);
   for (const GgufEntry& e : contents.gguf_metadata) writer.set(e.key, e.value);
   for (const WeightInfo& w : contents.weights) writer.declare(w.name, w.shape, w.encoding);
-  for (const WeightInfo& w : contents.weights) writer.write(w.name, contents.weight(w.name));
+  for (const WeightInfo& w : contents.weights) {
+    Weight weight = contents.weight(w.name);
+    writer.write(w.name, weight);
+    for (const auto& [name, plane] : weight.planes) plane.release_pages();
+  }
   writer.finish();
 }
 

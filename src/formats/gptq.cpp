@@ -103,6 +103,7 @@ class GptqCheckpoint final : public HfCheckpoint {
     Tensor codes = Tensor::empty({n, k * bits / 8}, DType::u8);
     transpose(words.data<int32_t>(), words.dim(0), n,
               reinterpret_cast<int32_t*>(codes.mutable_raw()));
+    words.release_pages();
     w.planes["codes"] = codes;
     w.planes["scales"] = transposed(scales);
     add_zeros(w, module, groups);

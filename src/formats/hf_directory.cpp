@@ -66,6 +66,30 @@ class AtomicDirectory {
   bool committed_ = false;
 };
 
+/// The weight that was asked for last. The pieces of one weight follow each other within a type, so
+/// that few weights are asked for twice.
+class HeldWeight {
+ public:
+  explicit HeldWeight(const CheckpointContents& contents) : contents_(contents) {}
+
+  const Weight& get(const WeightInfo& info) {
+    if (info_ == &info) return weight_;
+    for (const auto& [name, plane] : weight_.planes) plane.release_pages();
+    weight_ = Weight();
+    weight_ = contents_.weight(info.name);
+    HONE_CHECK(weight_.encoding == info.encoding && weight_.shape == info.shape &&
+                   weight_.params == info.params,
+               invalid_argument, "weight {} is not what was announced", printable(info.name));
+    info_ = &info;
+    return weight_;
+  }
+
+ private:
+  const CheckpointContents& contents_;
+  const WeightInfo* info_ = nullptr;
+  Weight weight_;
+};
+
 }  // namespace
 
 Json read_hf_config(const fs::path& directory) {
@@ -181,23 +205,11 @@ void write_hf_directory(const fs::path& path, const CheckpointContents& contents
     entries.push_back({p.name, "", p.dtype, p.shape, 0, 0});
     by_name[p.name] = &p;
   }
-  // The pieces of one weight follow each other within a type: keep it until another is asked for.
-  const WeightInfo* held = nullptr;
-  Weight weight;
+  HeldWeight held(contents);
   write_safetensors_set(directory.path(), SafetensorsSet::kModel, entries, contents.max_shard_bytes,
                         {{"format", "pt"}}, [&](const SafetensorsEntry& e) {
-                          const HfPiece& p = *by_name.at(e.name);
-                          if (p.weight != held) {
-                            weight = Weight();
-                            weight = contents.weight(p.weight->name);
-                            held = p.weight;
-                            HONE_CHECK(weight.encoding == p.weight->encoding &&
-                                           weight.shape == p.weight->shape &&
-                                           weight.params == p.weight->params,
-                                       invalid_argument, "weight {} is not what was announced",
-                                       printable(p.weight->name));
-                          }
-                          return p.make(weight);
+                          const HfPiece& piece = *by_name.at(e.name);
+                          return piece.make(held.get(*piece.weight));
                         });
   directory.commit();
 }

@@ -226,9 +226,10 @@ class Exporter {
     std::string name = name_of(s, layer, ".weight");
     // What is written is decided on the first part: its parameters and encoding.
     const bool untouched = is_source_block(s, layer, parts[0]);
-    HONE_CHECK(gguf_ || !o_.decode_to.empty() || !parts[0].planes.contains("scale"), unsupported,
-               "{}: no layout holds {} with row scales; give a float type to decode to (--decode-to)",
-               name, parts[0].encoding);
+    HONE_CHECK(
+        gguf_ || !o_.decode_to.empty() || !parts[0].planes.contains("scale"), unsupported,
+        "{}: no layout holds {} with row scales; give a float type to decode to (--decode-to)",
+        name, parts[0].encoding);
     bool transpose = s.hf_transposed && !gguf_ && is_float_weight(parts[0]);
     HONE_CHECK(!s.hf_transposed || gguf_ || transpose || o_.layout == "gptq" ||
                    o_.layout == "gptq_v2" || !o_.decode_to.empty(),

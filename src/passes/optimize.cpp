@@ -73,9 +73,9 @@ std::vector<LayerRecord> run_steps(const RecipeVariant& variant, LoadedModel& mo
                        {records.begin() + static_cast<int64_t>(stored), records.end()});
       stored = records.size();
     };
-    Progress progress(variant.name == step.pass ? step.pass
-                                                : fmt::format("{}: {}", variant.name, step.pass),
-                      blocks);
+    Progress progress(
+        variant.name == step.pass ? step.pass : fmt::format("{}: {}", variant.name, step.pass),
+        blocks);
     c.progress = [&](int64_t done, int64_t, const std::string& note) {
       progress.update(std::min(done, blocks), note);
     };

@@ -14,9 +14,9 @@ namespace {
 constexpr int64_t kMaxPrecision = 1000;
 
 struct Field {
-  std::string fill = " ";
+  std::string fill;   // empty: blanks, or zeros with `zero`
   char align = 0;     // '<', '>', '^', '=' or 0: the type's own
-  bool zero = false;  // without align: zeros between the sign and the digits
+  bool zero = false;  // fill with zeros; without align between the sign and the digits
   char sign = 0;      // '-', '+', ' ' or 0
   bool alternate = false;
   int64_t width = 0;
@@ -35,10 +35,10 @@ std::string padded(Runtime& runtime, const Field& field, std::string text, size_
                    char own_align) {
   const int64_t missing = field.width - code_points(text);
   if (missing <= 0) return text;
-  runtime.check_room(text.size() + static_cast<size_t>(missing) * field.fill.size());
-  const bool zeros = field.zero && !field.align;
-  const char align = field.align ? field.align : zeros && own_align == '>' ? '=' : own_align;
-  const std::string fill = zeros ? "0" : field.fill;
+  const std::string fill = !field.fill.empty() ? field.fill : field.zero ? "0" : " ";
+  runtime.check_room(text.size() + static_cast<size_t>(missing) * fill.size());
+  if (field.zero && own_align == '>') own_align = '=';
+  const char align = field.align ? field.align : own_align;
   const int64_t before = align == '<' ? 0 : align == '^' ? missing / 2 : missing;
   std::string left, right;
   for (int64_t i = 0; i < missing; ++i) (i < before ? left : right) += fill;
@@ -257,6 +257,7 @@ class Percent {
     }
     field.width = star_or_number();
     if (field.width < 0) field.align = '<', field.width = -field.width;
+    if (field.align) field.zero = false;
     if (field.width > INT32_MAX) fault("a number in a format is too large");
     if (format_.skip('.')) field.precision = std::max<int64_t>(star_or_number(), 0);
     while (format_.peek() == 'h' || format_.peek() == 'l' || format_.peek() == 'L') format_.next();

@@ -6,10 +6,10 @@
 #   heldout.txt      the last 8 chapters of Persuasion, the last 10 and the epilogue of Moby Dick
 #
 # The source is Jane Austen's six novels and Moby Dick, public domain, as two Debian packages carry
-# them; the texts themselves are not part of this repository. Hard-wrapped lines are joined again: one
-# line is one paragraph (indented lines, which are verse and letters' heads, stay lines of their own),
-# paragraphs are divided by an empty line, and a chapter begins with its heading. Underscores, which
-# mark italics, are dropped.
+# them; the texts themselves are not part of this repository. Hard-wrapped lines are joined again:
+# one line is one paragraph (indented lines, which are verse and letters' heads, stay lines of their
+# own), paragraphs are divided by an empty line, and a chapter begins with its heading. Underscores,
+# which mark italics, are dropped.
 set -eu
 
 if [ $# -ne 1 ]; then
@@ -18,7 +18,7 @@ if [ $# -ne 1 ]; then
 fi
 packages="r-cran-janeaustenr r-cran-tokenizers"
 command -v Rscript >/dev/null || {
-  echo "extract_texts: Rscript is not installed: apt-get install --no-install-recommends $packages" >&2
+  echo "extract_texts: no Rscript; apt-get install --no-install-recommends $packages" >&2
   exit 1
 }
 mkdir -p "$1"
@@ -59,7 +59,7 @@ rejoin <- function(lines) {
   }, "", USE.NAMES = FALSE)
 }
 
-# The chapters of a book, one string each; text before the first heading and from `end` on is dropped.
+# The chapters of a book, one string each, without what precedes the first heading or follows `end`.
 chapters <- function(lines, heading, end) {
   last <- grep(end, lines)
   if (length(last) > 0) lines <- head(lines, last[1] - 1)

@@ -1,20 +1,22 @@
 #!/usr/bin/env python3
-"""Trains the default model, models/hone-austen-3m: a Llama of 2.9 million parameters on old novels.
+r"""Trains the default model, models/hone-austen-3m: a Llama of 2.9 million parameters.
 
 The recipe, in full (the numbers are the defaults below; an idle core takes about 50 minutes):
-  data       tools/extract_texts.sh: Austen's novels and Moby Dick. Each chapter follows the separator
-             <|endoftext|>; calibration.txt and heldout.txt are other chapters and never trained on.
+  data       tools/extract_texts.sh: Austen's novels and Moby Dick. Each chapter follows the
+             separator <|endoftext|>; calibration.txt and heldout.txt are other chapters.
   tokenizer  byte-level BPE of 2048 tokens on train.txt, words split by Llama 3's expression.
   model      Llama: hidden 256, 4 layers, 8 heads over 4 KV heads (dim 32), SwiGLU 512, tied
              embeddings, context 512. Every K is a multiple of 256, so that every block format fits.
-  training   AdamW (0.9, 0.95), weight decay 0.1 on matrices, clip 1.0, batches of 8 x 512 tokens; the
-             rate warms up over 100 steps, stays, and falls linearly to 0 over the last 40 %; fp32.
-  batches    epoch e cuts the token stream at an offset drawn from (seed, e) and visits the windows in
-             an order drawn from the same: a run that is stopped and resumed sees the same batches.
+  training   AdamW (0.9, 0.95), weight decay 0.1 on matrices, clip 1.0, fp32, batches of 8 x 512
+             tokens; the rate warms up over 100 steps, stays, and falls linearly to 0 over the last
+             40 % of the run.
+  batches    epoch e cuts the token stream at an offset drawn from (seed, e) and visits the windows
+             in an order drawn from the same: a run that is stopped and resumed sees the same ones.
 
 Made with torch 2.15.0, transformers 5.23.0, tokenizers 0.23.3, safetensors 0.8.0:
   tools/extract_texts.sh build/text
-  python tools/train_default_model.py --text build/text --state build/train --out models/hone-austen-3m
+  python tools/train_default_model.py --text build/text --state build/train \
+      --out models/hone-austen-3m
 """
 
 import argparse
@@ -42,7 +44,7 @@ def parse_arguments():
     add = parser.add_argument
     add("--text", type=Path, required=True, help="directory that tools/extract_texts.sh wrote")
     add("--out", type=Path, required=True, help="model directory to write")
-    add("--state", type=Path, required=True, help="directory for checkpoints; a run resumes from it")
+    add("--state", type=Path, required=True, help="checkpoint directory; a run resumes from it")
     add("--steps", type=int, default=1400)
     add("--batch", type=int, default=8)
     add("--context", type=int, default=512)

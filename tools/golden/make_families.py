@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes tests/golden/families/<name>/: small random checkpoints and what transformers makes of them.
+"""Writes tests/golden/families/<name>/: small random checkpoints and what transformers computes.
 
 Each directory is a Hugging Face model directory (config.json, model.safetensors, no tokenizer) with
 one file more, logits.safetensors:
@@ -8,15 +8,16 @@ one file more, logits.safetensors:
   continuation  i64 [8]         the greedy continuation
   step_logits   f32 [8, 128]    step i has seen the prompt and continuation[:i]; its argmax is
                                 continuation[i]
-All in fp32 with eager attention. Before it writes, the script checks that feeding one token at a time
-through the cache gives the same logits, that the directory reloads to the same logits, that every
-feature listed under `matters` changes the logits when it is taken away (a golden that a missing
-feature leaves alone would test nothing). Prompts are redrawn until no greedy choice is a near-tie.
+All in fp32 with eager attention. Before it writes, the script checks that feeding one token at a
+time through the cache gives the same logits, that the directory reloads to the same logits, that
+every feature listed under `matters` changes the logits when it is taken away (a golden that a
+missing feature leaves alone would test nothing). Prompts are redrawn until no greedy choice is a
+near-tie.
 
 The names: `llama` is plain GQA with a head size other than hidden / heads, `llama_sharded` the same
 weights in two files; `*_old_config` spells its config.json as files on the hub do (rope_theta and
-rope_scaling at the top), the others as transformers 5 does (rope_parameters). `gpt2_hub_names` has the
-hub's GPT-2 names: no "transformer." prefix, and the causal mask among the weights.
+rope_scaling at the top), the others as transformers 5 does (rope_parameters). `gpt2_hub_names` has
+the hub's GPT-2 names: no "transformer." prefix, and the causal mask among the weights.
 
 Made with torch 2.15.0, transformers 5.23.0, safetensors 0.8.0: python tools/golden/make_families.py
 """

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Writes tests/golden/gptq_natural.safetensors and gptq_actorder.safetensors: GPTQ on a small layer.
+"""Writes tests/golden/gptq_{natural,actorder}.safetensors: GPTQ on a small layer.
 
 An oracle of the published algorithm (Frantar et al. 2022, and the order of steps that the authors'
 program fixed), written from its description. Both files hold the same layer; the second takes its
 columns by falling diag(H):
   w        f32 [N, K]   the weight; K = 160 makes a full block of 128 columns and a part of one
   x        f16 [T, K]   activations, one token per row, correlated; column 77 is dead (all zero)
-  u        f32 [K, K]   upper Cholesky factor of (H + damp I)^-1, columns in the order of the solver;
-                        H = 2/T x'x, a dead column has H = 1 and weight 0, damp = 0.01 mean(diag H)
+  u        f32 [K, K]   upper Cholesky factor of (H + damp I)^-1, columns in the solver's order;
+                        H = 2/T x'x, a dead column has H = 1 and weight 0, and
+                        damp = 0.01 mean(diag H)
   perm     i32 [K]      column perm[i] is the i-th to be quantised
 and for each case:
   CASE.options  i32 [7]     bits, sym, group (-1: the row), act-order, static groups, MSE grid,
@@ -15,18 +16,18 @@ and for each case:
   CASE.codes    u8  [N, K]  in the layer's own column order; weight = scale * (code - zero)
   CASE.scales   f32 [N, G]
   CASE.zeros    u8  [N, G]
-  CASE.g_idx    i32 [K]     the group of each column; a moving group of an act-order run holds columns
-                            that are neighbours in that order
+  CASE.g_idx    i32 [K]     the group of each column; a moving group of an act-order run holds
+                            columns that are neighbours in that order
   CASE.errors   f64 [2]     sum of squares of x (W - W')' for GPTQ, and for rounding to nearest on
                             grids from the original weights, groups along the layer's own columns
 
-What implementations get wrong, and this pins: a group's grid comes from weights that carry the updates
-of earlier *blocks* only, never of this one; static groups take the grid from the original weights;
-symmetric grids divide the range by 2^bits - 1 (absmax by 7.5 at 4 bits); x.5 rounds to even.
+What implementations get wrong, and this pins: a group's grid comes from weights that carry the
+updates of earlier *blocks* only, never of this one; static groups take the grid from the original
+weights; symmetric grids divide the range by 2^bits - 1 (absmax by 7.5 at 4 bits); ties go to even.
 
-The script checks itself: float32 gives the codes of float64, no code, zero or grid choice hangs on a
-near-tie, and without blocks the codes equal those of Optimal Brain Quantisation with the Hessian of
-the remaining columns inverted anew at each step.
+The script checks itself: float32 gives the codes of float64, no code, zero or grid choice hangs on
+a near-tie, and without blocks the codes equal those of Optimal Brain Quantisation with the Hessian
+of the remaining columns inverted anew at each step.
 
 Made with numpy 2.4.6, safetensors 0.8.0: python tools/golden/make_gptq.py
 """
@@ -256,7 +257,8 @@ def run_cases(w, x, cases, act_order):
         elif not options.act_order:
             other = solve(w, u, perm, dead, options, block=K)[0]
             assert np.any(other != codes), "the block size does not matter here"
-        print(f"{options.name():28} error {whole:9.1f}, nearest {rounded:9.1f}, margin {margin:.1e}")
+        figures = f"error {whole:9.1f}, nearest {rounded:9.1f}, margin {margin:.1e}"
+        print(f"{options.name():28} {figures}")
         prefix = options.name() + "."
         tensors[prefix + "options"] = options.values()
         tensors[prefix + "codes"] = codes

@@ -201,8 +201,10 @@ class Percent {
       format_.at = percent;
       if (format_.skip('%')) out << conversion();
     }
-    const size_t given = is_tuple_ ? values_.items().size() : 1;
-    if (used_ < given && !values_.is_dict() && !(values_.is_sequence() && !is_tuple_)) {
+    // Python lets what can be subscripted go unused, except a tuple or a string.
+    const bool subscripted = values_.is_undefined() || values_.is_dict() ||
+                             (values_.is_sequence() && values_.sequence().indexable());
+    if (is_tuple_ ? used_ < values_.items().size() : used_ == 0 && !subscripted) {
       fault("not all arguments converted during string formatting");
     }
     return out.value(markup_);

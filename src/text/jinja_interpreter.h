@@ -1,4 +1,8 @@
 // Runs a syntax tree: one evaluation of one template with one set of variables.
+//
+// Names are looked up as the program runs. jinja2 decides at compile time instead, which differs in
+// one corner: a chat's variable that the template reads only inside a loop or macro, and later sets
+// without condition outside of it, is undefined to jinja2 where it is read, and the chat's here.
 #pragma once
 
 #include <functional>

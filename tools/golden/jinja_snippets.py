@@ -493,6 +493,7 @@ uni | tojson
 uni | tojson(ensure_ascii=true)
 html | tojson
 "q\"b\\s/n\nt\tc\x01\x7f" | tojson
+"\x1f\x10\x00\x20" | tojson
 [1, 1.0, 1.5e300, true, none, 'x', (1, 2)] | tojson
 {'b': 1, 'a': {'d': 1, 'c': 2}} | tojson(sort_keys=true)
 {'b': 1, 'a': [1, 2]} | tojson(separators=(',', ':'))
@@ -779,6 +780,8 @@ TEMPLATES = [
     "{% filter length %}abc{% endfilter %}",
     "{{ '{:05}|{:>05}|{:0<5}'.format('ab', 7, -3) }}{{ '{:,.2f}'.format(12345.678) }}",
     "{{ '{:+}'.format('a') }}",
+    "{{ 'b' % namespace() }}",
+    "{{ 'a' % missing }}{{ 'c' % [1] }}{{ '%05s|%-05d|' % ('a', 5) }}",
     "{{ ('<b>' | safe | list)[0] is escaped }}{{ ('<b>' | safe)[0] is escaped }}",
     "{% set x = {'a': 1} %}{% set x = dict(x, b=2) %}{{ x }}",
     "{% for key in ['a', 'b'] %}{% if not loop.first %}, {% endif %}{{ key }}{% endfor %}",

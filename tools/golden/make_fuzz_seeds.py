@@ -46,7 +46,8 @@ def gguf_seeds():
     put("gguf", "scalars", gguf(scalars, []))
     put("gguf", "arrays", gguf(arrays, []))
     put("gguf", "floats", gguf([("general.architecture", 8, text("llama"))],
-                               [("a", [4, 2], 0, 32), ("b", [3], 1, 6), ("c", [2, 1, 1, 2], 30, 8)]))
+                               [("a", [4, 2], 0, 32), ("b", [3], 1, 6),
+                                ("c", [2, 1, 1, 2], 30, 8)]))
     put("gguf", "blocks", gguf([], [("a", [32, 2], 2, 36), ("b", [256], 12, 144),
                                     ("c", [32], 8, 34), ("d", [64], 40, 36), ("e", [5], 26, 20)]))
     put("gguf", "alignment", gguf([("general.alignment", 4, struct.pack("<I", 8))],
@@ -69,8 +70,8 @@ def safetensors_seeds():
     put("safetensors", "two", safetensors({"__metadata__": {"format": "pt"},
                                            "a": entry("F32", [2, 3], 0, 24),
                                            "b": entry("BOOL", [], 24, 25)}, 25))
-    sizes = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4,
-             "I16": 2, "I8": 1, "U8": 1, "U64": 8, "U32": 4, "U16": 2, "F8_E8M0": 1}
+    sizes = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8,
+             "I32": 4, "I16": 2, "I8": 1, "U8": 1, "U64": 8, "U32": 4, "U16": 2, "F8_E8M0": 1}
     header, at = {}, 0
     for dtype, size in sizes.items():
         header[dtype.lower()] = entry(dtype, [1], at, at + size)
@@ -88,7 +89,8 @@ def layout_seeds():
     def config(**quantization):
         return {"model_type": "llama", "quantization_config": quantization}
 
-    put("layouts", "hf", layout({"model_type": "llama"}, {"a.weight": entry("BF16", [2, 2], 0, 8)}, 8))
+    put("layouts", "hf", layout({"model_type": "llama"},
+                                {"a.weight": entry("BF16", [2, 2], 0, 8)}, 8))
     gptq = {"m.qweight": entry("I32", [4, 8], 0, 128), "m.qzeros": entry("I32", [2, 1], 128, 136),
             "m.scales": entry("F16", [2, 8], 136, 168), "m.g_idx": entry("I32", [32], 168, 296)}
     raw = layout(config(quant_method="gptq", bits=4, group_size=16, sym=False), gptq, 296)
@@ -105,7 +107,8 @@ def layout_seeds():
            0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0]
     state = b'{"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": [4, 32]}'
     n = len(state)
-    bnb = {"a.weight.absmax": entry("F32", [2], 0, 8), "a.weight.quant_map": entry("F32", [16], 8, 72),
+    bnb = {"a.weight.absmax": entry("F32", [2], 0, 8),
+           "a.weight.quant_map": entry("F32", [16], 8, 72),
            "a.weight": entry("U8", [64, 1], 72, 136),
            "a.weight.quant_state.bitsandbytes__nf4": entry("U8", [n], 136, 136 + n)}
     raw = layout(config(quant_method="bitsandbytes", load_in_4bit=True), bnb, 136 + n)
@@ -123,7 +126,8 @@ def json_seeds():
         "model_type": "llama", "hidden_size": 64, "rms_norm_eps": 1e-6, "tie": False, "x": None,
         "rope_scaling": {"factor": 8.0, "type": "llama3"}, "layers": ["a", "b", [1, -2, 3.5e10]],
         "text": "gr\u00fc\u00dfe \u4e16\n\"\\"}).encode())
-    put("json_config", "values", b'[0,-0,1e5,-1.5E-3,18446744073709551615,9223372036854775808,"\\u00e9'
+    put("json_config", "values", b'[0,-0,1e5,-1.5E-3,18446744073709551615,9223372036854775808,'
+                                 b'"\\u00e9'
                                  b'\\ud83d\\ude00",true,false,null,{},[]]')
     put("json_config", "deep", b'{"a":' * 30 + b"[" * 30 + b"]" * 30 + b"}" * 30)
 
@@ -132,7 +136,8 @@ def json_seeds():
 def tokenizer_seeds():
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    small = {c: i for i, c in enumerate("Helo wrd\u0120")} | {"He": 9, "lo": 10, "Helo": 11, "<s>": 12}
+    small = {c: i for i, c in enumerate("Helo wrd\u0120")}
+    small |= {"He": 9, "lo": 10, "Helo": 11, "<s>": 12}
     t = Tokenizer(models.BPE(small, [("H", "e"), ("l", "o"), ("He", "lo")], fuse_unk=False))
     t.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Digits(individual_digits=True),

@@ -2,7 +2,7 @@
 
 tests/golden/layouts/<name>/ is a directory as the library writes it. For GPTQ, whose library cannot
 quantise without a calibration run, modules are packed by its own packer and `planes.safetensors`
-holds what was packed: per module codes u8 [N, K], scales f16 [N, G], zeros u8 [N, G], g_idx i32 [K].
+holds what was packed: a module's codes u8 [N, K], scales f16 [N, G], zeros u8 [N, G], g_idx i32 [K].
 
 Pinned: transformers 5.23.0, bitsandbytes 0.50.2, gptqmodel 7.7.0, torch 2.15.0, safetensors 0.8.0.
 Usage: python tools/golden/make_layouts.py
@@ -48,9 +48,8 @@ def gptq_module(bits, n, k, group, symmetric, act_order, seed):
     groups = 1 if group == -1 else -(-k // group)
     codes = torch.randint(0, 2**bits, (n, k), generator=g)
     scales = (torch.rand(n, groups, generator=g) + 0.5).half() / 16
-    low = 0 if symmetric else 1
     zeros = torch.full((n, groups), 2 ** (bits - 1)) if symmetric else torch.randint(
-        low, 2**bits, (n, groups), generator=g)
+        1, 2**bits, (n, groups), generator=g)
     g_idx = torch.arange(k) // (k if group == -1 else group)
     if act_order:
         g_idx = g_idx[torch.randperm(k, generator=g)]
@@ -70,7 +69,7 @@ def make_gptq(name, version, modules):
     from gptqmodel import QuantizeConfig
     from gptqmodel.utils.model import convert_gptq_v2_to_v1_format_module
 
-    tensors, planes, dynamic = {}, {}, {}
+    tensors, planes = {}, {}
     for seed, (module, args) in enumerate(modules.items()):
         packed, parts = gptq_module(*args, seed)
         if version == 1:

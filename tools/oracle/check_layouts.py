@@ -2,10 +2,12 @@
 
 Usage: python tools/oracle/check_layouts.py WRITTEN DECODED
 
-WRITTEN is what hone wrote (a GGUF file, or a gptq, bitsandbytes or hf directory); DECODED is the same
-model as hone reads it back, as f32: `hone convert WRITTEN --layout hf --dtype f32 --out DECODED`, or
-any hf directory with the same tensor names. Every weight that the library decodes must equal hone's
-bit for bit, after rounding to the float type in which the library decodes.
+WRITTEN is what hone wrote: a gptq, bitsandbytes or hf directory, or a GGUF file. DECODED is the same
+model as hone reads it back, in f32, in a container with the same names:
+  hone convert WRITTEN --layout hf --decode-to f32 --out DECODED
+and, for a GGUF file, from there: hone convert DECODED --layout gguf --out DECODED.gguf
+Every weight that the library decodes must equal hone's bit for bit, after rounding to the float type
+in which the library decodes.
 
 Pinned: transformers 5.23.0, bitsandbytes 0.50.2, gguf 0.19.0, gptqmodel 7.7.0 (optional: without it
 GPTQ directories are decoded by the formula).
@@ -19,10 +21,12 @@ import torch
 from safetensors.torch import load_file
 
 
-def load_tensors(directory):
+def load_tensors(path):
+    if path.is_file():
+        return dict(decode_gguf(path))
     tensors = {}
-    for path in sorted(directory.glob("*.safetensors")):
-        tensors |= load_file(path)
+    for shard in sorted(path.glob("*.safetensors")):
+        tensors |= load_file(shard)
     return tensors
 
 
@@ -110,21 +114,22 @@ def decode(path):
 def main():
     written, decoded = map(pathlib.Path, sys.argv[1:3])
     ours = load_tensors(decoded)
-    seen = differing = 0
+    seen, differing = set(), 0
     for name, theirs in decode(written):
         if name not in ours:
             continue
-        seen += 1
+        seen.add(name)
         mine = ours[name].to(theirs.dtype)
-        if mine.shape != theirs.shape or not torch.equal(mine, theirs.contiguous()):
+        if mine.shape != theirs.shape:
             differing += 1
-            print(f"{name}: differs; {tuple(mine.shape)} and {tuple(theirs.shape)} "
-                  f"{(mine.float() - theirs.float()).abs().max() if mine.shape == theirs.shape else ''}")
-    missing = set(ours) - {n for n, _ in decode(written)}
-    if missing:
+            print(f"{name}: the shape is {tuple(theirs.shape)}, hone's {tuple(mine.shape)}")
+        elif not torch.equal(mine, theirs.contiguous()):
+            differing += 1
+            print(f"{name}: differs by up to {(mine.float() - theirs.float()).abs().max()}")
+    if missing := set(ours) - seen:
         print("not loaded:", ", ".join(sorted(missing)))
-    print(f"{written}: {seen} tensors, {differing} differ")
-    sys.exit(differing > 0 or seen == 0)
+    print(f"{written}: {len(seen)} tensors, {differing} differ")
+    sys.exit(differing > 0 or bool(missing) or not seen)
 
 
 main()

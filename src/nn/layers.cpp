@@ -44,7 +44,6 @@ bool Linear::integer_capable() {
 }
 
 Tensor Linear::forward(const LinearInput& x, Activations a) {
-  if (observer) observer(x.x());
   pack();
   return multiply(x, packed_, bias_, a);
 }
@@ -116,7 +115,7 @@ void Rope::apply(Tensor& x, int64_t head_dim, std::span<const int64_t> positions
   });
 }
 
-Tensor Mlp::forward(const Tensor& x, Activations a) {
+Tensor Mlp::expand(const Tensor& x, Activations a) {
   LinearInput in(x);
   Tensor h = up.forward(in, a);
   if (gate.defined()) {
@@ -126,7 +125,7 @@ Tensor Mlp::forward(const Tensor& x, Activations a) {
     HONE_ASSERT(activation == Activation::gelu_tanh);
     h = ops::gelu_tanh(h);
   }
-  return down.forward(LinearInput(h), a);
+  return h;
 }
 
 }  // namespace hone

@@ -4,7 +4,6 @@
 // which is what recipes and adapters address. Linear's forward names no encoding and no method.
 #pragma once
 
-#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -41,9 +40,6 @@ class Linear {
 
   /// x·Wᵀ + b: [T, out].
   Tensor forward(const LinearInput& x, Activations a);
-
-  /// Called with every input of forward while set (calibration). Not during parallel use.
-  std::function<void(const Tensor& x)> observer;
 
  private:
   std::string name_;
@@ -118,7 +114,8 @@ struct Mlp {
   Linear gate;  ///< undefined in an ungated MLP
   Linear up;
   Linear down;
-  Tensor forward(const Tensor& x, Activations a);
+  /// What down multiplies: x [T, D] → [T, F].
+  Tensor expand(const Tensor& x, Activations a);
 };
 
 }  // namespace hone

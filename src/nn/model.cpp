@@ -20,8 +20,7 @@ void Batch::append(std::span<const int32_t> more, KvSequence* sequence) {
   spans.push_back(span);
 }
 
-Tensor SoftmaxAttention::forward(const Tensor& x, const Batch& batch, KvCache& cache,
-                                 int64_t layer) {
+Tensor SoftmaxAttention::mix(const Tensor& x, const Batch& batch, KvCache& cache, int64_t layer) {
   LinearInput in(x);
   Tensor qs = q.forward(in, batch.activations);
   Tensor ks = k.forward(in, batch.activations);
@@ -36,8 +35,7 @@ Tensor SoftmaxAttention::forward(const Tensor& x, const Batch& batch, KvCache& c
   for (const SequenceSpan& s : batch.spans)
     cache.write(layer, *s.kv, s.start, s.end - s.begin, kp + s.begin * ks.dim(1),
                 vp + s.begin * vs.dim(1));
-  Tensor mixed = attend(spec, qs, cache, layer, batch.spans);
-  return o.forward(LinearInput(mixed), batch.activations);
+  return attend(spec, qs, cache, layer, batch.spans);
 }
 
 std::string SoftmaxAttention::describe() const {
@@ -46,22 +44,40 @@ std::string SoftmaxAttention::describe() const {
 }
 
 Tensor Block::forward(const Tensor& x, const Batch& batch, KvCache& cache, int64_t layer) {
-  Tensor mixed = mixer->forward(mixer_norm.forward(x), batch, cache, layer);
-  if (post_mixer_norm.defined()) mixed = post_mixer_norm.forward(mixed);
-  Tensor h = ops::add(x, mixed);
-  Tensor out = mlp.forward(mlp_norm.forward(h), batch.activations);
-  if (post_mlp_norm.defined()) out = post_mlp_norm.forward(out);
-  return ops::add(h, out);
+  BlockState state = enter(x);
+  for (int stage = 0; stage < kStages; ++stage) advance(state, stage, batch, cache, layer);
+  return state.residual;
+}
+
+BlockState Block::enter(const Tensor& x) const { return {x, mixer_norm.forward(x)}; }
+
+void Block::advance(BlockState& s, int stage, const Batch& batch, KvCache& cache, int64_t layer) {
+  auto join = [&](Tensor y, const Norm& post) {
+    if (post.defined()) y = post.forward(y);
+    s.residual = ops::add(s.residual, y);
+  };
+  switch (stage) {
+    case 0:
+      s.x = mixer->mix(s.x, batch, cache, layer);
+      break;
+    case 1:
+      join(mixer->output().forward(LinearInput(s.x), batch.activations), post_mixer_norm);
+      s.x = mlp_norm.forward(s.residual);
+      break;
+    case 2:
+      s.x = mlp.expand(s.x, batch.activations);
+      break;
+    default:
+      HONE_ASSERT(stage == kStages - 1);
+      join(mlp.down.forward(LinearInput(s.x), batch.activations), post_mlp_norm);
+      s.x = {};
+  }
 }
 
 std::vector<std::vector<Linear*>> Block::stages() {
-  auto all = mixer->stages();
-  if (mlp.gate.defined())
-    all.push_back({&mlp.gate, &mlp.up});
-  else
-    all.push_back({&mlp.up});
-  all.push_back({&mlp.down});
-  return all;
+  std::vector<Linear*> wide = {&mlp.up};
+  if (mlp.gate.defined()) wide.insert(wide.begin(), &mlp.gate);
+  return {mixer->inputs(), {&mixer->output()}, wide, {&mlp.down}};
 }
 
 std::vector<KvShape> Model::kv_shapes() const {

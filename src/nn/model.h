@@ -32,11 +32,12 @@ struct Batch {
 class Mixer {
  public:
   virtual ~Mixer() = default;
-  /// x [T, D] → [T, D]; state of layer `layer` is read from and written to `cache`.
-  virtual Tensor forward(const Tensor& x, const Batch& batch, KvCache& cache, int64_t layer) = 0;
-  /// Its linears in the order in which their inputs arise; the members of one inner vector share
-  /// their input.
-  virtual std::vector<std::vector<Linear*>> stages() = 0;
+  /// Everything before the output projection: x [T, D] → [T, K], which output() multiplies. State
+  /// of layer `layer` is read from and written to `cache`.
+  virtual Tensor mix(const Tensor& x, const Batch& batch, KvCache& cache, int64_t layer) = 0;
+  /// The linears that multiply mix's input; they share it.
+  virtual std::vector<Linear*> inputs() = 0;
+  virtual Linear& output() = 0;
   virtual KvShape kv_shape() const = 0;
   /// For `hone info`: "causal & window(512), 8/4 heads of 64".
   virtual std::string describe() const = 0;
@@ -49,19 +50,34 @@ class SoftmaxAttention : public Mixer {
   Norm q_norm, k_norm;  ///< over each head, before the rotation; undefined = none
   Rope rope;            ///< undefined = none
 
-  Tensor forward(const Tensor& x, const Batch& batch, KvCache& cache, int64_t layer) override;
-  std::vector<std::vector<Linear*>> stages() override { return {{&q, &k, &v}, {&o}}; }
+  Tensor mix(const Tensor& x, const Batch& batch, KvCache& cache, int64_t layer) override;
+  std::vector<Linear*> inputs() override { return {&q, &k, &v}; }
+  Linear& output() override { return o; }
   KvShape kv_shape() const override { return {spec.kv_heads, spec.k_dim, spec.v_dim}; }
   std::string describe() const override;
 };
 
+/// Where a batch stands inside a block.
+struct BlockState {
+  Tensor residual;  ///< [T, D]
+  Tensor x;         ///< [T, K]: what the linears of the next stage multiply
+};
+
+/// A block runs in four stages; the linears of one stage share their input: the mixer's inputs, its
+/// output projection, the MLP's gate and up, its down.
 struct Block {
+  static constexpr int kStages = 4;
   Norm mixer_norm, post_mixer_norm;  ///< post norms undefined = none
   Norm mlp_norm, post_mlp_norm;
   std::unique_ptr<Mixer> mixer;
   Mlp mlp;
 
   Tensor forward(const Tensor& x, const Batch& batch, KvCache& cache, int64_t layer);
+  /// The state in front of stage 0, for hidden states x [T, D].
+  BlockState enter(const Tensor& x) const;
+  /// Runs one stage; behind the last, `x` is empty and `residual` the block's output.
+  void advance(BlockState& state, int stage, const Batch& batch, KvCache& cache, int64_t layer);
+  /// The linears of each stage, in order.
   std::vector<std::vector<Linear*>> stages();
 };
 

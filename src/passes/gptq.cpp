@@ -1,29 +1,20 @@
 // gptq: quantises block after block with error feedback, in bounded memory.
 //
-// The calibration sequences run through the model one block at a time. What is held: the hidden
-// states between two blocks, one block's weights in kernel layout, and the Hessians of one block.
-// With true_sequential each stage (q,k,v; o; gate,up; down) sees the inputs that the quantised
-// earlier stages give; always, the next block sees the outputs of the quantised block.
+// The calibration sequences run through the model one stage of one block at a time. What is held:
+// the states in front of one stage, one block's weights in kernel layout, and the Hessians of one
+// block. With true_sequential each stage (q,k,v; o; gate,up; down) sees the inputs that the
+// quantised earlier stages give; always, the next block sees the outputs of the quantised block.
 //
 // Resume: finished blocks are quantised already; the states in front of the first unfinished block
 // are recomputed from them, which gives the same bits as the run that was interrupted.
-#include <cmath>
-#include <cstring>
-
 #include "encodings/int_grid.h"
 #include "ops/dense.h"
+#include "passes/calibration_walk.h"
 #include "passes/gptq_solver.h"
 #include "passes/pass.h"
 
 namespace hone {
 namespace {
-
-// Thrown by an observer that has seen the inputs it needs: what the block would still compute for
-// these tokens is of no use to anybody.
-struct StageReached {};
-
-// Sequences that run through a block together.
-constexpr size_t kBatchSequences = 4;
 
 class Gptq final : public Pass {
  public:
@@ -53,45 +44,11 @@ class Gptq final : public Pass {
   void run(PassContext& c) override;
 
  private:
-  // Hidden states of all samples in front of a block, [samples][length, D].
-  struct States {
-    std::vector<Tensor> x;
-  };
-  void forward_block(PassContext& c, States& states, int64_t block, bool keep_outputs);
+  void quantize_block(PassContext& c, CalibrationWalk& walk);
   void quantize_stage(PassContext& c, const std::vector<Linear*>& stage, const Tensor& hessian);
-  void quantize_block(PassContext& c, States& states, int64_t block);
 
   GptqOptions o_;
 };
-
-// Batches of a few sequences through one block; with keep_outputs the states become its outputs.
-void Gptq::forward_block(PassContext& c, States& s, int64_t block, bool keep_outputs) {
-  Model& m = *c.model.model;
-  KvCache cache({m.blocks[block].mixer->kv_shape()});
-  for (size_t first = 0; first < s.x.size(); first += kBatchSequences) {
-    size_t last = std::min(s.x.size(), first + kBatchSequences);
-    int64_t length = s.x[first].dim(0), d = s.x[first].dim(1);
-    std::vector<KvSequence> sequences(last - first);
-    Batch batch;
-    Tensor x = Tensor::empty({static_cast<int64_t>(last - first) * length, d}, DType::f32);
-    for (size_t i = first; i < last; ++i) {
-      batch.append(c.calibration->samples[i], &sequences[i - first]);
-      cache.reserve(sequences[i - first], length);
-      std::memcpy(x.mutable_data<float>() + static_cast<int64_t>(i - first) * length * d,
-                  s.x[i].data<float>(), static_cast<size_t>(s.x[i].byte_size()));
-    }
-    try {
-      Tensor y = m.blocks[block].forward(x, batch, cache, 0);
-      for (size_t i = first; keep_outputs && i < last; ++i) {
-        auto row = static_cast<int64_t>(i - first) * length;
-        s.x[i] = y.rows(row, row + length).clone();
-      }
-    } catch (const StageReached&) {
-      HONE_ASSERT(!keep_outputs);
-    }
-    for (KvSequence& q : sequences) cache.truncate(q, 0);
-  }
-}
 
 void Gptq::quantize_stage(PassContext& c, const std::vector<Linear*>& stage,
                           const Tensor& hessian) {
@@ -123,58 +80,49 @@ void Gptq::quantize_stage(PassContext& c, const std::vector<Linear*>& stage,
   }
 }
 
-void Gptq::quantize_block(PassContext& c, States& states, int64_t block) {
-  std::vector<Linear*> wanted = c.selected(block, false);
-  auto selected = [&](Linear* l) {
-    return std::find(wanted.begin(), wanted.end(), l) != wanted.end();
+void Gptq::quantize_block(PassContext& c, CalibrationWalk& walk) {
+  std::vector<Linear*> selected = c.selected(walk.block(), false);
+  auto stages = c.model.model->blocks[walk.block()].stages();
+  for (auto& stage : stages)
+    std::erase_if(stage, [&](Linear* l) {
+      return std::find(selected.begin(), selected.end(), l) == selected.end();
+    });
+  auto hessian_here = [&] {
+    int64_t k = stages[walk.stage()][0]->in_features();
+    Tensor h = Tensor::zeros({k, k}, DType::f32);
+    walk.visit_inputs([&](const Tensor& x) { ops::accumulate_gram(x, h); });
+    return h;
   };
-  std::vector<std::vector<Linear*>> stages;
-  for (auto& stage : c.model.model->blocks[block].stages()) {
-    std::vector<Linear*> part;
-    for (Linear* l : stage)
-      if (selected(l)) part.push_back(l);
-    if (!part.empty()) stages.push_back(part);
-  }
-  // One forward for each stage, or one for all.
-  size_t at_once = o_.true_sequential ? 1 : stages.size();
-  for (size_t first = 0; first < stages.size(); first += at_once) {
-    std::vector<Tensor> hessians;
-    for (size_t i = first; i < first + at_once; ++i) {
-      Linear* l = stages[i][0];
-      hessians.push_back(Tensor::zeros({l->in_features(), l->in_features()}, DType::f32));
-      bool last = i + 1 == first + at_once;
-      l->observer = [h = hessians.back(), last](const Tensor& x) mutable {
-        ops::accumulate_gram(x, h);
-        if (last) throw StageReached();
-      };
+  if (o_.true_sequential) {
+    for (int stage = 0; stage < Block::kStages; ++stage) {
+      if (!stages[stage].empty()) quantize_stage(c, stages[stage], hessian_here());
+      if (!walk.at_last_stage()) walk.advance();
     }
-    forward_block(c, states, block, false);
-    for (size_t i = first; i < first + at_once; ++i) stages[i][0]->observer = nullptr;
-    for (size_t i = first; i < first + at_once; ++i)
-      quantize_stage(c, stages[i], hessians[i - first]);
+    return;
   }
+  CalibrationWalk::Place start = walk.place();
+  std::vector<Tensor> hessians(stages.size());
+  for (int stage = 0; stage < Block::kStages; ++stage) {
+    if (!stages[stage].empty()) hessians[stage] = hessian_here();
+    if (stage + 1 < Block::kStages) walk.advance();
+  }
+  walk.go_back(start);
+  for (int stage = 0; stage < Block::kStages; ++stage)
+    if (!stages[stage].empty()) quantize_stage(c, stages[stage], hessians[stage]);
+  walk.finish_block();
 }
 
 void Gptq::run(PassContext& c) {
   HONE_ASSERT(c.calibration != nullptr);
-  Model& m = *c.model.model;
-  auto blocks = static_cast<int64_t>(m.blocks.size());
-  States states;
-  for (const auto& sample : c.calibration->samples) {
-    KvSequence sequence;
-    Batch batch;
-    batch.append(sample, &sequence);
-    states.x.push_back(m.embed(batch));
-  }
+  auto blocks = static_cast<int64_t>(c.model.model->blocks.size());
+  CalibrationWalk walk(*c.model.model, *c.calibration);
   for (int64_t b = 0; b < blocks; ++b) {
-    if (b >= c.first_unit) {
-      quantize_block(c, states, b);
+    if (b < c.first_unit) {
+      walk.finish_block();
+    } else {
+      quantize_block(c, walk);
       if (c.unit_done) c.unit_done(b);
     }
-    if (b + 1 < blocks) forward_block(c, states, b, true);
-    // The block's kernel layouts are of no further use.
-    for (auto& stage : m.blocks[b].stages())
-      for (Linear* l : stage) l->unpack();
     if (c.progress) c.progress(b + 1, blocks, fmt::format("block {} of {}", b + 1, blocks));
   }
 }

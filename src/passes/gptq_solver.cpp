@@ -204,23 +204,30 @@ Weight gptq_solve(const Tensor& values, const GptqFactor& factor, const GptqOpti
 }
 
 double hessian_norm(const Tensor& e, const Tensor& hessian) {
+  // H = G + Gᵀ for G, the upper triangle with half the diagonal, so xᵀHx = 2·xᵀGx. E·G is a product
+  // of Eᵀ with row blocks of G, whose first columns are zero.
+  constexpr int64_t kRows = 128;
   int64_t n = e.dim(0), k = e.dim(1);
-  const float *x = e.data<float>(), *h = hessian.data<float>();
-  std::vector<double> parts(static_cast<size_t>(n));
-  parallel_for(n, 8, [&](int64_t r0, int64_t r1) {
-    for (int64_t r = r0; r < r1; ++r) {
-      const float* row = x + r * k;
-      double sum = 0;
-      for (int64_t i = 0; i < k; ++i) {
-        const float* line = h + i * k;
-        float part = 0;
-        for (int64_t j = i + 1; j < k; ++j) part += line[j] * row[j];
-        sum += double{row[i]} * (double{line[i]} * row[i] + 2 * double{part});
-      }
-      parts[r] = sum;
+  const float* x = e.data<float>();
+  Tensor g = hessian.clone(), et = Tensor::empty({k, n}, DType::f32);
+  Tensor product = Tensor::zeros({n, k}, DType::f32);
+  float *upper = g.mutable_data<float>(), *columns = et.mutable_data<float>();
+  float* y = product.mutable_data<float>();
+  parallel_for(k, 16, [&](int64_t i0, int64_t i1) {
+    for (int64_t i = i0; i < i1; ++i) {
+      std::fill(upper + i * k, upper + i * k + i, 0.0f);
+      upper[i * k + i] /= 2;
+      for (int64_t r = 0; r < n; ++r) columns[i * n + r] = x[r * k + i];
     }
   });
-  return std::accumulate(parts.begin(), parts.end(), 0.0);
+  std::vector<double> parts(static_cast<size_t>(n));
+  parallel_for(n, 24, [&](int64_t r0, int64_t r1) {
+    for (int64_t b = 0; b < k; b += kRows)
+      kernels::table().accumulate_tn(columns + b * n, n, upper + b * k, k, std::min(kRows, k - b),
+                                     r0, r1, b, k, y, k);
+    for (int64_t i = r0 * k; i < r1 * k; ++i) parts[i / k] += double{x[i]} * y[i];
+  });
+  return 2 * std::accumulate(parts.begin(), parts.end(), 0.0);
 }
 
 }  // namespace hone

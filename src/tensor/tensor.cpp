@@ -1,31 +1,15 @@
 #include "tensor/tensor.h"
 
 #include <fmt/ranges.h>
-#include <sys/mman.h>
-
 #include <cstdlib>
 #include <cstring>
 
 #include "base/checked.h"
 #include "base/files.h"
+#include "tensor/storage.h"
 
 namespace hone {
 namespace {
-
-constexpr size_t kAlignment = 64;
-// From here on storage is its own mapping, aligned to and advised for 2 MB pages: weights are read
-// end to end for every token, and 4 KB pages cost a third of the bandwidth.
-constexpr size_t kHugePage = size_t{2} << 20;
-
-std::shared_ptr<void> allocate(size_t size) {
-  size_t alignment = size >= kHugePage ? kHugePage : kAlignment;
-  size_t padded = (size + alignment - 1) / alignment * alignment;
-  void* p = std::aligned_alloc(alignment, padded == 0 ? alignment : padded);
-  HONE_CHECK(p != nullptr, out_of_memory, "out of memory: {} bytes are needed for one tensor",
-             size);
-  if (size >= kHugePage) ::madvise(p, padded, MADV_HUGEPAGE);
-  return {p, std::free};
-}
 
 template <typename T>
 double to_double(T x) {
@@ -59,7 +43,7 @@ Tensor Tensor::empty(Shape shape, DType dtype) {
     HONE_CHECK(d >= 0, invalid_argument, "tensor shape {}: negative size", shape_string(shape));
   t.numel_ = checked_numel(shape, "tensor");
   auto size = static_cast<size_t>(checked_mul(t.numel_, dtype_size(dtype), "tensor"));
-  auto storage = allocate(size);
+  auto storage = allocate_storage(size);
   t.data_ = static_cast<const std::byte*>(storage.get());
   t.owner_ = std::move(storage);
   t.shape_ = std::move(shape);

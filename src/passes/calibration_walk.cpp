@@ -1,0 +1,70 @@
+#include "passes/calibration_walk.h"
+
+#include <algorithm>
+
+namespace hone {
+namespace {
+
+// Samples that run together.
+constexpr size_t kBatchSamples = 4;
+
+}  // namespace
+
+CalibrationWalk::CalibrationWalk(Model& model, const Calibration& calibration)
+    : model_(model), calibration_(calibration) {
+  const auto& samples = calibration_.samples;
+  for (size_t first = 0; first < samples.size(); first += kBatchSamples) {
+    size_t last = std::min(samples.size(), first + kBatchSamples);
+    std::vector<KvSequence> sequences(last - first);
+    Batch batch;
+    for (size_t i = first; i < last; ++i) batch.append(samples[i], &sequences[i - first]);
+    states_.push_back({model_.embed(batch), {}});
+  }
+  enter_block();
+}
+
+void CalibrationWalk::enter_block() {
+  for (BlockState& s : states_) s = model_.blocks[block_].enter(s.residual);
+}
+
+void CalibrationWalk::visit_inputs(const std::function<void(const Tensor& x)>& f) const {
+  for (const BlockState& s : states_) f(s.x);
+}
+
+void CalibrationWalk::advance() {
+  Block& block = model_.blocks[block_];
+  KvCache cache({block.mixer->kv_shape()});
+  for (size_t i = 0; i < states_.size(); ++i) {
+    size_t first = i * kBatchSamples;
+    size_t last = std::min(calibration_.samples.size(), first + kBatchSamples);
+    std::vector<KvSequence> sequences(last - first);
+    Batch batch;
+    for (size_t j = first; j < last; ++j) {
+      KvSequence& sequence = sequences[j - first];
+      batch.append(calibration_.samples[j], &sequence);
+      if (stage_ == 0) cache.reserve(sequence, batch.spans.back().end - batch.spans.back().begin);
+    }
+    block.advance(states_[i], stage_, batch, cache, 0);
+    for (KvSequence& sequence : sequences) cache.truncate(sequence, 0);
+  }
+  if (++stage_ < Block::kStages) return;
+  for (auto& stage : block.stages())
+    for (Linear* l : stage) l->unpack();
+  stage_ = 0;
+  if (++block_ < static_cast<int64_t>(model_.blocks.size())) enter_block();
+}
+
+void CalibrationWalk::finish_block() {
+  for (int64_t current = block_; block_ == current;) advance();
+}
+
+bool CalibrationWalk::at_last_stage() const {
+  return block_ + 1 == static_cast<int64_t>(model_.blocks.size()) && stage_ + 1 == Block::kStages;
+}
+
+void CalibrationWalk::go_back(const Place& place) {
+  stage_ = place.stage;
+  states_ = place.states;
+}
+
+}  // namespace hone

@@ -1,0 +1,52 @@
+// CalibrationWalk: the calibration samples on their way through a model, one stage of one block at
+// a time, for passes that look at the inputs of a layer and change it before the next one runs.
+//
+// What is held: the states of all samples at one place, and the kernel layouts of one block. A
+// state is [tokens, width] in f32; in front of the MLP's down it is [tokens, feed-forward width].
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "nn/model.h"
+#include "passes/calibration.h"
+
+namespace hone {
+
+class CalibrationWalk {
+ public:
+  /// Stands in front of block 0, stage 0. Model and calibration must outlive it.
+  CalibrationWalk(Model& model, const Calibration& calibration);
+
+  int64_t block() const { return block_; }
+  int stage() const { return stage_; }
+  /// Calls f with what the linears of this stage multiply, [T, K], a few samples at a time.
+  void visit_inputs(const std::function<void(const Tensor& x)>& f) const;
+  /// Runs this stage with the weights it has now. Behind a block's last stage the walk stands in
+  /// front of the next block, and the block's kernel layouts are gone.
+  void advance();
+  /// Runs the rest of this block.
+  void finish_block();
+  /// Nothing is left to run behind this stage that anybody would see.
+  bool at_last_stage() const;
+
+  /// A place to come back to; costs no copy.
+  struct Place {
+    int stage;
+    std::vector<BlockState> states;
+  };
+  Place place() const { return {stage_, states_}; }
+  /// Back to a place in the same block.
+  void go_back(const Place& place);
+
+ private:
+  void enter_block();
+
+  Model& model_;
+  const Calibration& calibration_;
+  int64_t block_ = 0;
+  int stage_ = 0;
+  std::vector<BlockState> states_;  // one for each batch of samples
+};
+
+}  // namespace hone

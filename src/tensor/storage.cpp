@@ -1,0 +1,103 @@
+#include "tensor/storage.h"
+
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <deque>
+#include <mutex>
+
+#include "base/error.h"
+
+namespace hone {
+namespace {
+
+constexpr size_t kAlignment = 64;
+constexpr size_t kPage = 4096;
+constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kMostSpare = size_t{64} << 20;
+
+size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
+
+// Mappings in 2 MB alignment. malloc would keep them in its heap once it has seen a few, where they
+// leave holes that never fit again.
+class Mappings {
+ public:
+  // Null where the system has no more memory.
+  void* take(size_t size) {
+    {
+      std::lock_guard lock(mutex_);
+      // The youngest first: its pages may still be in the caches.
+      for (auto it = spare_.rbegin(); it != spare_.rend(); ++it)
+        if (it->size == size) {
+          void* p = it->at;
+          spare_.erase(std::next(it).base());
+          spare_bytes_ -= size;
+          return p;
+        }
+    }
+    return map(size);
+  }
+
+  void give_back(void* p, size_t size) {
+    std::lock_guard lock(mutex_);
+    spare_.push_back({p, size});
+    spare_bytes_ += size;
+    for (; spare_bytes_ > kMostSpare; spare_.pop_front()) {
+      ::munmap(spare_.front().at, spare_.front().size);
+      spare_bytes_ -= spare_.front().size;
+    }
+  }
+
+ private:
+  struct Spare {
+    void* at;
+    size_t size;
+  };
+
+  static void* map(size_t size) {
+    size_t room = size + kHugePage - kPage;
+    void* raw = ::mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (raw == MAP_FAILED) return nullptr;
+    auto first = reinterpret_cast<uintptr_t>(raw);
+    auto begin = round_up(first, kHugePage), end = begin + size;
+    if (begin > first) ::munmap(raw, begin - first);
+    if (first + room > end) ::munmap(reinterpret_cast<void*>(end), first + room - end);
+    void* p = reinterpret_cast<void*>(begin);
+    ::madvise(p, size, MADV_HUGEPAGE);
+    return p;
+  }
+
+  std::mutex mutex_;
+  std::deque<Spare> spare_;
+  size_t spare_bytes_ = 0;
+};
+
+Mappings& mappings() {
+  // Never destroyed: tensors may outlive every static object.
+  static auto* all = new Mappings;
+  return *all;
+}
+
+void check(const void* p, size_t size) {
+  HONE_CHECK(p != nullptr, out_of_memory, "out of memory: {} bytes are needed for one tensor",
+             size);
+}
+
+}  // namespace
+
+std::shared_ptr<void> allocate_storage(size_t size) {
+  if (size >= kHugePage) {
+    HONE_CHECK(size <= PTRDIFF_MAX / 2, out_of_memory,
+               "out of memory: {} bytes are needed for one tensor", size);
+    size_t padded = round_up(size, kPage);
+    void* p = mappings().take(padded);
+    check(p, size);
+    return {p, [padded](void* q) { mappings().give_back(q, padded); }};
+  }
+  void* p = std::aligned_alloc(kAlignment, round_up(size == 0 ? 1 : size, kAlignment));
+  check(p, size);
+  return {p, std::free};
+}
+
+}  // namespace hone

@@ -1,0 +1,64 @@
+#include "tensor/storage.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "base/error.h"
+
+namespace hone {
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+TEST(Storage, SmallIsAlignedAndWritable) {
+  for (size_t size : {size_t{0}, size_t{1}, size_t{63}, size_t{65}, kHugePage - 1}) {
+    auto p = allocate_storage(size);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(p.get()) % 64, 0u) << size;
+    std::memset(p.get(), 1, size);
+  }
+}
+
+TEST(Storage, LargeStartsOnAHugePageAndIsHandedOutAgain) {
+  const void* first = nullptr;
+  {
+    auto p = allocate_storage(kHugePage + 5);
+    first = p.get();
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(first) % kHugePage, 0u);
+    std::memset(p.get(), 1, kHugePage + 5);
+  }
+  auto other = allocate_storage(3 * kHugePage);
+  EXPECT_NE(other.get(), first);
+  auto again = allocate_storage(kHugePage + 7);  // the same pages hold it
+  EXPECT_EQ(again.get(), first);
+}
+
+TEST(Storage, ManyLiveBlocksDoNotOverlap) {
+  std::vector<std::shared_ptr<void>> live;
+  for (int i = 0; i < 20; ++i) {
+    live.push_back(allocate_storage(kHugePage + 4096));
+    std::memset(live.back().get(), i, kHugePage + 4096);
+    if (i % 3 == 2) live[i - 1] = nullptr;
+  }
+  for (int i = 0; i < 20; ++i) {
+    if (live[i] == nullptr) continue;
+    auto* bytes = static_cast<const uint8_t*>(live[i].get());
+    for (size_t at = 0; at < kHugePage + 4096; at += 1000) ASSERT_EQ(bytes[at], i);
+  }
+}
+
+TEST(Storage, RefusesWhatCannotBe) {
+  for (size_t size : {SIZE_MAX, SIZE_MAX / 2, size_t{1} << 55}) {
+    try {
+      allocate_storage(size);
+      FAIL() << size;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::out_of_memory);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace hone

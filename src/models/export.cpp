@@ -297,6 +297,7 @@ class Exporter {
     if (m_.checkpoint->gguf() == nullptr) {
       Json c = m_.checkpoint->config;
       c.erase("quantization_config");
+      c["tie_word_embeddings"] = m_.model->tied_head;
       return c;
     }
     const ModelConfig& m = m_.config;
@@ -317,7 +318,7 @@ class Exporter {
         c["rope_scaling"] = {{"rope_type", "linear"}, {"factor", m.rope_scaling.factor}};
     }
     if (m_.checkpoint->has("rope_freqs.weight")) c["rope_scaling"] = llama3_scaling();
-    c["tie_word_embeddings"] = m.tied_head;
+    c["tie_word_embeddings"] = m_.model->tied_head;
     m_.family->to_hf(m, c);
     if (m_.tokenizer) {
       if (m_.tokenizer->bos()) c["bos_token_id"] = *m_.tokenizer->bos();

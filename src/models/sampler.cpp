@@ -5,17 +5,10 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "base/random.h"
 
 namespace hone {
 namespace {
-
-// SplitMix64 (Steele et al. 2014) of a counter: a random number that is a function of (seed, n).
-uint64_t mix(uint64_t x) {
-  x += 0x9e3779b97f4a7c15ull;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-  return x ^ (x >> 31);
-}
 
 // Without top_k, only so many of the likeliest candidates are sorted for top_p at first.
 constexpr size_t kFirstSort = 256;
@@ -36,7 +29,7 @@ void SamplerOptions::validate() const {
 Sampler::Sampler(const SamplerOptions& options) : options_(options) { options.validate(); }
 
 double Sampler::uniform() {
-  return static_cast<double>(mix(mix(options_.seed) ^ draws_++) >> 11) * 0x1p-53;
+  return random_uniform(options_.seed, draws_++);
 }
 
 int32_t argmax(std::span<const float> x) {

@@ -24,6 +24,11 @@ void Linear::set_weight(Weight w) {
   unpack();
 }
 
+void Linear::set_bias(Tensor b) {
+  HONE_ASSERT(b.numel() == n_);
+  bias_ = std::move(b);
+}
+
 void Linear::pack(bool keep) {
   if (!packed_.defined()) {
     HONE_ASSERT(weight_.defined());

@@ -27,6 +27,8 @@ class Linear {
   const Tensor& bias() const { return bias_; }
   /// Replaces the weight (same shape) and forgets the packed copy.
   void set_weight(Weight w);
+  /// Replaces the bias: [out].
+  void set_bias(Tensor b);
 
   /// Makes the kernel layout; with keep == false the canonical planes are dropped and their file
   /// pages released. Without it, the first forward packs and keeps both.

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "base/random.h"
 #include "base/threads.h"
 #include "kernels/select.h"
 
@@ -73,6 +74,29 @@ void invert_lower(const std::vector<float>& t, int64_t k, float* x) {
   });
 }
 
+double dot(const double* a, const double* b, int64_t n) {
+  // Eight sums, so that the additions do not wait for each other.
+  double part[8] = {};
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (int j = 0; j < 8; ++j) part[j] += a[i + j] * b[i + j];
+  for (; i < n; ++i) part[0] += a[i] * b[i];
+  return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+}
+
+// x −= 2·u·(u·x) for a unit vector u.
+void reflect(double* x, const double* u, int64_t n) {
+  double t = 2 * dot(x, u, n);
+  for (int64_t i = 0; i < n; ++i) x[i] -= t * u[i];
+}
+
+// v / ‖v‖, after adding sign(v₀)·‖v‖ to v₀: the reflection that takes v to the first axis.
+void make_reflector(double* v, int64_t n) {
+  v[0] += std::copysign(std::sqrt(dot(v, v, n)), v[0]);
+  double norm = std::sqrt(dot(v, v, n));
+  for (int64_t i = 0; i < n; ++i) v[i] = norm > 0 ? v[i] / norm : 0;
+}
+
 }  // namespace
 
 Tensor inverse_cholesky_upper(const Tensor& h) {
@@ -94,6 +118,40 @@ Tensor inverse_cholesky_upper(const Tensor& h) {
   for (int64_t i = 0; i < k; ++i)
     for (int64_t j = i; j < k; ++j) out[i * k + j] = a[(k - 1 - i) * k + (k - 1 - j)];
   return u;
+}
+
+Tensor random_orthogonal(int64_t n, uint64_t seed, bool keep_mean) {
+  HONE_ASSERT(n > 0);
+  // To keep the mean: `swap` exchanges the direction of ones with the first axis, and everything
+  // between two swaps leaves the first axis alone.
+  const int64_t first = keep_mean ? 1 : 0;
+  std::vector<double> swap(static_cast<size_t>(n), 1);
+  make_reflector(swap.data(), n);
+  std::vector<std::vector<double>> reflectors;
+  std::vector<double> sign(static_cast<size_t>(n), 1);
+  for (int64_t k = first; k < n; ++k) {
+    std::vector<double> v(static_cast<size_t>(n - k));
+    for (int64_t i = 0; i < n - k; ++i)
+      v[i] = random_normal(seed, static_cast<uint64_t>(k * n + i));
+    sign[k] = v[0] > 0 ? -1 : 1;
+    make_reflector(v.data(), n - k);
+    reflectors.push_back(std::move(v));
+  }
+  Tensor q = Tensor::empty({n, n}, DType::f32);
+  float* out = q.mutable_data<float>();
+  parallel_for(n, 4, [&](int64_t r0, int64_t r1) {
+    std::vector<double> x(static_cast<size_t>(n));
+    for (int64_t r = r0; r < r1; ++r) {
+      std::fill(x.begin(), x.end(), 0.0);
+      x[r] = 1;
+      if (keep_mean) reflect(x.data(), swap.data(), n);
+      for (int64_t k = first; k < n; ++k) reflect(&x[k], reflectors[k - first].data(), n - k);
+      for (int64_t i = 0; i < n; ++i) x[i] *= sign[i];
+      if (keep_mean) reflect(x.data(), swap.data(), n);
+      for (int64_t i = 0; i < n; ++i) out[r * n + i] = static_cast<float>(x[i]);
+    }
+  });
+  return q;
 }
 
 }  // namespace hone::ops

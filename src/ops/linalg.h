@@ -1,5 +1,7 @@
-// Dense factorisations in f32, for second-order passes (GPTQ, SparseGPT).
+// Dense linear algebra for passes: factorisations (GPTQ, SparseGPT) and random rotations.
 #pragma once
+
+#include <cstdint>
 
 #include "tensor/tensor.h"
 
@@ -13,5 +15,11 @@ namespace hone::ops {
 /// is one factorisation and one triangular inversion instead of two and a product, and no inverse
 /// of H is ever rounded.
 Tensor inverse_cholesky_upper(const Tensor& h);
+
+/// A random orthogonal matrix [n, n] in f32, uniform over the orthogonal group (Stewart 1980: a
+/// product of Householder reflections of normal vectors), a function of the seed alone. With
+/// `keep_mean`, uniform over those that map the vector of ones to itself, so that the mean of a
+/// vector does not change. 2n³ operations in f64.
+Tensor random_orthogonal(int64_t n, uint64_t seed, bool keep_mean);
 
 }  // namespace hone::ops

@@ -64,11 +64,12 @@ std::vector<LayerRecord> run_steps(const RecipeVariant& variant, LoadedModel& mo
     const RecipeStep& step = variant.steps[i];
     auto number = static_cast<int64_t>(i);
     PassContext c{model, step.modules, calibration, seed, &records, nullptr, -1, nullptr};
-    if (journal) c.first_unit = journal->restore(number, model, records);
+    bool stored_in_units = journal != nullptr && step.made->kind() == PassKind::encode;
+    if (stored_in_units) c.first_unit = journal->restore(number, model, records);
     if (c.first_unit >= blocks) continue;
     size_t stored = records.size();
     c.unit_done = [&](int64_t unit) {
-      if (journal)
+      if (stored_in_units)
         journal->store(number, unit, model,
                        {records.begin() + static_cast<int64_t>(stored), records.end()});
       stored = records.size();

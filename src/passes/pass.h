@@ -62,7 +62,9 @@ struct PassContext {
 
 /// What must hold between the steps of a recipe.
 enum class PassKind {
-  transform,  ///< rewrites float weights (rotation): before any quantisation
+  /// Rewrites the model in float (rotation): before any quantisation. Quick, and a function of the
+  /// seed; no unit of it is stored, a resumed run does it again.
+  transform,
   encode,     ///< changes how weights are stored: once for each module
 };
 
@@ -76,6 +78,8 @@ class Pass {
   virtual void visit_options(OptionVisitor& v) = 0;
   /// Raises invalid_argument where the options make no sense together.
   virtual void check_options() const {}
+  /// Raises unsupported, with the reason, where the pass cannot work on such a model.
+  virtual void check_model(const Model&) const {}
   virtual void run(PassContext& context) = 0;
 };
 

@@ -176,7 +176,10 @@ void check_recipe(const RecipeVariant& variant, LoadedModel& model) {
   for (size_t i = 0; i < variant.steps.size(); ++i) {
     const RecipeStep& s = variant.steps[i];
     std::string name = fmt::format("step {} ({})", i + 1, s.pass);
+    s.made->check_model(m);
     if (s.made->kind() == PassKind::transform) {
+      HONE_CHECK(s.modules.empty(), invalid_argument,
+                 "{} works on the whole model; it takes no modules", name);
       HONE_CHECK(done.empty(), invalid_argument,
                  "{} rewrites float weights, but {} has already quantised {}; put it first", name,
                  done.begin()->second, done.begin()->first);

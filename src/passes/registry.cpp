@@ -3,6 +3,7 @@
 
 namespace hone {
 
+std::unique_ptr<Pass> make_rotate_pass();
 std::unique_ptr<Pass> make_cast_pass();
 std::unique_ptr<Pass> make_rtn_pass();
 std::unique_ptr<Pass> make_gptq_pass();
@@ -12,6 +13,8 @@ std::unique_ptr<Pass> make_int8_pass();
 
 std::span<const PassEntry> pass_registry() {
   static const PassEntry kPasses[] = {
+      {"rotate", "fuse random orthogonal rotations: the same function, without outliers",
+       make_rotate_pass},
       {"cast", "store weights in another float type", make_cast_pass},
       {"rtn", "round to nearest in any encoding", make_rtn_pass},
       {"gptq", "integers with error feedback from calibration (Frantar et al. 2023)",

@@ -1,0 +1,24 @@
+// How much memory this process may still take, so that what will not fit is refused before it is
+// begun, with one line, and not ended by the kernel half way.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string_view>
+
+namespace hone {
+
+/// Bytes that this process may still take: the least of what the machine has free, what its control
+/// groups leave it, and what its address space limit (RLIMIT_AS) does. Files in the page cache
+/// count as free, since the kernel drops them when asked for memory; swap does not count. INT64_MAX
+/// where nothing is known.
+int64_t available_memory();
+
+/// The part of available_memory() that is read from files, under `root` instead of "/".
+int64_t available_memory_by_files(const std::filesystem::path& root);
+
+/// Raises Error(out_of_memory), "WHAT: needs 12.3 GB of memory, 3.10 GB are free", unless `bytes`
+/// are available now.
+void require_memory(int64_t bytes, std::string_view what);
+
+}  // namespace hone

@@ -1,7 +1,6 @@
 #include "command.h"
 
-#include <sys/resource.h>
-
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/threads.h"
@@ -50,9 +49,11 @@ void print_json(const Json& object) {
 }
 
 int64_t peak_rss_bytes() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
+  // Not getrusage: its maximum is inherited from the process that started this one.
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.rfind("VmHWM:", 0) == 0) return std::atoll(line.c_str() + 6) * 1024;
+  return 0;
 }
 
 namespace {

@@ -6,6 +6,7 @@
 
 #include "base/files.h"
 #include "base/log.h"
+#include "child_bench.h"
 #include "command.h"
 #include "passes/optimize.h"
 
@@ -25,6 +26,9 @@ void add_output_flags(CLI::App& app, OptimizeOptions& o) {
 void run_and_print(OptimizeOptions& o, const CommonOptions& common) {
   o.seed = common.seed;
   o.activations = common.precision();
+  o.measure = [&common](const fs::path& model, int64_t prompt, int64_t decode) {
+    return bench_in_child(common, model, prompt, decode);
+  };
   HONE_CHECK(o.report.empty() || !o.text.empty(), invalid_argument,
              "--report needs --text: a report without measurements says nothing");
   Report report = optimize(o);

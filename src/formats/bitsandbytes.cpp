@@ -179,7 +179,8 @@ const Layout& bitsandbytes() {
                                      can_open,
                                      open,
                                      bitsandbytes_refusal,
-                                     write_bitsandbytes};
+                                     write_bitsandbytes,
+                                     check_bitsandbytes};
   return kLayout;
 }
 

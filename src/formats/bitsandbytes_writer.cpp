@@ -134,6 +134,8 @@ std::string bitsandbytes_refusal(const WeightInfo& w) {
   return {};
 }
 
+void check_bitsandbytes(const CheckpointContents& contents) { kind_of(contents); }
+
 void write_bitsandbytes(const fs::path& path, const CheckpointContents& contents) {
   Kind kind = kind_of(contents);
   std::vector<HfPiece> pieces;

@@ -82,6 +82,8 @@ struct Layout {
   /// Why a weight of this shape and encoding cannot be written, or empty where it can.
   std::string (*refusal)(const WeightInfo& weight);
   void (*write)(const fs::path& path, const CheckpointContents& contents);
+  /// Raises unsupported where the weights cannot stand in one checkpoint together; may be null.
+  void (*check_together)(const CheckpointContents& contents);
 };
 
 /// All layouts; the first one whose can_open accepts a path opens it.
@@ -91,6 +93,10 @@ const Layout& layout(std::string_view name);
 
 /// Opens a GGUF file or a directory. Raises io, corrupt or unsupported.
 std::shared_ptr<const Checkpoint> open_checkpoint(const fs::path& path);
+
+/// Raises unsupported, with the reason, where write_checkpoint would for this layout; reads no
+/// data.
+void check_contents(std::string_view layout, const CheckpointContents& contents);
 
 /// Writes `contents` to `path`: a file for GGUF, otherwise a directory that must not exist yet or
 /// be empty. It appears complete and synced under its name when this returns; an error or

@@ -70,8 +70,8 @@ void write(const fs::path& path, const CheckpointContents& contents) {
 namespace layout_entry {
 
 const Layout& gguf() {
-  static constexpr Layout kLayout = {"gguf", "GGUF file of llama.cpp", can_open, open, refusal,
-                                     write};
+  static constexpr Layout kLayout = {
+      "gguf", "GGUF file of llama.cpp", can_open, open, refusal, write, nullptr};
   return kLayout;
 }
 

@@ -205,7 +205,8 @@ const Layout& gptq() {
                                      gptq_refusal,
                                      [](const fs::path& path, const CheckpointContents& contents) {
                                        write_gptq(path, contents, false);
-                                     }};
+                                     },
+                                     nullptr};
   return kLayout;
 }
 
@@ -217,7 +218,8 @@ const Layout& gptq_v2() {
                                      gptq_refusal,
                                      [](const fs::path& path, const CheckpointContents& contents) {
                                        write_gptq(path, contents, true);
-                                     }};
+                                     },
+                                     nullptr};
   return kLayout;
 }
 

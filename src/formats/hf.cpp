@@ -36,7 +36,8 @@ namespace layout_entry {
 
 const Layout& hf() {
   static constexpr Layout kLayout = {
-      "hf", "Hugging Face directory, plain floats in safetensors", can_open, open, refusal, write};
+      "hf",   "Hugging Face directory, plain floats in safetensors", can_open, open, refusal, write,
+      nullptr};
   return kLayout;
 }
 

@@ -38,8 +38,7 @@ std::shared_ptr<const Checkpoint> open_checkpoint(const fs::path& path) {
        path.string());
 }
 
-void write_checkpoint(std::string_view name, const fs::path& path,
-                      const CheckpointContents& contents) {
+void check_contents(std::string_view name, const CheckpointContents& contents) {
   const Layout& l = layout(name);
   HONE_CHECK(l.write != nullptr, unsupported, "the layout {} is only read, not written", name);
   for (const WeightInfo& w : contents.weights) {
@@ -47,7 +46,13 @@ void write_checkpoint(std::string_view name, const fs::path& path,
     HONE_CHECK(reason.empty(), unsupported, "weight {} does not fit the layout {}: {}",
                printable(w.name), name, reason);
   }
-  l.write(path, contents);
+  if (l.check_together != nullptr) l.check_together(contents);
+}
+
+void write_checkpoint(std::string_view name, const fs::path& path,
+                      const CheckpointContents& contents) {
+  check_contents(name, contents);
+  layout(name).write(path, contents);
 }
 
 }  // namespace hone

@@ -64,8 +64,10 @@ Weight concat_rows(const std::vector<Weight>& parts, const std::string& name) {
 
 class Exporter {
  public:
-  Exporter(LoadedModel& m, const ExportOptions& o)
-      : m_(m), o_(o), gguf_(o.layout == "gguf"), layout_(layout(o.layout)) {}
+  /// With a plan: only for the check of what it would give.
+  Exporter(LoadedModel& m, const ExportOptions& o,
+           const std::map<std::string, WeightForm>* plan = nullptr)
+      : m_(m), o_(o), plan_(plan), gguf_(o.layout == "gguf"), layout_(layout(o.layout)) {}
 
   CheckpointContents contents() {
     collect();
@@ -162,10 +164,23 @@ class Exporter {
     return slot_name(gguf_ ? s.gguf : s.hf, layer) + suffix;
   }
 
+  // The weight as it is, or, of one with a plan, all but its data.
+  Weight planned(const std::string& module, const Weight& w) const {
+    if (plan_ == nullptr || !plan_->contains(module)) return w;
+    const WeightForm& form = plan_->at(module);
+    Weight out;
+    out.shape = w.shape;
+    out.encoding = form.encoding;
+    out.params = form.params;
+    // Passes give FP8 row scales.
+    if (out.encoding.rfind("f8_", 0) == 0) out.planes["scale"] = {};
+    return out;
+  }
+
   void add_slot(const Slot& s, int64_t layer) {
     Model& m = *m_.model;
     if (s.role == Role::embedding) {
-      add_matrix(s, layer, {m.embedding.weight()});
+      add_matrix(s, layer, {planned(m.embedding.name(), m.embedding.weight())});
     } else if (s.role == Role::head) {
       if (!m.tied_head) add_linear(s, layer, m.head);
     } else if (s.role == Role::positions) {
@@ -186,12 +201,12 @@ class Exporter {
 
   void add_linear(const Slot& s, int64_t layer, const Linear& l) {
     if (s.parts == 0) {
-      add_matrix(s, layer, {l.weight()});
+      add_matrix(s, layer, {planned(l.name(), l.weight())});
       if (!l.bias().empty_handle()) add_vector(s, layer, ".bias", ordered(s, l.bias()));
       return;
     }
     // The parts of a fused matrix arrive one slot after the other; the last one writes it.
-    fused_.push_back(l.weight());
+    fused_.push_back(planned(l.name(), l.weight()));
     if (!l.bias().empty_handle()) fused_bias_.push_back(l.bias());
     if (s.part + 1 < s.parts) return;
     add_matrix(s, layer, fused_);
@@ -362,6 +377,7 @@ class Exporter {
 
   LoadedModel& m_;
   const ExportOptions& o_;
+  const std::map<std::string, WeightForm>* plan_;
   bool gguf_;
   const Layout& layout_;
   std::vector<Item> items_;
@@ -496,6 +512,12 @@ int64_t written_bytes(const std::filesystem::path& path) {
   for (const auto& e : fs::directory_iterator(path))
     if (e.path().extension() == ".safetensors") n += static_cast<int64_t>(e.file_size());
   return n;
+}
+
+void check_export(LoadedModel& m, const ExportOptions& o,
+                  const std::map<std::string, WeightForm>& plan) {
+  Exporter exporter(m, o, &plan);
+  check_contents(o.layout, exporter.contents());
 }
 
 void export_model(LoadedModel& m, const std::filesystem::path& path, const ExportOptions& o) {

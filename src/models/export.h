@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,6 +10,12 @@
 #include "models/loader.h"
 
 namespace hone {
+
+/// How a weight is stored: all of it but shape and data.
+struct WeightForm {
+  std::string encoding;
+  WeightParams params;
+};
 
 struct ExportOptions {
   std::string layout = "hf";  ///< a name of formats' layouts: hf, gguf, gptq, gptq_v2, bitsandbytes
@@ -25,6 +32,11 @@ struct ExportOptions {
 /// with the reason where the layout cannot hold a weight, before anything is written.
 void export_model(LoadedModel& model, const std::filesystem::path& path,
                   const ExportOptions& options);
+
+/// Raises what export_model would raise for its contents once the modules named in `plan` are
+/// stored in those forms; nothing is written.
+void check_export(LoadedModel& model, const ExportOptions& options,
+                  const std::map<std::string, WeightForm>& plan);
 
 /// Bytes that the weights take as they are now, a tied head counted once.
 int64_t weight_bytes(LoadedModel& model);

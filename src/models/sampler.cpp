@@ -28,9 +28,7 @@ void SamplerOptions::validate() const {
 
 Sampler::Sampler(const SamplerOptions& options) : options_(options) { options.validate(); }
 
-double Sampler::uniform() {
-  return random_uniform(options_.seed, draws_++);
-}
+double Sampler::uniform() { return random_uniform(options_.seed, draws_++); }
 
 int32_t argmax(std::span<const float> x) {
   size_t best = 0;

@@ -17,15 +17,13 @@ class FourBit final : public Pass {
     HONE_CHECK(block_ >= 16 && block_ <= 65536 && (block_ & (block_ - 1)) == 0, invalid_argument,
                "{}: block {}: expected a power of two from 16 to 65536", encoding_, block_);
   }
-  void run(PassContext& c) override {
-    EncodeOptions options;
-    options.params.block = block_;
-    options.params.double_quant = double_quant_;
-    for_each_weight(c, false, false, encoding_,
-                    [&](const std::string& module, const Tensor& values) {
-                      return encode_module(module, values, encoding_, options);
-                    });
+  WeightForm form(int64_t) const override {
+    WeightForm f{encoding_, {}};
+    f.params.block = block_;
+    f.params.double_quant = double_quant_;
+    return f;
   }
+  void run(PassContext& c) override { encode_each(c, *this, false, encoding_); }
 
  private:
   const char* encoding_;
@@ -37,11 +35,8 @@ class Int8 final : public Pass {
  public:
   PassKind kind() const override { return PassKind::encode; }
   void visit_options(OptionVisitor&) override {}
-  void run(PassContext& c) override {
-    for_each_weight(c, false, false, "int8", [&](const std::string& module, const Tensor& values) {
-      return encode_module(module, values, "int8_row", {});
-    });
-  }
+  WeightForm form(int64_t) const override { return {"int8_row", {}}; }
+  void run(PassContext& c) override { encode_each(c, *this, false, "int8"); }
 };
 
 }  // namespace

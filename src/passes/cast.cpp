@@ -18,16 +18,15 @@ class Cast final : public Pass {
     fail(ErrorKind::invalid_argument,
          "cast: to '{}': expected f32, f16, bf16, tf32, f8_e4m3 or f8_e5m2", to_);
   }
+  WeightForm form(int64_t) const override { return {to_ == "tf32" ? "f32" : to_, {}}; }
   void run(PassContext& c) override {
-    for_each_weight(c, true, true, "cast", [&](const std::string& module, const Tensor& values) {
-      if (to_ == "tf32") {
-        Tensor rounded = values.clone();
-        float* x = rounded.mutable_data<float>();
-        for (int64_t i = 0; i < rounded.numel(); ++i) x[i] = round_tf32(x[i]);
-        return float_weight(rounded);
-      }
-      return encode_module(module, values, to_, {});
-    });
+    auto round = [](Tensor& values) {
+      float* x = values.mutable_data<float>();
+      for (int64_t i = 0; i < values.numel(); ++i) x[i] = round_tf32(x[i]);
+    };
+    std::function<void(Tensor&)> adjust;
+    if (to_ == "tf32") adjust = round;
+    encode_each(c, *this, true, "cast", adjust);
   }
 
  private:

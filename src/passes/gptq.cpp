@@ -41,9 +41,23 @@ class Gptq final : public Pass {
                invalid_argument, "gptq: damp {} and damp_step {}: expected 0 to 1", o_.damp,
                o_.damp_step);
   }
+  WeightForm form(int64_t k) const override {
+    WeightForm f = nearest_form();
+    f.params.group = o_.group == k ? 0 : o_.group;
+    f.params.act_order = o_.act_order && !o_.static_groups && o_.group != 0 && o_.group < k;
+    f.params.scale_type = o_.scale_type;
+    return f;
+  }
   void run(PassContext& c) override;
 
  private:
+  WeightForm nearest_form() const {
+    WeightForm f{"int_group", {}};
+    f.params.bits = static_cast<int>(o_.bits);
+    f.params.group = o_.group;
+    f.params.symmetric = o_.symmetric;
+    return f;
+  }
   void quantize_block(PassContext& c, CalibrationWalk& walk);
   void quantize_stage(PassContext& c, const std::vector<Linear*>& stage, const Tensor& hessian);
 
@@ -53,14 +67,10 @@ class Gptq final : public Pass {
 void Gptq::quantize_stage(PassContext& c, const std::vector<Linear*>& stage,
                           const Tensor& hessian) {
   GptqFactor factor = gptq_factor(hessian, o_);
-  EncodeOptions rtn;
-  rtn.params.bits = static_cast<int>(o_.bits);
-  rtn.params.group = o_.group;
-  rtn.params.symmetric = o_.symmetric;
   for (Linear* l : stage) {
     Tensor values = decode_weight(l->weight());
     Weight solved = gptq_solve(values, factor, o_);
-    Weight nearest = encode_module(l->name(), values, "int_group", rtn);
+    Weight nearest = encode_module(l->name(), values, nearest_form());
     auto error = [&](const Weight& w) {
       Tensor e = decode_weight(w);
       float* x = e.mutable_data<float>();

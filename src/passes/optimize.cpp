@@ -1,14 +1,15 @@
 #include "passes/optimize.h"
 
-#include <sys/resource.h>
 #include <sys/utsname.h>
 
 #include <algorithm>
 #include <ctime>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/files.h"
+#include "base/fingerprint.h"
 #include "base/log.h"
 #include "base/threads.h"
 #include "kernels/select.h"
@@ -29,35 +30,31 @@ LoadedModel load_canonical(const fs::path& path) {
   return load_model(path, options);
 }
 
+// Which file it is, by its content.
+Json identity_of(const fs::path& p) {
+  if (p.empty()) return nullptr;
+  if (!fs::is_directory(p)) return fmt::format("{:016x}", file_fingerprint(p));
+  std::map<std::string, std::string> all;
+  for (const auto& e : fs::directory_iterator(p))
+    if (e.is_regular_file())
+      all[e.path().filename().string()] = fmt::format("{:016x}", file_fingerprint(e.path()));
+  return all;
+}
+
 // What the bytes of the output depend on.
 Json run_identity(const OptimizeOptions& o) {
-  auto file = [](const fs::path& p) -> Json {
-    if (p.empty() || !fs::exists(p)) return nullptr;
-    if (fs::is_directory(p)) {
-      Json all = Json::object();
-      std::vector<fs::path> entries;
-      for (const auto& e : fs::directory_iterator(p))
-        if (e.is_regular_file()) entries.push_back(e.path());
-      std::sort(entries.begin(), entries.end());
-      for (const auto& e : entries) all[e.filename().string()] = fs::file_size(e);
-      return all;
-    }
-    return fs::file_size(p);
-  };
-  return {
-      {"recipe", o.recipe.text},
-      {"model", fs::weakly_canonical(o.model).string()},
-      {"model files", file(o.model)},
-      {"calibration", o.calibration.empty() ? "" : fs::weakly_canonical(o.calibration).string()},
-      {"calibration bytes", file(o.calibration)},
-      {"seed", o.seed},
-      {"instruction set", kernels::table().isa}};
+  return {{"hone version", HONE_VERSION},
+          {"recipe", o.recipe.text},
+          {"model", identity_of(o.model)},
+          {"calibration", identity_of(o.recipe.needs_calibration() ? o.calibration : fs::path())},
+          {"seed", o.seed},
+          {"instruction set", kernels::table().isa}};
 }
 
 // Runs the steps of one variant over `model`.
 std::vector<LayerRecord> run_steps(const RecipeVariant& variant, LoadedModel& model,
-                                   const Calibration* calibration, uint64_t seed,
-                                   Journal* journal) {
+                                   const Calibration* calibration, uint64_t seed, Journal* journal,
+                                   const std::function<void(int64_t)>& unit_stored) {
   std::vector<LayerRecord> records;
   auto blocks = static_cast<int64_t>(model.model->blocks.size());
   for (size_t i = 0; i < variant.steps.size(); ++i) {
@@ -69,10 +66,11 @@ std::vector<LayerRecord> run_steps(const RecipeVariant& variant, LoadedModel& mo
     if (c.first_unit >= blocks) continue;
     size_t stored = records.size();
     c.unit_done = [&](int64_t unit) {
-      if (stored_in_units)
-        journal->store(number, unit, model,
-                       {records.begin() + static_cast<int64_t>(stored), records.end()});
+      if (!stored_in_units) return;
+      journal->store(number, unit, model,
+                     {records.begin() + static_cast<int64_t>(stored), records.end()});
       stored = records.size();
+      if (unit_stored) unit_stored(unit);
     };
     Progress progress(
         variant.name == step.pass ? step.pass : fmt::format("{}: {}", variant.name, step.pass),
@@ -85,56 +83,21 @@ std::vector<LayerRecord> run_steps(const RecipeVariant& variant, LoadedModel& mo
   return records;
 }
 
-void reset_peak_rss() {
-  // Writing 5 makes the kernel forget the peak (proc(5)); where that is refused, the figure printed
-  // is the process's peak so far, which is an upper bound.
-  std::ofstream("/proc/self/clear_refs") << "5";
-}
-
-double peak_rss() {
-  std::ifstream status("/proc/self/status");
-  std::string line;
-  while (std::getline(status, line))
-    if (line.rfind("VmHWM:", 0) == 0) return std::atof(line.c_str() + 6) * 1024;
-  return kNotMeasured;
-}
-
-void measure_speed(LoadedModel& m, Activations a, ReportVariant& v) {
-  int64_t prompt = std::min(kBenchPrompt, m.model->context / 2);
-  int64_t decode = std::min(kBenchDecode, m.model->context - prompt);
-  std::vector<int32_t> ids;
-  for (int64_t i = 0; i < prompt + decode; ++i)
-    ids.push_back(static_cast<int32_t>((i * 7919 + 13) % m.model->vocabulary()));
-  std::span<const int32_t> all(ids);
-  Session session(*m.model, a);
-  std::vector<double> prefill, step;
-  for (int run = 0; run < 4; ++run) {
-    session.truncate(0);
-    double started = monotonic_seconds();
-    session.append(all.first(prompt));
-    double middle = monotonic_seconds();
-    for (int64_t i = 0; i < decode; ++i) session.append(all.subspan(prompt + i, 1));
-    double end = monotonic_seconds();
-    if (run == 0) continue;  // warms caches and pages
-    prefill.push_back(double(prompt) / (middle - started));
-    step.push_back(double(decode) / (end - middle));
-  }
-  std::sort(prefill.begin(), prefill.end());
-  std::sort(step.begin(), step.end());
-  v.prefill_tokens_per_second = prefill[1];
-  v.decode_tokens_per_second = step[1];
-}
-
 class Runner {
  public:
   explicit Runner(const OptimizeOptions& o) : o_(o) {}
 
   Report run() {
     LoadedModel model = load_canonical(o_.model);
-    check_recipe(o_.recipe.main, model);
+    auto plan = check_recipe(o_.recipe.main, model);
     for (const RecipeVariant& v : o_.recipe.compare) check_recipe(v, model);
     HONE_CHECK(!fs::exists(o_.out) || (fs::is_directory(o_.out) && fs::is_empty(o_.out)),
                invalid_argument, "{}: it exists already; choose another --out", o_.out.string());
+    ExportOptions e;
+    e.layout = o_.recipe.layout.empty() ? default_layout(model, plan) : o_.recipe.layout;
+    e.decode_to = o_.recipe.decode_to;
+    e.texts.emplace_back("recipe.yaml", o_.recipe.text);
+    check_export(model, e, plan);
     if (!o_.text.empty()) text_ = read_text_file(o_.text);
     if (o_.recipe.needs_calibration()) {
       HONE_CHECK(!o_.calibration.empty(), invalid_argument,
@@ -151,18 +114,15 @@ class Runner {
       for (const RecipeVariant& v : o_.recipe.compare) {
         LoadedModel other = load_canonical(o_.model);
         double started = monotonic_seconds();
-        run_steps(v, other, calibration_pointer(), o_.seed, nullptr);
+        run_steps(v, other, calibration_pointer(), o_.seed, nullptr, nullptr);
         add_variant(v.name, other, monotonic_seconds() - started, v.noise_floor, false);
       }
     }
-    Journal journal(journal_path(), run_identity(o_), o_.resume, o_.restart);
+    Journal journal(beside_output(".journal"), run_identity(o_), o_.resume, o_.restart);
     double started = monotonic_seconds();
-    auto records = run_steps(o_.recipe.main, model, calibration_pointer(), o_.seed, &journal);
+    auto records =
+        run_steps(o_.recipe.main, model, calibration_pointer(), o_.seed, &journal, o_.unit_stored);
     double seconds = monotonic_seconds() - started;
-    ExportOptions e;
-    e.layout = o_.recipe.layout.empty() ? default_layout(model) : o_.recipe.layout;
-    e.decode_to = o_.recipe.decode_to;
-    e.texts.emplace_back("recipe.yaml", o_.recipe.text);
     export_model(model, o_.out, e);
     journal.remove();
     log_info("wrote {} ({}, {})", o_.out.string(), e.layout,
@@ -175,18 +135,19 @@ class Runner {
 
  private:
   const Calibration* calibration_pointer() const { return calibration_ ? &*calibration_ : nullptr; }
-  fs::path journal_path() const {
+  fs::path beside_output(const char* suffix) const {
     fs::path p = o_.out;
     if (p.filename().empty()) p = p.parent_path();
-    p += ".journal";
+    p += suffix;
     return p;
   }
 
-  std::string default_layout(LoadedModel& m) const {
+  std::string default_layout(LoadedModel& m, const std::map<std::string, WeightForm>& plan) const {
     if (o_.out.extension() == ".gguf") return "gguf";
     std::string found = "hf";
     for (Linear* l : m.model->linears()) {
-      const std::string& e = l->weight().encoding;
+      bool planned = plan.contains(l->name());
+      const std::string& e = planned ? plan.at(l->name()).encoding : l->weight().encoding;
       if (e == "int_group") found = "gptq_v2";
       if (e == "nf4" || e == "fp4" || e == "int8_row") found = "bitsandbytes";
     }
@@ -246,9 +207,7 @@ class Runner {
     Perplexity p = measure_perplexity(*reference_, text_, perplexity_options());
     ReportVariant v = variant_of("original", *reference_, p);
     v.is_original = true;
-    reset_peak_rss();
-    measure_speed(*reference_, o_.activations, v);
-    v.peak_rss_bytes = peak_rss();
+    measure_run(o_.model, v);
     report_.variants.push_back(v);
     add_samples("original", *reference_);
   }
@@ -267,9 +226,40 @@ class Runner {
     v.noise_floor = noise;
     v.is_output = output;
     v.seconds_to_make = seconds;
-    measure_speed(m, o_.activations, v);
+    if (output)
+      measure_run(o_.out, v);
+    else
+      measure_unwritten(m, v);
     report_.variants.push_back(v);
     if (output) add_samples(name, m);
+  }
+
+  void measure_run(const fs::path& path, ReportVariant& v) {
+    if (!o_.measure) return;
+    int64_t prompt = std::min(kBenchPrompt, reference_->model->context / 2);
+    RunFigures f = o_.measure(path, prompt, std::min(kBenchDecode, prompt));
+    v.prefill_tokens_per_second = f.prefill_tokens_per_second;
+    v.decode_tokens_per_second = f.decode_tokens_per_second;
+    v.peak_rss_bytes = f.peak_rss_bytes;
+  }
+
+  // A variant that is only compared is written for the time of its measurement; one that no layout
+  // holds has no figures.
+  void measure_unwritten(LoadedModel& m, ReportVariant& v) {
+    if (!o_.measure) return;
+    fs::path path = beside_output(".variant");
+    fs::remove_all(path);
+    ExportOptions e;
+    e.layout = default_layout(m, {});
+    try {
+      export_model(m, path, e);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::unsupported) throw;
+      log_info("{}: neither speed nor memory is measured: {}", v.name, error.what());
+      return;
+    }
+    measure_run(path, v);
+    fs::remove_all(path);
   }
 
   void add_samples(const std::string& name, LoadedModel& m) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -10,6 +11,13 @@
 #include "passes/recipe.h"
 
 namespace hone {
+
+/// Speed and memory of a checkpoint, as a process that does nothing else has them.
+struct RunFigures {
+  double prefill_tokens_per_second = 0;
+  double decode_tokens_per_second = 0;
+  double peak_rss_bytes = 0;
+};
 
 struct OptimizeOptions {
   std::filesystem::path model;
@@ -22,6 +30,12 @@ struct OptimizeOptions {
   bool restart = false;
   uint64_t seed = 0;
   Activations activations = Activations::int8;
+  /// Called when a unit of the main steps is in the journal; may throw, which stops the run.
+  std::function<void(int64_t unit)> unit_stored;
+  /// Runs a checkpoint in a fresh process: prefills `prompt` tokens, decodes `decode`. Without it
+  /// the report has no speeds and no memory.
+  std::function<RunFigures(const std::filesystem::path& model, int64_t prompt, int64_t decode)>
+      measure;
 };
 
 /// Runs the recipe and writes options.out; with a text also measures the original, every variant

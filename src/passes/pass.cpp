@@ -81,55 +81,64 @@ double relative_error(const Tensor& a, const Tensor& b) {
   return norm > 0 ? difference / norm : 0;
 }
 
-Weight encode_module(const std::string& module, const Tensor& values, const std::string& id,
-                     const EncodeOptions& options) {
-  const Encoding& e = encoding(id);
+Weight encode_module(const std::string& module, const Tensor& values, const WeightForm& form) {
+  const Encoding& e = encoding(form.encoding);
   int64_t n = values.dim(0), k = values.dim(1);
-  std::string refusal = e.encode_refusal(n, k, options.params);
-  HONE_CHECK(refusal.empty(), unsupported, "{}: cannot be stored as {}: {}", module, id, refusal);
+  std::string refusal = e.encode_refusal(n, k, form.params);
+  HONE_CHECK(refusal.empty(), unsupported, "{}: cannot be stored as {}: {}", module, form.encoding,
+             refusal);
+  EncodeOptions options;
+  options.params = form.params;
   return e.encode(values.data<float>(), n, k, options);
 }
 
-void replace_weight(PassContext& c, Linear& l, Weight w, const Tensor& values, const char* kept) {
+namespace {
+
+LayerRecord record_of(const std::string& module, const Weight& before, const Weight& after,
+                      const Tensor& values, const char* kept) {
   LayerRecord r;
-  r.module = l.name();
-  r.before = l.weight().encoding;
-  r.bytes_before = l.weight().byte_size();
-  r.after = w.encoding;
-  r.bytes_after = w.byte_size();
-  r.error = relative_error(values, decode_weight(w));
+  r.module = module;
+  r.before = before.encoding;
+  r.bytes_before = before.byte_size();
+  r.after = after.encoding;
+  r.bytes_after = after.byte_size();
+  r.error = relative_error(values, decode_weight(after));
   r.rtn_error = std::nan("");
   r.kept = kept;
-  if (c.records) c.records->push_back(r);
+  return r;
+}
+
+}  // namespace
+
+void replace_weight(PassContext& c, Linear& l, Weight w, const Tensor& values, const char* kept) {
+  if (c.records) c.records->push_back(record_of(l.name(), l.weight(), w, values, kept));
   for (const auto& [name, plane] : l.weight().planes) plane.release_pages();
   l.set_weight(std::move(w));
 }
 
-void for_each_weight(PassContext& c, bool embedding_by_default, bool head_by_default,
-                     const char* kept,
-                     const std::function<Weight(const std::string&, const Tensor&)>& change) {
+void encode_each(PassContext& c, const Pass& pass, bool ends_by_default, const char* kept,
+                 const std::function<void(Tensor& values)>& adjust) {
   Model& m = *c.model.model;
   auto blocks = static_cast<int64_t>(m.blocks.size());
+  auto encoded = [&](const std::string& module, const Tensor& values) {
+    WeightForm form = pass.form(values.dim(1));
+    if (!adjust) return encode_module(module, values, form);
+    Tensor changed = values.clone();
+    adjust(changed);
+    return encode_module(module, changed, form);
+  };
   for (int64_t unit = std::max<int64_t>(c.first_unit, -1); unit < blocks; ++unit) {
-    if (unit == -1 && c.embedding_selected(embedding_by_default)) {
+    if (unit == -1 && c.embedding_selected(ends_by_default)) {
+      const std::string& name = m.embedding.name();
       Tensor values = decode_weight(m.embedding.weight());
-      LayerRecord r;
-      r.module = m.embedding.name();
-      r.before = m.embedding.weight().encoding;
-      r.bytes_before = m.embedding.weight().byte_size();
-      Weight w = change(m.embedding.name(), values);
-      r.after = w.encoding;
-      r.bytes_after = w.byte_size();
-      r.error = relative_error(values, decode_weight(w));
-      r.rtn_error = std::nan("");
-      r.kept = kept;
-      if (c.records) c.records->push_back(r);
+      Weight w = encoded(name, values);
+      if (c.records) c.records->push_back(record_of(name, m.embedding.weight(), w, values, kept));
       m.embedding.set_weight(w);
       if (m.tied_head) m.head.set_weight(std::move(w));
     }
-    for (Linear* l : c.selected(unit, head_by_default)) {
+    for (Linear* l : c.selected(unit, ends_by_default)) {
       Tensor values = decode_weight(l->weight());
-      replace_weight(c, *l, change(l->name(), values), values, kept);
+      replace_weight(c, *l, encoded(l->name(), values), values, kept);
     }
     if (c.unit_done) c.unit_done(unit);
     if (c.progress) c.progress(unit + 2, blocks + 1, "");

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/options.h"
+#include "models/export.h"
 #include "models/loader.h"
 #include "passes/calibration.h"
 
@@ -65,7 +66,7 @@ enum class PassKind {
   /// Rewrites the model in float (rotation): before any quantisation. Quick, and a function of the
   /// seed; no unit of it is stored, a resumed run does it again.
   transform,
-  encode,     ///< changes how weights are stored: once for each module
+  encode,  ///< changes how weights are stored: once for each module
 };
 
 class Pass {
@@ -80,6 +81,9 @@ class Pass {
   virtual void check_options() const {}
   /// Raises unsupported, with the reason, where the pass cannot work on such a model.
   virtual void check_model(const Model&) const {}
+  /// The form in which it stores a matrix with K columns, so that what cannot be stored or written
+  /// is refused before anything runs.
+  virtual WeightForm form(int64_t k) const = 0;
   virtual void run(PassContext& context) = 0;
 };
 
@@ -96,14 +100,13 @@ const PassEntry& pass_named(const std::string& name);
 void replace_weight(PassContext& context, Linear& linear, Weight w, const Tensor& values,
                     const char* kept);
 /// Encodes `values` [N, K] of `module`; raises unsupported with the encoding's reason.
-Weight encode_module(const std::string& module, const Tensor& values, const std::string& encoding,
-                     const EncodeOptions& options);
+Weight encode_module(const std::string& module, const Tensor& values, const WeightForm& form);
 /// ‖a−b‖²/‖a‖²; 0 where both are zero.
 double relative_error(const Tensor& a, const Tensor& b);
-/// Runs `change` on the embedding table and each selected Linear's f32 weights, unit by unit, and
-/// stores what it returns: the shape of every pass that needs no calibration.
-void for_each_weight(
-    PassContext& context, bool embedding_by_default, bool head_by_default, const char* kept,
-    const std::function<Weight(const std::string& module, const Tensor& values)>& change);
+/// Stores the selected Linears and the embedding, if selected, in the pass's form, unit by unit;
+/// `adjust`, if given, changes the f32 values [N, K] first. All that a pass without calibration
+/// does.
+void encode_each(PassContext& context, const Pass& pass, bool ends_by_default, const char* kept,
+                 const std::function<void(Tensor& values)>& adjust = nullptr);
 
 }  // namespace hone

@@ -120,6 +120,21 @@ void parse_sections(const YAML::Node& root, const std::string& source, Recipe& r
   }
 }
 
+// The modules that a step stores, with their shapes.
+std::vector<std::pair<std::string, Shape>> modules_hit(const RecipeStep& s, LoadedModel& model) {
+  Model& m = *model.model;
+  PassContext c{model, s.modules, nullptr, 0, nullptr, nullptr, -1, nullptr};
+  std::vector<std::pair<std::string, Shape>> hits;
+  bool everything = s.pass == "cast";
+  bool outside = !s.made->blocks_only();
+  if (outside && c.embedding_selected(everything))
+    hits.emplace_back(m.embedding.name(), m.embedding.weight().shape);
+  for (int64_t b = outside ? -1 : 0; b < static_cast<int64_t>(m.blocks.size()); ++b)
+    for (Linear* l : c.selected(b, everything))
+      hits.emplace_back(l->name(), Shape{l->out_features(), l->in_features()});
+  return hits;
+}
+
 }  // namespace
 
 bool Recipe::needs_calibration() const {
@@ -170,8 +185,9 @@ Recipe parse_recipe(const std::string& yaml, const std::string& source) {
   return r;
 }
 
-void check_recipe(const RecipeVariant& variant, LoadedModel& model) {
+std::map<std::string, WeightForm> check_recipe(const RecipeVariant& variant, LoadedModel& model) {
   std::map<std::string, std::string> done;  // module → the step that quantised it
+  std::map<std::string, WeightForm> plan;
   Model& m = *model.model;
   for (size_t i = 0; i < variant.steps.size(); ++i) {
     const RecipeStep& s = variant.steps[i];
@@ -183,26 +199,30 @@ void check_recipe(const RecipeVariant& variant, LoadedModel& model) {
       HONE_CHECK(done.empty(), invalid_argument,
                  "{} rewrites float weights, but {} has already quantised {}; put it first", name,
                  done.begin()->second, done.begin()->first);
+      for (Linear* l : m.linears()) plan[l->name()] = s.made->form(l->in_features());
+      plan[m.embedding.name()] = s.made->form(m.width());
       continue;
     }
-    std::vector<std::string> hit;
-    PassContext c{model, s.modules, nullptr, 0, nullptr, nullptr, -1, nullptr};
-    bool everything = s.pass == "cast";
-    bool outside = !s.made->blocks_only();
-    if (outside && c.embedding_selected(everything)) hit.push_back(m.embedding.name());
-    for (int64_t b = outside ? -1 : 0; b < static_cast<int64_t>(m.blocks.size()); ++b)
-      for (Linear* l : c.selected(b, everything)) hit.push_back(l->name());
-    HONE_CHECK(!hit.empty(), invalid_argument, "{}: modules '{}' selects nothing in {}", name,
+    auto hits = modules_hit(s, model);
+    HONE_CHECK(!hits.empty(), invalid_argument, "{}: modules '{}' selects nothing in {}", name,
                s.modules_text, model.path);
-    for (const std::string& module : hit) {
+    for (const auto& [module, shape] : hits) {
       auto [it, fresh] = done.emplace(module, name);
       bool earlier_cast = !fresh && it->second.find("(cast)") != std::string::npos;
       HONE_CHECK(fresh || earlier_cast, invalid_argument,
                  "{} would store {} a second time; {} has already quantised it", name, module,
                  it->second);
       it->second = name;
+      WeightForm form = s.made->form(shape[1]), plain = form;
+      plain.params.act_order = false;  // the order is the pass's, not the encoding's
+      std::string refusal =
+          encoding(form.encoding).encode_refusal(shape[0], shape[1], plain.params);
+      HONE_CHECK(refusal.empty(), unsupported, "{}: {} cannot be stored as {}: {}", name, module,
+                 form.encoding, refusal);
+      plan[module] = form;
     }
   }
+  return plan;
 }
 
 }  // namespace hone

@@ -11,6 +11,7 @@
 //   prompts: ["It is a truth"]
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -52,7 +53,9 @@ struct Recipe {
 Recipe parse_recipe(const std::string& yaml, const std::string& source);
 
 /// Refuses nonsense before anything runs, with the reason: a step that selects no module, a module
-/// that two steps would quantise, a transformation after a quantisation.
-void check_recipe(const RecipeVariant& variant, LoadedModel& model);
+/// that two steps would quantise or that cannot be stored as asked, a transformation after a
+/// quantisation or of a model that it does not fit. Returns how the modules that steps store will
+/// be stored.
+std::map<std::string, WeightForm> check_recipe(const RecipeVariant& variant, LoadedModel& model);
 
 }  // namespace hone

@@ -130,6 +130,7 @@ class Rotate final : public Pass {
                  "folded; set residual: false",
                  m.family);
   }
+  WeightForm form(int64_t) const override { return {"f32", {}}; }
   void run(PassContext& c) override {
     Model& m = *c.model.model;
     auto blocks = static_cast<int64_t>(m.blocks.size());

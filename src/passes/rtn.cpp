@@ -20,16 +20,16 @@ class Rtn final : public Pass {
     HONE_CHECK(bits_ >= 2 && bits_ <= 8, invalid_argument, "rtn: bits {}: expected 2 to 8", bits_);
     HONE_CHECK(group_ >= 0, invalid_argument, "rtn: group {}: expected 0 or more", group_);
   }
-  void run(PassContext& c) override {
-    EncodeOptions options;
-    options.params.bits = static_cast<int>(bits_);
-    options.params.group = group_;
-    options.params.symmetric = symmetric_;
-    if (encoding_ != "int_group") options.params = WeightParams{};
-    for_each_weight(c, false, false, "rtn", [&](const std::string& module, const Tensor& values) {
-      return encode_module(module, values, encoding_, options);
-    });
+  WeightForm form(int64_t) const override {
+    WeightForm f{encoding_, {}};
+    if (encoding_ == "int_group") {
+      f.params.bits = static_cast<int>(bits_);
+      f.params.group = group_;
+      f.params.symmetric = symmetric_;
+    }
+    return f;
   }
+  void run(PassContext& c) override { encode_each(c, *this, false, "rtn"); }
 
  private:
   std::string encoding_ = "int_group";

@@ -83,6 +83,15 @@ class OptimizeTest : public ::testing::Test {
     o.out = out;
     return o;
   }
+
+  // Stops a run when so many units are in its journal.
+  static void interrupt(OptimizeOptions o, int units) {
+    o.unit_stored = [&](int64_t) {
+      if (--units == 0) throw std::runtime_error("stopped");
+    };
+    EXPECT_THROW(optimize(o), std::runtime_error);
+    EXPECT_EQ(units, 0);
+  }
 };
 
 TEST_F(OptimizeTest, ResumesToTheSameBytesAfterEveryUnit) {
@@ -90,30 +99,16 @@ TEST_F(OptimizeTest, ResumesToTheSameBytesAfterEveryUnit) {
   optimize(options(scratch / "whole"));
   auto expected = contents(scratch / "whole");
   EXPECT_GT(expected.size(), 3u);
-  // Interrupt after each journalled unit by hiding the later ones.
   OptimizeOptions o = options(scratch / "part");
-  for (int keep : {0, 1, 3}) {
-    fs::path journal = scratch / "part.journal";
-    o.out = scratch / "part";
-    fs::remove_all(o.out);
-    // A full run whose journal is kept by making the export fail: the output's parent vanishes.
-    OptimizeOptions broken = o;
-    broken.recipe.layout = "bitsandbytes";  // cannot hold int_group: refused before writing
-    broken.recipe.decode_to = "";
-    EXPECT_THROW(optimize(broken), Error);
-    ASSERT_TRUE(fs::exists(journal));
-    int n = 0;
-    std::vector<fs::path> units;
-    for (const auto& e : fs::directory_iterator(journal))
-      if (e.path().extension() == ".safetensors") units.push_back(e.path());
-    std::sort(units.begin(), units.end());
-    for (const auto& u : units)
-      if (++n > keep) fs::remove(u);
+  for (int units : {1, 2, 4, 6}) {
+    interrupt(o, units);
+    EXPECT_FALSE(fs::exists(o.out));
     o.resume = true;
     optimize(o);
-    EXPECT_EQ(contents(o.out), expected) << "kept " << keep;
-    EXPECT_FALSE(fs::exists(journal));
+    EXPECT_EQ(contents(o.out), expected) << "interrupted after " << units;
+    EXPECT_FALSE(fs::exists(scratch / "part.journal"));
     o.resume = false;
+    fs::remove_all(o.out);
   }
 }
 
@@ -129,15 +124,56 @@ TEST_F(OptimizeTest, BytesDoNotDependOnThreads) {
 TEST_F(OptimizeTest, RefusesAnotherRecipeWhenResuming) {
   TemporaryDirectory scratch;
   OptimizeOptions o = options(scratch / "out");
-  o.recipe.layout = "bitsandbytes";
-  o.recipe.decode_to = "";
-  EXPECT_THROW(optimize(o), Error);
-  o = options(scratch / "out");
+  interrupt(o, 1);
   EXPECT_NE(error_of([&] { optimize(o); }).find("--resume"), std::string::npos);
   o.resume = true;
   o.recipe =
       parse_recipe("calibration: {samples: 2, length: 64}\nsteps: [{pass: gptq, bits: 3}]", "t");
   EXPECT_NE(error_of([&] { optimize(o); }).find("cannot resume: recipe"), std::string::npos);
+}
+
+TEST_F(OptimizeTest, RefusesAnotherModelOfTheSameSizeWhenResuming) {
+  TemporaryDirectory scratch;
+  OptimizeOptions o = options(scratch / "out");
+  fs::copy(o.model, scratch / "model");
+  o.model = scratch / "model";
+  interrupt(o, 1);
+  fs::path weights = o.model / "model.safetensors";
+  std::string bytes = read_text_file(weights);
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  write_text_file(weights, bytes);
+  o.resume = true;
+  EXPECT_NE(error_of([&] { optimize(o); }).find("cannot resume: model"), std::string::npos);
+}
+
+TEST_F(OptimizeTest, RefusesWhatTheLayoutCannotHoldBeforeAnythingRuns) {
+  TemporaryDirectory scratch;
+  auto refused = [&](const char* steps, const char* layout, const char* reason) {
+    OptimizeOptions o = options(scratch / "out");
+    o.recipe = parse_recipe(std::string("calibration: {samples: 2, length: 64}\nsteps: ") + steps +
+                                "\noutput: {layout: " + layout + "}",
+                            "test");
+    o.unit_stored = [](int64_t) { FAIL() << "it ran"; };
+    std::string error = error_of([&] { optimize(o); });
+    EXPECT_NE(error.find(reason), std::string::npos) << error;
+    EXPECT_FALSE(fs::exists(scratch / "out"));
+    EXPECT_FALSE(fs::exists(scratch / "out.journal"));
+  };
+  refused("[{pass: gptq, bits: 4}]", "bitsandbytes", "bitsandbytes holds");
+  refused("[{pass: gptq, bits: 5}]", "gptq", "2, 3, 4 or 8 bits");
+  refused("[{pass: nf4}]", "gguf", "GGUF has no type for nf4");
+  refused("[{pass: cast, to: f8_e4m3}]", "hf", "row scales");
+  refused("[{pass: nf4, modules: '*q_proj'}, {pass: int8, modules: '*k_proj'}]", "bitsandbytes",
+          "not both");
+}
+
+TEST(Recipe, RefusesAShapeThatTheEncodingCannotHold) {
+  LoadOptions canonical;
+  canonical.inference = false;
+  LoadedModel m = load_model(golden("families/llama"), canonical);
+  Recipe r = parse_recipe("steps: [{pass: rtn, encoding: q4_k}]", "test");
+  std::string error = error_of([&] { check_recipe(r.main, m); });
+  EXPECT_NE(error.find("q_proj cannot be stored as q4_k"), std::string::npos) << error;
 }
 
 TEST_F(OptimizeTest, WrittenModelLoadsAndPredictsWhatWasMeasured) {

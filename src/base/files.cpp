@@ -75,18 +75,8 @@ std::string read_text_file(const fs::path& path, size_t limit) {
   return text;
 }
 
-AtomicFile::AtomicFile(fs::path target) : target_(std::move(target)) {
-  temporary_ = target_;
-  temporary_ += fmt::format(".tmp-{}", ::getpid());
-  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  HONE_CHECK(fd_ >= 0, io, "{}: cannot create: {}", temporary_.string(), std::strerror(errno));
+AtomicFile::AtomicFile(const fs::path& target) : temporary_(target, Temporary::Kind::file) {
   buffer_.reserve(kWriteBuffer);
-}
-
-AtomicFile::~AtomicFile() {
-  if (fd_ < 0) return;
-  ::close(fd_);
-  ::unlink(temporary_.c_str());
 }
 
 void AtomicFile::write(const void* data, size_t size) {
@@ -103,36 +93,38 @@ void AtomicFile::pad_to(size_t alignment) {
 void AtomicFile::flush() {
   size_t done = 0;
   while (done < buffer_.size()) {
-    ssize_t n = ::write(fd_, buffer_.data() + done, buffer_.size() - done);
+    ssize_t n = ::write(temporary_.descriptor(), buffer_.data() + done, buffer_.size() - done);
     if (n < 0 && errno == EINTR) continue;
-    HONE_CHECK(n > 0, io, "{}: write failed: {}", temporary_.string(), std::strerror(errno));
+    HONE_CHECK(n > 0, io, "{}: write failed: {}", temporary_.target().string(),
+               std::strerror(errno));
     done += static_cast<size_t>(n);
   }
   buffer_.clear();
 }
 
 void AtomicFile::commit() {
-  HONE_ASSERT(fd_ >= 0);
   flush();
-  HONE_CHECK(::fsync(fd_) == 0, io, "{}: sync failed: {}", temporary_.string(),
-             std::strerror(errno));
-  ::close(fd_);
-  fd_ = -1;
-  if (::rename(temporary_.c_str(), target_.c_str()) != 0) {
-    int why = errno;
-    ::unlink(temporary_.c_str());
-    fail(ErrorKind::io, "{}: cannot rename into place: {}", target_.string(), std::strerror(why));
-  }
-  // The rename itself must survive a power cut.
-  fs::path directory = target_.has_parent_path() ? target_.parent_path() : fs::path(".");
-  Descriptor d{::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  if (d.fd >= 0) ::fsync(d.fd);
+  temporary_.commit();
 }
 
 void write_text_file(const fs::path& path, std::string_view text) {
   AtomicFile file(path);
   file.write(text);
   file.commit();
+}
+
+void check_new_output(const fs::path& path) {
+  HONE_CHECK(!path.empty(), invalid_argument, "the output needs a name");
+  std::error_code why;
+  bool free = !fs::exists(path, why) || (fs::is_directory(path, why) && fs::is_empty(path, why));
+  HONE_CHECK(free, invalid_argument, "{}: it exists already; choose another name or remove it",
+             path.string());
+  fs::path parent = (path.has_filename() ? path : path.parent_path()).parent_path();
+  if (parent.empty()) parent = ".";
+  HONE_CHECK(fs::is_directory(parent, why), io, "{}: no such directory: {}", path.string(),
+             parent.string());
+  HONE_CHECK(::access(parent.c_str(), W_OK | X_OK) == 0, io, "{}: cannot write into {}: {}",
+             path.string(), parent.string(), std::strerror(errno));
 }
 
 }  // namespace hone

@@ -9,6 +9,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/temporary.h"
+
 namespace hone {
 
 namespace fs = std::filesystem;
@@ -49,10 +51,7 @@ std::string read_text_file(const fs::path& path, size_t limit = size_t{256} << 2
 /// the old file or the new one.
 class AtomicFile {
  public:
-  explicit AtomicFile(fs::path target);
-  ~AtomicFile();
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
+  explicit AtomicFile(const fs::path& target);
 
   void write(const void* data, size_t size);
   void write(std::string_view text) { write(text.data(), text.size()); }
@@ -63,14 +62,16 @@ class AtomicFile {
 
  private:
   void flush();
-  fs::path target_;
-  fs::path temporary_;
-  int fd_ = -1;
+  Temporary temporary_;
   int64_t position_ = 0;
   std::string buffer_;
 };
 
 /// Writes `text` to `path` through an AtomicFile.
 void write_text_file(const fs::path& path, std::string_view text);
+
+/// Raises, naming the path, unless output can be put at `path`: nothing is there yet but perhaps an
+/// empty directory, and the directory around it exists and may be written.
+void check_new_output(const fs::path& path);
 
 }  // namespace hone

@@ -1,11 +1,6 @@
 #include "formats/hf_directory.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <unordered_map>
 
 #include "formats/file_util.h"
@@ -21,50 +16,6 @@ bool is_plain_name(const std::string& name) {
   return !name.empty() && name[0] != '.' &&
          name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
 }
-
-void sync_directory(const fs::path& path) {
-  int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  ::fsync(fd);
-  ::close(fd);
-}
-
-/// A directory written under a temporary name beside its target, renamed by commit(), removed by
-/// the destructor otherwise.
-class AtomicDirectory {
- public:
-  explicit AtomicDirectory(const fs::path& target)
-      : target_(target.has_filename() ? target : target.parent_path()) {
-    HONE_CHECK(!file_exists(target_) || (fs::is_directory(target_) && fs::is_empty(target_)),
-               invalid_argument, "{}: exists already; choose another name or remove it",
-               target_.string());
-    temporary_ = target_;
-    temporary_ += fmt::format(".tmp-{}", ::getpid());
-    std::error_code why;
-    fs::remove_all(temporary_, why);
-    fs::create_directories(temporary_, why);
-    HONE_CHECK(!why, io, "{}: cannot create: {}", temporary_.string(), why.message());
-  }
-  ~AtomicDirectory() {
-    std::error_code ignored;
-    if (!committed_) fs::remove_all(temporary_, ignored);
-  }
-  AtomicDirectory(const AtomicDirectory&) = delete;
-  AtomicDirectory& operator=(const AtomicDirectory&) = delete;
-
-  const fs::path& path() const { return temporary_; }
-  void commit() {
-    sync_directory(temporary_);
-    HONE_CHECK(::rename(temporary_.c_str(), target_.c_str()) == 0, io,
-               "{}: cannot rename into place: {}", target_.string(), std::strerror(errno));
-    committed_ = true;
-    sync_directory(target_.has_parent_path() ? target_.parent_path() : fs::path("."));
-  }
-
- private:
-  fs::path target_, temporary_;
-  bool committed_ = false;
-};
 
 /// The weight that was asked for last. The pieces of one weight follow each other within a type, so
 /// that few weights are asked for twice.
@@ -187,7 +138,7 @@ std::string module_of(const std::string& weight_name) {
 void write_hf_directory(const fs::path& path, const CheckpointContents& contents,
                         const Json& quantization, const std::vector<HfPiece>& pieces,
                         const std::vector<std::pair<std::string, std::string>>& extra) {
-  AtomicDirectory directory(path);
+  Temporary directory(path, Temporary::Kind::directory);
   Json config = contents.config;
   config.erase("quantization_config");
   if (!quantization.is_null()) config["quantization_config"] = quantization;

@@ -52,6 +52,9 @@ void check_contents(std::string_view name, const CheckpointContents& contents) {
 void write_checkpoint(std::string_view name, const fs::path& path,
                       const CheckpointContents& contents) {
   check_contents(name, contents);
+  check_new_output(path);
+  HONE_CHECK(name != "gguf" || !file_exists(path), invalid_argument,
+             "{}: a directory; GGUF is one file", path.string());
   layout(name).write(path, contents);
 }
 

@@ -1,5 +1,6 @@
 #include "base/json.h"
 
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <unordered_set>
 #include <vector>
@@ -90,5 +91,7 @@ Json parse_json(std::string_view text, const std::string& source, int max_depth)
   Json::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();
 }
+
+Json json_float(float x) { return std::strtod(fmt::format("{}", x).c_str(), nullptr); }
 
 }  // namespace hone

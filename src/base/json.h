@@ -15,4 +15,8 @@ using Json = nlohmann::ordered_json;
 /// duplicate keys in an object, or nesting deeper than `max_depth`.
 Json parse_json(std::string_view text, const std::string& source, int max_depth = 64);
 
+/// A number that prints with the fewest digits that read back as this float: 1e-05, not
+/// 9.999999747378752e-06.
+Json json_float(float x);
+
 }  // namespace hone

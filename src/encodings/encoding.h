@@ -28,9 +28,9 @@ struct CodeLayout {
 
 /// Options of encode() beyond the parameters.
 struct EncodeOptions {
-  WeightParams params;
+  WeightParams params = {};
   /// Importance of each column, [K], or empty: weights the squared error where supported.
-  std::span<const float> importance;
+  std::span<const float> importance = {};
 };
 
 class Encoding {

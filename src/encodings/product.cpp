@@ -79,17 +79,37 @@ void pack_code_panel(const RowCodes& rows, const CodeForm& f, int64_t k, uint8_t
   }
 }
 
-PackedWeight pack_codes(const Weight& w, const Encoding& e, const CodeLayout& layout) {
+// Float values that the kernels read as they are, or null.
+const Tensor* plain_values(const Weight& w) {
+  auto it = w.planes.find("values");
+  if (it == w.planes.end() || w.planes.size() != 1) return nullptr;
+  DType t = it->second.dtype();
+  return t == DType::f32 || t == DType::f16 || t == DType::bf16 ? &it->second : nullptr;
+}
+
+// All of a packed weight but its bytes.
+PackedWeight packed_form(const Weight& w) {
   PackedWeight p;
   p.n = w.rows();
   p.k = w.cols();
-  p.coded = true;
-  p.form = {layout.bits,  layout.bits == 8 ? 128 : layout.zero,
-            layout.mins,  layout.f16_exact,
-            layout.group, layout.table};
-  const int64_t groups = p.k / layout.group, panels = ceil_div(p.n, kPanel);
-  p.panel_bytes = record_bytes(p.form) * groups;
-  p.bytes = Tensor::empty({panels * p.panel_bytes}, DType::u8);
+  CodeLayout layout = encoding(w.encoding).code_layout(w);
+  p.coded = layout.bits != 0;
+  if (p.coded) {
+    p.form = {layout.bits,  layout.bits == 8 ? 128 : layout.zero,
+              layout.mins,  layout.f16_exact,
+              layout.group, layout.table};
+    p.panel_bytes = record_bytes(p.form) * (p.k / layout.group);
+    return p;
+  }
+  const Tensor* values = plain_values(w);
+  p.type = values != nullptr ? values->dtype() : DType::f32;
+  p.panel_bytes = p.k * kPanel * dtype_size(p.type);
+  return p;
+}
+
+void pack_codes(const Weight& w, PackedWeight& p) {
+  const Encoding& e = encoding(w.encoding);
+  const int64_t groups = p.k / p.form.group, panels = ceil_div(p.n, kPanel);
   uint8_t* out = p.bytes.mutable_data<uint8_t>();
   parallel_for(panels, 8, [&](int64_t begin, int64_t end) {
     RowCodes rows(p.k, groups);
@@ -110,7 +130,6 @@ PackedWeight pack_codes(const Weight& w, const Encoding& e, const CodeLayout& la
       pack_code_panel(rows, p.form, p.k, out + panel * p.panel_bytes);
     }
   });
-  return p;
 }
 
 // Rows to panel [K][16] of elements of `size` bytes.
@@ -121,34 +140,20 @@ void transpose_rows(const T* rows, int64_t have, int64_t k, T* out) {
 }
 
 template <typename T>
-PackedWeight pack_plain(const Tensor& values, int64_t n, int64_t k) {
-  PackedWeight p;
-  p.n = n;
-  p.k = k;
-  p.type = values.dtype();
-  p.panel_bytes = k * kPanel * dtype_size(p.type);
-  int64_t panels = ceil_div(n, kPanel);
-  p.bytes = Tensor::empty({panels * p.panel_bytes}, DType::u8);
+void pack_plain(const Tensor& values, PackedWeight& p) {
   const T* in = values.data<T>();
   auto* out = reinterpret_cast<T*>(p.bytes.mutable_raw());
-  parallel_for(panels, 4, [&](int64_t begin, int64_t end) {
+  parallel_for(ceil_div(p.n, kPanel), 4, [&](int64_t begin, int64_t end) {
     for (int64_t panel = begin; panel < end; ++panel)
-      transpose_rows(in + panel * kPanel * k, std::min<int64_t>(kPanel, n - panel * kPanel), k,
-                     out + panel * kPanel * k);
+      transpose_rows(in + panel * kPanel * p.k, std::min<int64_t>(kPanel, p.n - panel * kPanel),
+                     p.k, out + panel * kPanel * p.k);
   });
-  return p;
 }
 
-PackedWeight pack_decoded(const Weight& w, const Encoding& e) {
-  PackedWeight p;
-  p.n = w.rows();
-  p.k = w.cols();
-  p.type = DType::f32;
-  p.panel_bytes = p.k * kPanel * 4;
-  int64_t panels = ceil_div(p.n, kPanel);
-  p.bytes = Tensor::empty({panels * p.panel_bytes}, DType::u8);
+void pack_decoded(const Weight& w, PackedWeight& p) {
+  const Encoding& e = encoding(w.encoding);
   auto* out = reinterpret_cast<float*>(p.bytes.mutable_raw());
-  parallel_for(panels, 4, [&](int64_t begin, int64_t end) {
+  parallel_for(ceil_div(p.n, kPanel), 4, [&](int64_t begin, int64_t end) {
     std::vector<float> rows(static_cast<size_t>(kPanel * p.k));
     for (int64_t panel = begin; panel < end; ++panel) {
       int64_t first = panel * kPanel, last = std::min(p.n, first + kPanel);
@@ -156,7 +161,6 @@ PackedWeight pack_decoded(const Weight& w, const Encoding& e) {
       transpose_rows(rows.data(), last - first, p.k, out + panel * kPanel * p.k);
     }
   });
-  return p;
 }
 
 // Panels that one work item multiplies: enough work to be worth handing out, few enough to balance.
@@ -208,19 +212,26 @@ const LinearInput::Quantized& LinearInput::quantized(int64_t chunk) const {
   return q;
 }
 
+int64_t PackedWeight::byte_size() const { return ceil_div(n, kPanel) * panel_bytes; }
+
+int64_t packed_bytes(const Weight& w) { return packed_form(w).byte_size(); }
+
 PackedWeight pack_weight(const Weight& w) {
   HONE_ASSERT(w.shape.size() == 2);
-  const Encoding& e = encoding(w.encoding);
-  CodeLayout layout = e.code_layout(w);
-  if (layout.bits != 0) return pack_codes(w, e, layout);
-  auto it = w.planes.find("values");
-  if (it != w.planes.end() && w.planes.size() == 1) {
-    const Tensor& values = it->second;
-    if (values.dtype() == DType::f32) return pack_plain<float>(values, w.rows(), w.cols());
-    if (values.dtype() == DType::f16) return pack_plain<f16>(values, w.rows(), w.cols());
-    if (values.dtype() == DType::bf16) return pack_plain<bf16>(values, w.rows(), w.cols());
-  }
-  return pack_decoded(w, e);
+  PackedWeight p = packed_form(w);
+  p.bytes = Tensor::empty({p.byte_size()}, DType::u8);
+  const Tensor* values = plain_values(w);
+  if (p.coded)
+    pack_codes(w, p);
+  else if (values == nullptr)
+    pack_decoded(w, p);
+  else if (p.type == DType::f32)
+    pack_plain<float>(*values, p);
+  else if (p.type == DType::f16)
+    pack_plain<f16>(*values, p);
+  else
+    pack_plain<bf16>(*values, p);
+  return p;
 }
 
 Tensor multiply(const LinearInput& in, const PackedWeight& w, const Tensor& bias, Activations a) {

@@ -46,11 +46,14 @@ struct PackedWeight {
   Tensor bytes;
 
   bool defined() const { return n > 0; }
+  int64_t byte_size() const;
 };
 
 /// Packs w [N, K] in parallel. Floats keep their type; encodings with an
 /// integer form become codes; the rest is decoded to f32.
 PackedWeight pack_weight(const Weight& w);
+/// The bytes that pack_weight would make.
+int64_t packed_bytes(const Weight& w);
 
 /// x·Wᵀ + bias: [T, N] f32; bias is [N] or an empty handle. The result does not depend on the
 /// number of threads, and a row of it does not depend on the other rows.

@@ -17,7 +17,23 @@ namespace {
 struct Item {
   WeightInfo info;
   std::function<Weight()> make;
+  Tensor vector;  // of a norm or a bias; otherwise an empty handle
 };
+
+bool is_float(const std::string& encoding) {
+  return encoding == "f32" || encoding == "f16" || encoding == "bf16";
+}
+
+bool same_bytes(const Tensor& a, const Tensor& b) {
+  return a.byte_size() == b.byte_size() &&
+         std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.byte_size())) == 0;
+}
+
+int64_t shape_numel(const Shape& shape) {
+  int64_t n = 1;
+  for (int64_t d : shape) n *= d;
+  return n;
+}
 
 Weight cast_weight(const Weight& w, const std::string& type) {
   Tensor values = decode_weight(w);
@@ -71,6 +87,7 @@ class Exporter {
 
   CheckpointContents contents() {
     collect();
+    if (!gguf_) settle_vectors();
     CheckpointContents c;
     for (const Item& item : items_) c.weights.push_back(item.info);
     std::map<std::string, size_t> index;
@@ -98,7 +115,7 @@ class Exporter {
     for (int64_t i = 0; i < dim / 2; ++i)
       divisors.push_back(plain.frequencies()[i] / scaled.frequencies()[i]);
     Weight w = float_weight(Tensor::from(divisors));
-    items_.push_back({{"rope_freqs.weight", w.shape, w.encoding, w.params}, [w] { return w; }});
+    items_.push_back({{"rope_freqs.weight", w.shape, w.encoding, w.params}, [w] { return w; }, {}});
   }
 
   void collect() {
@@ -106,7 +123,8 @@ class Exporter {
     if (gguf_ && m_.checkpoint->gguf() == nullptr) add_rope_divisors();
     if (gguf_ && m_.checkpoint->gguf() != nullptr && m_.checkpoint->has("rope_freqs.weight")) {
       Weight w = m_.checkpoint->weight("rope_freqs.weight");
-      items_.push_back({{"rope_freqs.weight", w.shape, w.encoding, w.params}, [w] { return w; }});
+      items_.push_back(
+          {{"rope_freqs.weight", w.shape, w.encoding, w.params}, [w] { return w; }, {}});
     }
     for (const Slot& s : m_.family->slots)
       if (!is_layer_role(s.role)) add_slot(s, 0);
@@ -231,10 +249,31 @@ class Exporter {
 
   void add_vector(const Slot& s, int64_t layer, const char* suffix, const Tensor& t) {
     Weight w = float_weight(t);
-    // Directories keep vectors in the type of their matrices where that loses nothing; GGUF wants
-    // f32.
     items_.push_back(
-        {{name_of(s, layer, suffix), w.shape, w.encoding, w.params}, [w] { return w; }});
+        {{name_of(s, layer, suffix), w.shape, w.encoding, w.params}, [w] { return w; }, t});
+  }
+
+  // The float type of most values that are written as floats.
+  std::string main_float_type() const {
+    std::map<std::string, int64_t> counts{{"f32", 0}};
+    for (const Item& i : items_)
+      if (is_float(i.info.encoding)) counts[i.info.encoding] += shape_numel(i.info.shape);
+    auto most = std::max_element(counts.begin(), counts.end(),
+                                 [](const auto& a, const auto& b) { return a.second < b.second; });
+    return most->first;
+  }
+
+  // Directories keep vectors in the type that was asked for, or else in that of most matrices where
+  // it loses nothing. (GGUF wants f32.)
+  void settle_vectors() {
+    std::string type = o_.decode_to.empty() ? main_float_type() : o_.decode_to;
+    for (Item& item : items_) {
+      if (item.vector.empty_handle()) continue;
+      Weight w = cast_weight(float_weight(item.vector), type);
+      if (o_.decode_to.empty() && !same_bytes(decode_weight(w), item.vector)) continue;
+      item.info.encoding = w.encoding;
+      item.make = [w] { return w; };
+    }
   }
 
   void add_matrix(const Slot& s, int64_t layer, std::vector<Weight> parts) {
@@ -245,7 +284,7 @@ class Exporter {
         gguf_ || !o_.decode_to.empty() || !parts[0].planes.contains("scale"), unsupported,
         "{}: no layout holds {} with row scales; give a float type to decode to (--decode-to)",
         name, parts[0].encoding);
-    bool transpose = s.hf_transposed && !gguf_ && is_float_weight(parts[0]);
+    bool transpose = s.hf_transposed && !gguf_ && is_float(parts[0].encoding);
     HONE_CHECK(!s.hf_transposed || gguf_ || transpose || o_.layout == "gptq" ||
                    o_.layout == "gptq_v2" || !o_.decode_to.empty(),
                unsupported, "{}: the layout {} cannot hold a quantised matrix stored as [in, out]",
@@ -272,7 +311,7 @@ class Exporter {
       transpose = s.hf_transposed && !gguf_;
     }
     if (transpose) std::swap(info.shape[0], info.shape[1]);
-    items_.push_back({info, make});
+    items_.push_back({info, make, {}});
   }
 
   // As exact_gguf_weight would make it, without the data.
@@ -287,10 +326,6 @@ class Exporter {
       out.params = {};
     }
     return out;
-  }
-
-  static bool is_float_weight(const Weight& w) {
-    return w.encoding == "f32" || w.encoding == "f16" || w.encoding == "bf16";
   }
 
   // Still the block type that the GGUF source holds: no pass has changed it.
@@ -313,6 +348,7 @@ class Exporter {
       Json c = m_.checkpoint->config;
       c.erase("quantization_config");
       c["tie_word_embeddings"] = m_.model->tied_head;
+      say_float_type(c);
       return c;
     }
     const ModelConfig& m = m_.config;
@@ -328,9 +364,10 @@ class Exporter {
       c["num_key_value_heads"] = m.kv_heads;
       c["head_dim"] = m.head_dim;
       c["max_position_embeddings"] = m.context;
-      c["rope_theta"] = m.rope_theta;
+      c["rope_theta"] = json_float(m.rope_theta);
       if (m.rope_scaling.kind == RopeScaling::Kind::linear)
-        c["rope_scaling"] = {{"rope_type", "linear"}, {"factor", m.rope_scaling.factor}};
+        c["rope_scaling"] = {{"rope_type", "linear"},
+                             {"factor", json_float(m.rope_scaling.factor)}};
     }
     if (m_.checkpoint->has("rope_freqs.weight")) c["rope_scaling"] = llama3_scaling();
     c["tie_word_embeddings"] = m_.model->tied_head;
@@ -339,7 +376,17 @@ class Exporter {
       if (m_.tokenizer->bos()) c["bos_token_id"] = *m_.tokenizer->bos();
       if (m_.tokenizer->eos()) c["eos_token_id"] = *m_.tokenizer->eos();
     }
+    say_float_type(c);
     return c;
+  }
+
+  // Newer readers call it dtype, older ones torch_dtype.
+  void say_float_type(Json& c) const {
+    std::string type = main_float_type();
+    const char* name = type == "f16" ? "float16" : type == "bf16" ? "bfloat16" : "float32";
+    bool renamed = c.contains("dtype");
+    if (renamed) c["dtype"] = name;
+    if (!renamed || c.contains("torch_dtype")) c["torch_dtype"] = name;
   }
 
   // What a GGUF's frequency divisors say in config.json: Llama 3's published parameters, if they
@@ -356,9 +403,9 @@ class Exporter {
       HONE_CHECK(std::fabs(plain.frequencies()[i] / scaled.frequencies()[i] / d[i] - 1) < 1e-4,
                  unsupported, "{}: config.json has no way to say its rope_freqs", m_.path);
     return {{"rope_type", "llama3"},
-            {"factor", s.factor},
-            {"low_freq_factor", s.low_freq_factor},
-            {"high_freq_factor", s.high_freq_factor},
+            {"factor", json_float(s.factor)},
+            {"low_freq_factor", json_float(s.low_freq_factor)},
+            {"high_freq_factor", json_float(s.high_freq_factor)},
             {"original_max_position_embeddings", static_cast<int64_t>(s.original_context)}};
   }
 

@@ -98,8 +98,8 @@ void to_hf(const ModelConfig& m, Json& c) {
   c["architectures"] = {"Gemma3ForCausalLM"};
   c["model_type"] = "gemma3_text";
   c["hidden_activation"] = "gelu_pytorch_tanh";
-  c["rms_norm_eps"] = m.norm_eps;
-  c["rope_local_base_freq"] = m.local_rope_theta;
+  c["rms_norm_eps"] = json_float(m.norm_eps);
+  c["rope_local_base_freq"] = json_float(m.local_rope_theta);
   c["sliding_window"] = m.window > 0 ? m.window : m.context;
   c["query_pre_attn_scalar"] = 1.0 / (double{m.attention_scale} * m.attention_scale);
   Json types = Json::array();

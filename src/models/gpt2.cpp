@@ -49,7 +49,7 @@ void to_hf(const ModelConfig& m, Json& c) {
   c["n_head"] = m.heads;
   c["n_inner"] = m.ffn;
   c["n_positions"] = m.context;
-  c["layer_norm_epsilon"] = m.norm_eps;
+  c["layer_norm_epsilon"] = json_float(m.norm_eps);
 }
 
 void to_gguf(const ModelConfig& m, std::vector<GgufEntry>& out) {

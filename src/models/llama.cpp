@@ -23,7 +23,7 @@ void to_hf(const ModelConfig& m, Json& c) {
   c["architectures"] = {"LlamaForCausalLM"};
   c["model_type"] = "llama";
   c["hidden_act"] = "silu";
-  c["rms_norm_eps"] = m.norm_eps;
+  c["rms_norm_eps"] = json_float(m.norm_eps);
 }
 
 void to_gguf(const ModelConfig& m, std::vector<GgufEntry>& out) {

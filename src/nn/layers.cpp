@@ -40,7 +40,7 @@ void Linear::pack(bool keep) {
 }
 
 int64_t Linear::resident_bytes() const {
-  return packed_.defined() ? packed_.bytes.byte_size() : weight_.byte_size();
+  return packed_.defined() ? packed_.byte_size() : packed_bytes(weight_);
 }
 
 bool Linear::integer_capable() {
@@ -60,7 +60,7 @@ Tensor Embedding::forward(std::span<const int32_t> ids) const {
   float* out = y.mutable_data<float>();
   for (size_t i = 0; i < ids.size(); ++i) {
     HONE_CHECK(ids[i] >= 0 && ids[i] < table_.rows(), invalid_argument,
-               "token id {}: the vocabulary has {} entries", ids[i], table_.rows());
+               "token {}: the model's vocabulary has {} entries", ids[i], table_.rows());
     e.decode(table_, ids[i], ids[i] + 1, out + static_cast<int64_t>(i) * d);
   }
   return y;

@@ -35,7 +35,7 @@ class Linear {
   void pack(bool keep = true);
   /// Forgets the packed copy.
   void unpack() { packed_ = {}; }
-  /// Bytes that one product reads.
+  /// Bytes that one product reads: of the kernel layout, made already or not.
   int64_t resident_bytes() const;
   /// The integer form that int8 activations use; false where products run in f32 all the same.
   bool integer_capable();

@@ -148,7 +148,6 @@ std::vector<ScoredChunk> perplexity_chunks(const std::vector<int32_t>& tokens,
 
 Perplexity measure_perplexity(LoadedModel& model, const std::string& text,
                               const PerplexityOptions& o, LoadedModel* reference) {
-  HONE_CHECK(model.tokenizer != nullptr, unsupported, "{}: it has no tokenizer", model.path);
   for (LoadedModel* m : {&model, reference}) {
     if (m == nullptr) continue;
     HONE_CHECK(o.context <= m->model->context, invalid_argument,
@@ -158,8 +157,8 @@ Perplexity measure_perplexity(LoadedModel& model, const std::string& text,
                model.model->vocabulary(), m->model->vocabulary());
   }
   double started = monotonic_seconds();
+  std::vector<int32_t> tokens = model.encode(text, true, false);
   const Tokenizer& tokenizer = *model.tokenizer;
-  std::vector<int32_t> tokens = tokenizer.encode(text, true, false);
   if (o.max_tokens > 0 && static_cast<int64_t>(tokens.size()) > o.max_tokens)
     tokens.resize(static_cast<size_t>(o.max_tokens));
   // A tokenizer that puts bos before a text does so before every chunk.

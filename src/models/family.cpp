@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "models/registry.h"
@@ -167,6 +168,16 @@ void ModelConfig::validate(const std::string& source) const {
   HONE_CHECK(windowed.empty() || window > 0, corrupt, "{}: a sliding window of {} keys", source,
              window);
   HONE_CHECK(norm_eps >= 0 && norm_eps < 1, corrupt, "{}: norm epsilon {}", source, norm_eps);
+  auto check_float = [&](const char* what, float value, bool zero) {
+    HONE_CHECK(std::isfinite(value) && (value > 0 || (zero && value == 0)), corrupt,
+               "{}: {} is {}: expected a positive number", source, what, value);
+  };
+  check_float("rope_theta", rope_theta, false);
+  check_float("rope_theta of windowed layers", local_rope_theta, true);
+  check_float("rope scaling factor", rope_scaling.factor, false);
+  check_float("attention scale", attention_scale, true);
+  check_float("attention softcap", attention_softcap, true);
+  check_float("logit softcap", logit_softcap, true);
 }
 
 }  // namespace hone

@@ -54,6 +54,14 @@ class StopFilter {
 
 }  // namespace
 
+double Generation::prefill_speed() const {
+  return static_cast<double>(prompt_tokens - cached_tokens) / std::max(prefill_seconds, 1e-9);
+}
+
+double Generation::decode_speed() const {
+  return static_cast<double>(tokens.size()) / std::max(decode_seconds, 1e-9);
+}
+
 Generation generate(const LoadedModel& model, Session& session, std::span<const int32_t> prompt,
                     const GenerateOptions& o, const std::function<void(std::string_view)>& emit) {
   HONE_CHECK(o.max_tokens >= 0, invalid_argument, "max-tokens {}: expected 0 or more",
@@ -62,18 +70,26 @@ Generation generate(const LoadedModel& model, Session& session, std::span<const 
   Generation g;
   g.finish_reason = "length";
   g.prompt_tokens = static_cast<int64_t>(prompt.size());
+  g.cached_tokens = session.length();
+  HONE_CHECK(g.prompt_tokens <= model.model->context, invalid_argument,
+             "a prompt of {} tokens: the context of {} holds {}", g.prompt_tokens, model.path,
+             model.model->context);
+  HONE_ASSERT(g.cached_tokens < g.prompt_tokens || prompt.empty());
   Sampler sampler(o.sampler);
   StreamDecoder decoder(*model.tokenizer);
   StopFilter filter(o.stop, emit, g.text);
   std::vector<int32_t> seen(prompt.begin(), prompt.end());
   double started = monotonic_seconds();
-  Tensor logits = session.append(prompt);
+  Tensor logits = session.append(prompt.subspan(static_cast<size_t>(g.cached_tokens)));
   g.prefill_seconds = monotonic_seconds() - started;
   started = monotonic_seconds();
   int64_t room = model.model->context - session.length();
+  // Models pad their vocabulary: an id without a token is never chosen.
+  auto choices =
+      static_cast<size_t>(std::min<int64_t>(logits.numel(), model.tokenizer->vocab_size()));
   bool stopped = false;
   for (int64_t n = 0; n < o.max_tokens && !stopped; ++n) {
-    int32_t id = sampler.sample({logits.data<float>(), static_cast<size_t>(logits.numel())}, seen);
+    int32_t id = sampler.sample({logits.data<float>(), choices}, seen);
     bool end = std::binary_search(model.end_ids.begin(), model.end_ids.end(), id);
     if (end && !o.ignore_end) {
       stopped = true;

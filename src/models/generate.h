@@ -23,12 +23,18 @@ struct Generation {
   std::string text;
   std::string finish_reason;  ///< "stop" (end token or stop text) or "length"
   int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;  ///< of the prompt: those that the session held already
   double prefill_seconds = 0;
   double decode_seconds = 0;
+
+  /// Tokens per second; the prompt's cached tokens do not count.
+  double prefill_speed() const;
+  double decode_speed() const;
 };
 
-/// Runs `prompt` and then generates. `emit` gets the text piece by piece; its pieces together are
-/// the result's text. The session keeps prompt and output, but for the last token sampled. Raises
+/// Runs `prompt` and then generates. What the session holds already must be a beginning of the
+/// prompt, and is not run again. `emit` gets the text piece by piece; its pieces together are the
+/// result's text. The session keeps prompt and output, but for the last token sampled. Raises
 /// invalid_argument where the prompt does not fit the context; stops at the context's end.
 Generation generate(const LoadedModel& model, Session& session, std::span<const int32_t> prompt,
                     const GenerateOptions& options,

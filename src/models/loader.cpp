@@ -92,7 +92,12 @@ void read_directory(LoadedModel& m) {
   std::string source = m.path + "/config.json";
   m.name = fs::weakly_canonical(m.path).filename().string();
   m.family = &family_for_hf(m.checkpoint->architecture, source);
-  m.family->from_hf(config, m.config);
+  try {
+    m.family->from_hf(config, m.config);
+  } catch (const Error& e) {
+    // A family knows the file's name, "config.json: ...", but not the directory's.
+    fail(e.kind(), "{}/{}", m.path, e.what());
+  }
   if (!m.checkpoint->has("lm_head.weight")) m.config.tied_head = true;
   if (config.contains("eos_token_id")) add_end_ids(m, config["eos_token_id"], source);
   if (std::string text = text_of(m, "generation_config.json"); !text.empty()) {
@@ -107,6 +112,30 @@ void read_directory(LoadedModel& m) {
 }
 
 }  // namespace
+
+std::vector<int32_t> LoadedModel::encode(std::string_view text, bool add_special,
+                                         bool parse_special) const {
+  HONE_CHECK(tokenizer != nullptr, unsupported, "{}: it has no tokenizer", path);
+  std::vector<int32_t> ids = tokenizer->encode(text, add_special, parse_special);
+  for (int32_t id : ids)
+    HONE_CHECK(id < model->vocabulary(), corrupt,
+               "{}: the tokenizer does not belong to this model: it gives token {}, and the "
+               "vocabulary has {}",
+               path, id, model->vocabulary());
+  return ids;
+}
+
+int64_t LoadedModel::running_bytes() const {
+  const Model& m = *model;
+  int64_t bytes = m.embedding.weight().byte_size() + m.position_table.byte_size();
+  int64_t vectors =
+      model->parameter_count() - m.embedding.weight().numel() - m.position_table.numel();
+  for (const Linear* l : model->linears()) {
+    bytes += l->resident_bytes();
+    if (l != &m.head || !m.tied_head) vectors -= l->out_features() * l->in_features();
+  }
+  return bytes + 4 * vectors;
+}
 
 std::string encoding_from_shorthand(const std::string& name, WeightParams& p) {
   if (name == "int8") return "int8_row";

@@ -6,6 +6,8 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/json.h"
 #include "formats/checkpoint.h"
@@ -37,6 +39,13 @@ struct LoadedModel {
   std::vector<int32_t> end_ids;
   std::string chat_template;  ///< Jinja text, or empty
   std::string name;           ///< for reports: general.name or the directory's name
+
+  /// As Tokenizer::encode. Raises, naming the model, where it has no tokenizer, or one whose ids go
+  /// beyond the model's vocabulary.
+  std::vector<int32_t> encode(std::string_view text, bool add_special = true,
+                              bool parse_special = true) const;
+  /// Bytes of all weights as they run: in kernel layout, the embedding, positions and vectors.
+  int64_t running_bytes() const;
 };
 
 /// Raises io, corrupt or unsupported with one line that names the file.

@@ -6,6 +6,7 @@
 #include "base/files.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "text/text_file.h"
 
 namespace hone {
 namespace {
@@ -30,7 +31,7 @@ std::string record_text(const Json& record, const std::string& source) {
 }
 
 std::string calibration_text(const fs::path& path) {
-  std::string raw = read_text_file(path, size_t{1} << 30);
+  std::string raw = read_utf8_file(path);
   if (path.extension() != ".jsonl") return raw;
   std::string text;
   size_t at = 0;

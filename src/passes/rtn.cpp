@@ -10,10 +10,10 @@ class Rtn final : public Pass {
  public:
   PassKind kind() const override { return PassKind::encode; }
   void visit_options(OptionVisitor& v) override {
-    v.option("encoding", encoding_, "int_group, or the id of any encoding that can be written");
-    v.option("bits", bits_, "int_group: 2 to 8");
-    v.option("group", group_, "int_group: columns that share a scale (0 = the whole row)");
-    v.option("symmetric", symmetric_, "int_group: no zero points");
+    v.option("encoding", encoding_, "int_group, or another encoding's id");
+    v.option("bits", bits_, "bits of an integer, 2 to 8");
+    v.option("group", group_, "columns that share a scale, 0 = the row");
+    v.option("symmetric", symmetric_, "no zero points");
   }
   void check_options() const override {
     encoding(encoding_);

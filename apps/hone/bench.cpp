@@ -34,89 +34,112 @@ std::vector<int32_t> some_tokens(int64_t n, int64_t vocabulary) {
   return ids;
 }
 
+struct Measured {
+  std::vector<double> prefill, decode;  // tokens per second of each run
+  double load_seconds = 0;
+  int64_t model_bytes = 0;  // all weights
+  int64_t read_bytes = 0;   // those that every token reads
+};
+
+void measure(const BenchFlags& f, LoadedModel& m, Activations activations, Measured& out) {
+  int64_t longest = f.depth + std::max(f.prompt, f.decode);
+  HONE_CHECK(longest <= m.model->context, invalid_argument,
+             "depth {} and {} tokens exceed the context of {}, {}", f.depth, longest - f.depth,
+             m.path, m.model->context);
+  Session session(*m.model, activations);
+  auto ids = some_tokens(longest, m.model->vocabulary());
+  std::span<const int32_t> all(ids);
+  if (f.depth > 0) session.append(all.first(f.depth));
+  Progress progress("benchmark", f.runs);
+  // The first round warms caches and page tables and does not count.
+  for (int64_t run = -1; run < f.runs; ++run) {
+    if (f.prompt > 0) {
+      session.truncate(f.depth);
+      double started = monotonic_seconds();
+      session.append(all.subspan(f.depth, f.prompt));
+      if (run >= 0) out.prefill.push_back(double(f.prompt) / (monotonic_seconds() - started));
+    }
+    if (f.decode > 0) {
+      session.truncate(f.depth);
+      double started = monotonic_seconds();
+      for (int64_t i = 0; i < f.decode; ++i) session.append(all.subspan(f.depth + i, 1));
+      if (run >= 0) out.decode.push_back(double(f.decode) / (monotonic_seconds() - started));
+    }
+    if (run >= 0) progress.update(run + 1);
+  }
+  out.model_bytes = m.running_bytes();
+  for (const Linear* l : m.model->linears()) out.read_bytes += l->resident_bytes();
+}
+
+Json to_json(const BenchFlags& f, const Measured& r, const CommonOptions& common) {
+  Json j;
+  if (!r.prefill.empty()) j["prefill_tokens_per_second"] = median(r.prefill);
+  if (!r.decode.empty()) {
+    j["decode_tokens_per_second"] = median(r.decode);
+    j["decode_bytes_per_second"] = median(r.decode) * double(r.read_bytes);
+  }
+  j["prompt"] = f.prompt;
+  j["decode"] = f.decode;
+  j["depth"] = f.depth;
+  j["model_bytes"] = r.model_bytes;
+  j["load_seconds"] = r.load_seconds;
+  j["peak_rss_bytes"] = peak_rss_bytes();
+  j["threads"] = thread_count();
+  j["isa"] = kernels::table().isa;
+  j["activations"] = common.activations;
+  return j;
+}
+
+void print_table(const BenchFlags& f, const Measured& r) {
+  std::vector<std::vector<std::string>> rows{{"measure", "median", "best", "unit"}};
+  auto speed = [&](const std::string& name, const std::vector<double>& v) {
+    if (!v.empty())
+      rows.push_back({name, fmt::format("{:.1f}", median(v)),
+                      fmt::format("{:.1f}", *std::max_element(v.begin(), v.end())), "tokens/s"});
+  };
+  auto size = [&](const char* name, double bytes) {
+    rows.push_back({name, fmt::format("{:.1f}", bytes / 1e6), "", "MB"});
+  };
+  speed(fmt::format("prefill of {}", f.prompt), r.prefill);
+  speed(fmt::format("decode of {}", f.decode), r.decode);
+  if (!r.decode.empty())
+    rows.push_back({"weights read in decode",
+                    fmt::format("{:.1f}", median(r.decode) * double(r.read_bytes) / 1e9), "",
+                    "GB/s"});
+  size("weights in memory", double(r.model_bytes));
+  size("peak memory", double(peak_rss_bytes()));
+  rows.push_back({"load", fmt::format("{:.3f}", r.load_seconds), "", "s"});
+  print_text(text_table(rows));
+}
+
+void run(const BenchFlags& f, const CommonOptions& common) {
+  Measured r;
+  double started = monotonic_seconds();
+  LoadedModel m = f.model.load();
+  r.load_seconds = monotonic_seconds() - started;
+  measure(f, m, common.precision(), r);
+  if (common.json) return print_json(to_json(f, r, common));
+  print_table(f, r);
+  log_info("depth {}; {}", f.depth, precision_line(m, common.precision()));
+}
+
 std::function<void()> add(CLI::App& app, CommonOptions& common) {
   auto f = std::make_shared<BenchFlags>();
   f->model.add(app);
-  auto count = CLI::Range(int64_t{0}, int64_t{1} << 20);
-  app.add_option("--prompt", f->prompt, "tokens of the prefill")
-      ->check(count)
-      ->capture_default_str();
-  app.add_option("--decode", f->decode, "tokens decoded one by one")
-      ->check(count)
-      ->capture_default_str();
-  app.add_option("--depth", f->depth, "tokens already in the cache")
-      ->check(count)
-      ->capture_default_str();
-  app.add_option("--runs", f->runs, "runs; the median is printed")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  return [f, &common] {
-    double started = monotonic_seconds();
-    LoadedModel m = f->model.load();
-    double load = monotonic_seconds() - started;
-    HONE_CHECK(f->depth + std::max(f->prompt, f->decode) <= m.model->context, invalid_argument,
-               "depth {} and {} tokens exceed the model's context of {}", f->depth,
-               std::max(f->prompt, f->decode), m.model->context);
-    Session session(*m.model, common.precision());
-    auto ids = some_tokens(f->depth + std::max(f->prompt, f->decode) + 1, m.model->vocabulary());
-    std::span<const int32_t> all(ids);
-    if (f->depth > 0) session.append(all.first(f->depth));
-    std::vector<double> prefill, decode;
-    Progress progress("benchmark", f->runs);
-    // The first round warms caches and page tables and does not count.
-    for (int64_t run = -1; run < f->runs; ++run) {
-      if (f->prompt > 0) {
-        session.truncate(f->depth);
-        started = monotonic_seconds();
-        session.append(all.subspan(f->depth, f->prompt));
-        if (run >= 0) prefill.push_back(double(f->prompt) / (monotonic_seconds() - started));
-      }
-      if (f->decode > 0) {
-        session.truncate(f->depth);
-        started = monotonic_seconds();
-        for (int64_t i = 0; i < f->decode; ++i) session.append(all.subspan(f->depth + i, 1));
-        if (run >= 0) decode.push_back(double(f->decode) / (monotonic_seconds() - started));
-      }
-      progress.update(run + 1);
-    }
-    int64_t bytes = 0;
-    for (Linear* l : m.model->linears()) bytes += l->resident_bytes();
-    Json j;
-    if (!prefill.empty()) j["prefill_tokens_per_second"] = median(prefill);
-    if (!decode.empty()) {
-      j["decode_tokens_per_second"] = median(decode);
-      j["decode_bytes_per_second"] = median(decode) * static_cast<double>(bytes);
-    }
-    j["prompt"] = f->prompt;
-    j["decode"] = f->decode;
-    j["depth"] = f->depth;
-    j["model_bytes"] = bytes;
-    j["load_seconds"] = load;
-    j["peak_rss_bytes"] = peak_rss_bytes();
-    j["threads"] = thread_count();
-    j["isa"] = kernels::table().isa;
-    j["activations"] = common.activations;
-    if (common.json) {
-      print_json(j);
-      return;
-    }
-    std::vector<std::vector<std::string>> rows{{"measure", "median", "best", "unit"}};
-    auto speed = [&](const std::string& name, const std::vector<double>& v) {
-      if (!v.empty())
-        rows.push_back({name, fmt::format("{:.1f}", median(v)),
-                        fmt::format("{:.1f}", *std::max_element(v.begin(), v.end())), "tokens/s"});
-    };
-    speed(fmt::format("prefill {}", f->prompt), prefill);
-    speed(fmt::format("decode {}", f->decode), decode);
-    if (!decode.empty())
-      rows.push_back({"weights read in decode",
-                      fmt::format("{:.1f}", median(decode) * double(bytes) / 1e9), "", "GB/s"});
-    rows.push_back({"weights in memory", human_bytes(double(bytes)), "", ""});
-    rows.push_back({"peak memory", human_bytes(double(peak_rss_bytes())), "", ""});
-    rows.push_back({"load", human_seconds(load), "", ""});
-    fmt::print("{}", text_table(rows));
-    log_info("depth {}; {}", f->depth, precision_line(m, common.precision()));
+  auto number = [&](const char* name, int64_t& field, double low, double high, const char* help) {
+    app.add_option(name, field, help)
+        ->check(between(low, high))
+        ->type_name("N")
+        ->capture_default_str();
   };
+  number("--prompt", f->prompt, 0, 1 << 20, "tokens of the prefill, 0 = none");
+  number("--decode", f->decode, 0, 1 << 20, "tokens decoded one by one, 0 = none");
+  number("--depth", f->depth, 0, 1 << 20, "tokens that are in the cache before");
+  number("--runs", f->runs, 1, 1000, "runs that count; the median is printed");
+  app.footer(
+      "\nmodel_bytes (weights in memory) is all weights as they run: in kernel layout, with the\n"
+      "embedding. decode_bytes_per_second counts those that every token reads: without it.");
+  return [f, &common] { run(*f, common); };
 }
 
 }  // namespace

@@ -7,8 +7,8 @@
 
 #include "base/log.h"
 #include "command.h"
-#include "models/generate.h"
 #include "text/chat_template.h"
+#include "text/unicode.h"
 
 namespace hone {
 namespace {
@@ -39,28 +39,41 @@ class Conversation {
     if (!f.system.empty()) add("system", f.system);
   }
 
-  Generation answer(const std::string& question) {
+  void answer(const std::string& question) {
     add("user", question);
     // The template's own bos is in its text, so the tokenizer adds none.
-    auto ids = model_.tokenizer->encode(template_.render(history_, options_), false, true);
+    std::vector<int32_t> ids = model_.encode(template_.render(history_, options_), false, true);
+    HONE_CHECK(!ids.empty(), unsupported, "{}: its chat template makes no text of this",
+               model_.path);
     // What the session holds already is the beginning of the new prompt, unless the template
-    // rewrites old turns; then everything runs again.
+    // rewrites old turns; then everything from there on runs again.
     size_t same = 0;
     while (same < done_.size() && same + 1 < ids.size() && done_[same] == ids[same]) ++same;
     session_.truncate(static_cast<int64_t>(same));
     auto stream = [this](std::string_view piece) {
-      if (common_.json) return;
-      std::fwrite(piece.data(), 1, piece.size(), stdout);
-      std::fflush(stdout);
+      if (!common_.json) print_text(piece);
     };
-    Generation g = generate(model_, session_, std::span<const int32_t>(ids).subspan(same),
-                            flags_.options, stream);
-    done_ = ids;
+    Generation g = generate(model_, session_, ids, flags_.options, stream);
+    done_ = std::move(ids);
     done_.insert(done_.end(), g.tokens.begin(), g.tokens.end());
     done_.resize(static_cast<size_t>(session_.length()));
     add("assistant", g.text);
-    if (!common_.json) std::printf("\n");
-    return g;
+    if (common_.json) return answers_.push_back(to_json(g));
+    stream("\n");
+    log_info("{} prompt tokens, {} of them new, at {:.0f}/s; {} tokens at {:.1f}/s",
+             g.prompt_tokens, g.prompt_tokens - g.cached_tokens, g.prefill_speed(), g.tokens.size(),
+             g.decode_speed());
+  }
+
+  void finish() {
+    std::string precision = precision_line(model_, common_.precision());
+    if (common_.json)
+      print_json({{"answers", answers_},
+                  {"messages", history_},
+                  {"precision", precision},
+                  {"peak_rss_bytes", peak_rss_bytes()}});
+    else
+      log_info("{}", precision);
   }
 
  private:
@@ -69,6 +82,15 @@ class Conversation {
     HONE_CHECK(!m.chat_template.empty(), unsupported,
                "{}: it has no chat template; use hone generate", m.path);
     return m.chat_template;
+  }
+  static Json to_json(const Generation& g) {
+    return {{"text", g.text},
+            {"finish_reason", g.finish_reason},
+            {"prompt_tokens", g.prompt_tokens},
+            {"cached_tokens", g.cached_tokens},
+            {"completion_tokens", g.tokens.size()},
+            {"prefill_tokens_per_second", g.prefill_speed()},
+            {"decode_tokens_per_second", g.decode_speed()}};
   }
   void add(const char* role, const std::string& content) {
     history_.push_back({{"role", role}, {"content", content}});
@@ -80,9 +102,32 @@ class Conversation {
   ChatTemplate template_;
   Session session_;
   ChatOptions options_;
-  Json history_ = Json::array();
+  Json history_ = Json::array(), answers_ = Json::array();
   std::vector<int32_t> done_;  // tokens that the session holds
 };
+
+// One message a line, until end of file.
+void talk_over_stdin(Conversation& talk) {
+  bool terminal = ::isatty(0) != 0;
+  auto prompt = [&] {
+    if (terminal) std::fprintf(stderr, "\n> ");
+  };
+  std::string line;
+  for (prompt(); std::getline(std::cin, line); prompt()) {
+    HONE_CHECK(is_valid_utf8(line), corrupt, "standard input: a line is not UTF-8 text");
+    if (!line.empty()) talk.answer(line);
+  }
+}
+
+void run(const ChatFlags& f, const CommonOptions& common) {
+  for (const std::string& text : f.messages)
+    if (!is_valid_utf8(text)) throw UsageError("--message: not UTF-8 text");
+  if (!is_valid_utf8(f.system)) throw UsageError("--system: not UTF-8 text");
+  Conversation talk(f, common);
+  for (const std::string& message : f.messages) talk.answer(message);
+  if (f.messages.empty()) talk_over_stdin(talk);
+  talk.finish();
+}
 
 std::function<void()> add(CLI::App& app, CommonOptions& common) {
   auto f = std::make_shared<ChatFlags>();
@@ -90,35 +135,15 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   f->options.sampler.temperature = 0.7f;
   f->options.sampler.top_p = 0.95f;
   f->model.add(app);
-  app.add_option("--system", f->system, "the system message");
-  app.add_option("--message", f->messages, "say this instead of reading the terminal (repeatable)");
-  app.add_option("--max-tokens", f->options.max_tokens, "tokens of one answer at most")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
-      ->capture_default_str();
-  add_sampler_flags(app, f->options.sampler);
+  app.add_option("--system", f->system, "the system message")->type_name("TEXT");
+  app.add_option("--message", f->messages,
+                 "say this (repeatable); without it, say each line of stdin")
+      ->allow_extra_args(false)
+      ->type_name("TEXT");
+  add_generation_flags(app, f->options);
   return [f, &common] {
     f->options.sampler.seed = common.seed;
-    f->options.sampler.validate();
-    Conversation talk(*f, common);
-    for (const std::string& message : f->messages) {
-      Generation g = talk.answer(message);
-      if (common.json)
-        print_json({{"text", g.text},
-                    {"finish_reason", g.finish_reason},
-                    {"prompt_tokens", g.prompt_tokens},
-                    {"completion_tokens", g.tokens.size()}});
-    }
-    if (!f->messages.empty()) return;
-    bool terminal = ::isatty(0) != 0;
-    std::string line;
-    while (true) {
-      if (terminal) {
-        std::printf("\n> ");
-        std::fflush(stdout);
-      }
-      if (!std::getline(std::cin, line)) break;
-      if (!line.empty()) talk.answer(line);
-    }
+    run(*f, common);
   };
 }
 

@@ -1,17 +1,69 @@
 #include "command.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/threads.h"
+#include "encodings/encoding.h"
 #include "kernels/select.h"
 
 namespace hone {
 
+CLI::Validator between(double low, double high) {
+  auto check = [low, high](std::string& text) -> std::string {
+    double x = 0;
+    bool number = CLI::detail::lexical_cast(text, x);
+    if (number && x >= low && x <= high) return {};
+    return fmt::format("expected {} to {}, got {}", low, high, text);
+  };
+  return CLI::Validator(check, "");
+}
+
+CLI::Validator one_of(const std::vector<std::string>& names) {
+  auto check = [names](std::string& text) -> std::string {
+    if (std::find(names.begin(), names.end(), text) != names.end()) return {};
+    return fmt::format("expected one of {}, got {}", fmt::join(names, ", "), text);
+  };
+  return CLI::Validator(check, "");
+}
+
+CLI::Validator encoding_name() {
+  auto check = [](std::string& text) -> std::string {
+    try {
+      WeightParams ignored;
+      encoding(encoding_from_shorthand(text, ignored));
+      return {};
+    } catch (const Error& e) {
+      return e.what();
+    }
+  };
+  return CLI::Validator(check, "");
+}
+
+CLI::Validator layout_name() {
+  std::vector<std::string> names;
+  for (const Layout& l : layouts())
+    if (l.write != nullptr) names.emplace_back(l.name);
+  return one_of(names);
+}
+
+CLI::Validator decoded_type_name() { return one_of({"f32", "f16", "bf16"}); }
+
+void add_model(CLI::App& app, std::string& path) {
+  app.add_option("MODEL", path, "a GGUF file or a Hugging Face directory")->required();
+}
+
 void ModelArgument::add(CLI::App& app) {
-  app.add_option("model", path, "a GGUF file or a Hugging Face directory")->required();
+  add_model(app, path);
   app.add_option("--load-as", load_as,
-                 "quantise while loading: nf4, fp4, int8, int4, or any encoding's id");
+                 "quantise while loading: nf4, fp4, int8, int4, or any encoding's id")
+      ->type_name("NAME")
+      ->check(encoding_name());
 }
 
 LoadedModel ModelArgument::load(bool inference) const {
@@ -21,15 +73,29 @@ LoadedModel ModelArgument::load(bool inference) const {
   return load_model(path, options);
 }
 
-void add_sampler_flags(CLI::App& app, SamplerOptions& o) {
-  app.add_option("--temperature", o.temperature, "0 = greedy")->capture_default_str();
-  app.add_option("--top-k", o.top_k, "keep the k likeliest tokens (0 = all)")
+void add_generation_flags(CLI::App& app, GenerateOptions& o) {
+  app.add_option("--max-tokens", o.max_tokens, "tokens to generate at most")
+      ->check(between(0, 1 << 30))
+      ->type_name("N")
       ->capture_default_str();
-  app.add_option("--top-p", o.top_p, "keep the likeliest tokens up to this probability")
-      ->capture_default_str();
-  app.add_option("--min-p", o.min_p, "drop tokens below this share of the likeliest one")
-      ->capture_default_str();
-  app.add_option("--repetition-penalty", o.repetition_penalty, "1 = none")->capture_default_str();
+  app.add_option("--stop", o.stop, "end before this text (repeatable)")
+      ->allow_extra_args(false)
+      ->type_name("TEXT");
+  app.add_flag("--ignore-eos", o.ignore_end, "go on past end-of-text tokens");
+  SamplerOptions& s = o.sampler;
+  auto number = [&](const char* name, auto& field, double low, double high, const char* help) {
+    app.add_option(name, field, help)
+        ->check(between(low, high))
+        ->type_name("X")
+        ->capture_default_str()
+        ->group("Sampling");
+  };
+  number("--temperature", s.temperature, 0, 100, "0 = greedy, 1 = the model's own distribution");
+  number("--top-k", s.top_k, 0, 1 << 30, "keep the X likeliest tokens, 0 = all");
+  number("--top-p", s.top_p, 1e-6, 1, "keep the likeliest tokens up to this probability");
+  number("--min-p", s.min_p, 0, 1, "drop tokens below this share of the likeliest one");
+  number("--repetition-penalty", s.repetition_penalty, 1e-3, 100,
+         "divides the logits of tokens seen, 1 = none");
 }
 
 std::string precision_line(LoadedModel& m, Activations a) {
@@ -43,9 +109,13 @@ std::string precision_line(LoadedModel& m, Activations a) {
 }
 
 void print_json(const Json& object) {
-  std::string line = object.dump(-1, ' ', false, Json::error_handler_t::replace);
-  std::fprintf(stdout, "%s\n", line.c_str());
-  std::fflush(stdout);
+  print_text(object.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+void print_text(std::string_view text) {
+  bool good = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
+  HONE_CHECK(std::fflush(stdout) == 0 && good, io, "cannot write to standard output: {}",
+             std::strerror(errno));
 }
 
 int64_t peak_rss_bytes() {
@@ -65,7 +135,7 @@ size_t columns(const std::string& s) {
 }
 }  // namespace
 
-std::string text_table(const std::vector<std::vector<std::string>>& rows) {
+std::string text_table(const std::vector<std::vector<std::string>>& rows, Columns kind) {
   std::vector<size_t> width;
   for (const auto& row : rows)
     for (size_t i = 0; i < row.size(); ++i) {
@@ -77,7 +147,8 @@ std::string text_table(const std::vector<std::vector<std::string>>& rows) {
     std::string line;
     for (size_t i = 0; i < rows[r].size(); ++i) {
       std::string pad(width[i] - columns(rows[r][i]), ' ');
-      line += i == 0 ? rows[r][i] + pad : "  " + pad + rows[r][i];
+      bool left = i == 0 || kind == Columns::words;
+      line += (i == 0 ? "" : "  ") + (left ? rows[r][i] + pad : pad + rows[r][i]);
     }
     out += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
     if (r == 0) {

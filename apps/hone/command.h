@@ -9,14 +9,21 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "base/json.h"
+#include "models/generate.h"
 #include "models/loader.h"
-#include "models/sampler.h"
 
 namespace hone {
+
+/// Flags that make no sense, whatever the files hold: exit status 2.
+class UsageError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
 
 struct CommonOptions {
   bool json = false;
@@ -45,7 +52,17 @@ extern const Command kOptimizeCommand;
 extern const Command kQuantizeCommand;
 extern const Command kConvertCommand;
 
-/// --load-as and the model argument, for the commands that run a model.
+/// Checks of a flag's value. between() refuses NaN as well.
+CLI::Validator between(double low, double high);
+CLI::Validator one_of(const std::vector<std::string>& names);
+CLI::Validator encoding_name();      ///< an encoding's id, or a shorthand of --load-as
+CLI::Validator layout_name();        ///< a layout that can be written
+CLI::Validator decoded_type_name();  ///< f32, f16 or bf16
+
+/// The positional MODEL.
+void add_model(CLI::App& app, std::string& path);
+
+/// MODEL and --load-as, for the commands that run a model.
 struct ModelArgument {
   std::string path;
   std::string load_as;
@@ -53,21 +70,25 @@ struct ModelArgument {
   LoadedModel load(bool inference = true) const;
 };
 
-/// Flags of the sampler, with its defaults.
-void add_sampler_flags(CLI::App& app, SamplerOptions& options);
+/// Flags of the sampler and of where a generation ends, with their defaults. Each stands for one
+/// field of GenerateOptions; the seed comes from the common flags.
+void add_generation_flags(CLI::App& app, GenerateOptions& options);
 
-/// "products with int8 activations (4-bit and 8-bit weights), f32 elsewhere; avx512_vnni, 2
-/// threads"
+/// "int8 activations; avx512_vnni, 2 threads"
 std::string precision_line(LoadedModel& model, Activations a);
 
 /// Prints the object as one line on stdout.
 void print_json(const Json& object);
+/// Writes text to stdout at once.
+void print_text(std::string_view text);
 
 /// Largest resident size of this process so far, in bytes.
 int64_t peak_rss_bytes();
 
-/// A table for the terminal: columns padded to their widest cell; the first is flush left, the
-/// others flush right. The first row is the head.
-std::string text_table(const std::vector<std::vector<std::string>>& rows);
+/// A table for the terminal: columns padded to their widest cell. The first row is the head.
+/// Numbers: the first column is flush left, the others flush right; words: all flush left.
+enum class Columns { numbers, words };
+std::string text_table(const std::vector<std::vector<std::string>>& rows,
+                       Columns columns = Columns::numbers);
 
 }  // namespace hone

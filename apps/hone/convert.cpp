@@ -1,6 +1,7 @@
 // hone convert: the same weights in another layout.
 #include <nlohmann/json.hpp>
 
+#include "base/files.h"
 #include "base/log.h"
 #include "command.h"
 #include "models/export.h"
@@ -16,18 +17,24 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   };
   auto f = std::make_shared<Flags>();
   f->model.add(app);
-  app.add_option("--layout", f->options.layout, "hf, gguf, gptq, gptq_v2, bitsandbytes")
+  app.add_option("--layout", f->options.layout, "hf, gguf, gptq, gptq_v2 or bitsandbytes")
+      ->check(layout_name())
+      ->type_name("NAME")
       ->required();
-  app.add_option(
-      "--decode-to", f->options.decode_to,
-      "float type (f32, f16, bf16) for weights that the layout cannot hold; hf: for all");
-  app.add_option("--out", f->out, "a new directory, or a file for gguf")->required();
+  app.add_option("--out", f->out, "a new directory, or a new file for gguf")
+      ->type_name("PATH")
+      ->required();
+  app.add_option("--decode-to", f->options.decode_to,
+                 "f32, f16 or bf16 for what the layout cannot hold; hf: for all")
+      ->check(decoded_type_name())
+      ->type_name("TYPE");
   return [f, &common] {
+    check_new_output(f->out);
     LoadedModel m = f->model.load(false);
     export_model(m, f->out, f->options);
-    log_info("wrote {} ({}, {})", f->out, f->options.layout,
-             human_bytes(double(written_bytes(f->out))));
-    if (common.json) print_json({{"out", f->out}, {"weight_bytes", written_bytes(f->out)}});
+    int64_t bytes = written_bytes(f->out);
+    log_info("wrote {} ({}, {})", f->out, f->options.layout, human_bytes(double(bytes)));
+    if (common.json) print_json({{"out", f->out}, {"weight_bytes", bytes}});
   };
 }
 

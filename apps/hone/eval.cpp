@@ -3,10 +3,10 @@
 
 #include <nlohmann/json.hpp>
 
-#include "base/files.h"
 #include "base/log.h"
 #include "command.h"
 #include "eval/perplexity.h"
+#include "text/text_file.h"
 
 namespace hone {
 namespace {
@@ -17,7 +17,7 @@ struct EvalFlags {
   PerplexityOptions options;
 };
 
-void print_text(const EvalFlags& f, const Perplexity& p, const std::string& precision) {
+void print_table(const EvalFlags& f, const Perplexity& p, const std::string& precision) {
   std::vector<std::vector<std::string>> rows{{"measure", "value"}};
   auto row = [&](const char* name, std::string value) { rows.push_back({name, std::move(value)}); };
   row("perplexity", fmt::format("{:.4f} ± {:.4f}", p.perplexity, p.standard_error));
@@ -34,7 +34,7 @@ void print_text(const EvalFlags& f, const Perplexity& p, const std::string& prec
     row("max Δp", fmt::format("{:.3f} %", 100 * p.max_dp));
   }
   row("tokens per second", fmt::format("{:.0f}", double(p.tokens) / p.seconds));
-  fmt::print("{}", text_table(rows));
+  print_text(text_table(rows));
   log_info("convention {}, context {}; {}", f.convention, f.options.context, precision);
 }
 
@@ -63,33 +63,41 @@ Json to_json(const EvalFlags& f, const Perplexity& p, const std::string& precisi
   return j;
 }
 
+void run(EvalFlags& f, const CommonOptions& common) {
+  f.options.convention = convention_from_name(f.convention);
+  f.options.activations = common.precision();
+  if (f.options.stride > f.options.context)
+    throw UsageError(
+        fmt::format("--stride {} exceeds --context {}", f.options.stride, f.options.context));
+  std::string text = read_utf8_file(f.text);
+  LoadedModel model = f.model.load();
+  std::optional<LoadedModel> reference;
+  if (!f.reference.empty()) reference = load_model(f.reference);
+  std::string precision = precision_line(model, f.options.activations);
+  Perplexity p = measure_perplexity(model, text, f.options, reference ? &*reference : nullptr);
+  if (common.json)
+    print_json(to_json(f, p, precision));
+  else
+    print_table(f, p, precision);
+}
+
 std::function<void()> add(CLI::App& app, CommonOptions& common) {
   auto f = std::make_shared<EvalFlags>();
   f->model.add(app);
-  app.add_option("--text", f->text, "the text to score")->required();
-  app.add_option("--context", f->options.context, "tokens in a chunk")->capture_default_str();
-  app.add_option("--convention", f->convention, "how chunks are cut and scored")
-      ->check(CLI::IsMember({"llama.cpp", "hf"}))
-      ->capture_default_str();
-  app.add_option("--stride", f->options.stride,
-                 "hf: tokens between windows (0 = half the context)");
-  app.add_option("--max-tokens", f->options.max_tokens,
-                 "score only so many tokens of text (0 = all)");
-  app.add_option("--reference", f->reference, "compare predictions with this model's");
-  return [f, &common] {
-    f->options.convention = convention_from_name(f->convention);
-    f->options.activations = common.precision();
-    std::string text = read_text_file(f->text);
-    LoadedModel model = f->model.load();
-    std::optional<LoadedModel> reference;
-    if (!f->reference.empty()) reference = load_model(f->reference);
-    std::string precision = precision_line(model, f->options.activations);
-    Perplexity p = measure_perplexity(model, text, f->options, reference ? &*reference : nullptr);
-    if (common.json)
-      print_json(to_json(*f, p, precision));
-    else
-      print_text(*f, p, precision);
+  auto number = [&](const char* name, int64_t& field, double low, const char* help) {
+    return app.add_option(name, field, help)->check(between(low, 1 << 30))->type_name("N");
   };
+  app.add_option("--text", f->text, "the text to score")->type_name("FILE")->required();
+  app.add_option("--reference", f->reference, "compare predictions with this model's")
+      ->type_name("MODEL");
+  app.add_option("--convention", f->convention, "how chunks are cut and scored: llama.cpp or hf")
+      ->check(one_of({"llama.cpp", "hf"}))
+      ->type_name("NAME")
+      ->capture_default_str();
+  number("--context", f->options.context, 2, "tokens in a chunk")->capture_default_str();
+  number("--stride", f->options.stride, 0, "hf: tokens between windows, 0 = half the context");
+  number("--max-tokens", f->options.max_tokens, 0, "score so many tokens of text, 0 = all");
+  return [f, &common] { run(*f, common); };
 }
 
 }  // namespace

@@ -1,11 +1,13 @@
 // hone info: what a model is, what its weights are stored in, and the memory it needs.
 #include <fmt/core.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 
+#include "attention/kv_cache.h"
 #include "base/log.h"
 #include "command.h"
-#include "models/session.h"
+#include "kernels/kernel_table.h"
 
 namespace hone {
 namespace {
@@ -13,78 +15,107 @@ namespace {
 // Context lengths whose memory need is shown, up to the model's own.
 constexpr int64_t kContexts[] = {512, 2048, 8192, 32768, 131072};
 
+struct Stored {
+  int64_t parameters = 0, bytes = 0;
+};
+
+struct Facts {
+  std::map<std::string, Stored> encodings;
+  int64_t stored_bytes = 0;   // of matrices, as in the file
+  int64_t running_bytes = 0;  // of all weights, as they run
+  double kv_per_token = 0;    // bytes
+  std::vector<int64_t> contexts;
+
+  double memory(int64_t context) const {
+    return double(running_bytes) + kv_per_token * double(context);
+  }
+};
+
+Facts facts_of(LoadedModel& m) {
+  Facts f;
+  Model& model = *m.model;
+  auto count = [&](const Weight& w) {
+    Stored& s = f.encodings[w.encoding];
+    s.parameters += w.numel();
+    s.bytes += w.byte_size();
+    f.stored_bytes += w.byte_size();
+  };
+  count(model.embedding.weight());
+  for (Linear* l : model.linears())
+    if (l != &model.head || !model.tied_head) count(l->weight());
+  f.running_bytes = m.running_bytes();
+  KvCache cache(model.kv_shapes());
+  f.kv_per_token = double(cache.page_bytes()) / double(kernels::kPageKeys);
+  for (int64_t c : kContexts)
+    if (c < m.config.context) f.contexts.push_back(c);
+  f.contexts.push_back(m.config.context);
+  return f;
+}
+
+Json to_json(LoadedModel& m, const Facts& f) {
+  const ModelConfig& c = m.config;
+  Json j = {{"name", m.name},
+            {"family", m.family->name},
+            {"layout", m.layout},
+            {"parameters", m.model->parameter_count()},
+            {"layers", c.layers},
+            {"width", c.width},
+            {"heads", c.heads},
+            {"kv_heads", c.kv_heads},
+            {"head_dim", c.head_dim},
+            {"ffn", c.ffn},
+            {"vocabulary", c.vocabulary},
+            {"context", c.context},
+            {"tied_head", c.tied_head},
+            {"chat_template", !m.chat_template.empty()},
+            {"weight_bytes", f.stored_bytes},
+            {"running_bytes", f.running_bytes},
+            {"kv_bytes_per_token", f.kv_per_token}};
+  for (const auto& [name, s] : f.encodings)
+    j["encodings"][name] = {{"parameters", s.parameters}, {"bytes", s.bytes}};
+  for (int64_t context : f.contexts) j["memory_bytes"][std::to_string(context)] = f.memory(context);
+  return j;
+}
+
+std::string to_table(LoadedModel& m, const Facts& f) {
+  const Model& model = *m.model;
+  std::vector<std::vector<std::string>> rows{{"model", m.name}};
+  auto row = [&](const char* key, std::string value) { rows.push_back({key, std::move(value)}); };
+  row("family", fmt::format("{} ({})", m.family->name, m.layout));
+  row("parameters", fmt::format("{:.2f} M", double(m.model->parameter_count()) / 1e6));
+  row("layers", fmt::format("{} of width {}, feed-forward {}", m.config.layers, m.config.width,
+                            m.config.ffn));
+  std::string first = model.blocks.front().mixer->describe();
+  std::string last = model.blocks.back().mixer->describe();
+  row(first == last ? "attention" : "first layer", first);
+  if (first != last) row("last layer", last);
+  row("vocabulary", fmt::format("{}{}", m.config.vocabulary,
+                                m.config.tied_head ? ", head tied to the embedding" : ""));
+  row("context", fmt::format("{}", m.config.context));
+  row("chat template", m.chat_template.empty() ? "no" : "yes");
+  for (const auto& [name, s] : f.encodings)
+    row("stored",
+        fmt::format("{:.2f} M weights in {}, {:.4g} bits each: {}", double(s.parameters) / 1e6,
+                    name, 8.0 * double(s.bytes) / double(s.parameters),
+                    human_bytes(double(s.bytes))));
+  row("in memory", fmt::format("{} of weights, {} of KV cache (f32) a token",
+                               human_bytes(double(f.running_bytes)), human_bytes(f.kv_per_token)));
+  for (int64_t context : f.contexts)
+    row("", fmt::format("{} with {} tokens", human_bytes(f.memory(context)), context));
+  return text_table(rows, Columns::words);
+}
+
 std::function<void()> add(CLI::App& app, CommonOptions& common) {
   auto argument = std::make_shared<ModelArgument>();
   argument->add(app);
   return [argument, &common] {
-    // Not packed: reading the header and the shapes is enough.
+    // Not packed: the headers and shapes say it all.
     LoadedModel m = argument->load(false);
-    Model& model = *m.model;
-    std::map<std::string, std::pair<int64_t, int64_t>> encodings;  // parameters, bytes
-    auto count = [&](const Weight& w) {
-      auto& [parameters, bytes] = encodings[w.encoding];
-      parameters += w.numel();
-      bytes += w.byte_size();
-    };
-    count(model.embedding.weight());
-    for (Linear* l : model.linears())
-      if (l != &model.head || !model.tied_head) count(l->weight());
-    int64_t weight_bytes = 0;
-    for (auto& [name, e] : encodings) weight_bytes += e.second;
-    Session session(model, common.precision());
-    double per_token = double(session.page_bytes()) / 64;
-    if (common.json) {
-      Json j;
-      j["name"] = m.name;
-      j["family"] = m.family->name;
-      j["layout"] = m.layout;
-      j["parameters"] = model.parameter_count();
-      j["layers"] = m.config.layers;
-      j["width"] = m.config.width;
-      j["heads"] = m.config.heads;
-      j["kv_heads"] = m.config.kv_heads;
-      j["head_dim"] = m.config.head_dim;
-      j["ffn"] = m.config.ffn;
-      j["vocabulary"] = m.config.vocabulary;
-      j["context"] = m.config.context;
-      j["tied_head"] = m.config.tied_head;
-      j["weight_bytes"] = weight_bytes;
-      j["kv_bytes_per_token"] = per_token;
-      for (auto& [name, e] : encodings)
-        j["encodings"][name] = {{"parameters", e.first}, {"bytes", e.second}};
-      print_json(j);
-      return;
-    }
-    std::vector<std::vector<std::string>> rows{{m.name, ""}};
-    auto row = [&](const char* k, std::string v) { rows.push_back({k, std::move(v)}); };
-    row("family", fmt::format("{} ({})", m.family->name, m.layout));
-    row("parameters", fmt::format("{:.2f} M", double(model.parameter_count()) / 1e6));
-    row("layers x width",
-        fmt::format("{} x {}, feed-forward {}", m.config.layers, m.config.width, m.config.ffn));
-    row("first block", model.blocks[0].mixer->describe());
-    if (model.blocks.size() > 1 &&
-        model.blocks.back().mixer->describe() != model.blocks[0].mixer->describe())
-      row("last block", model.blocks.back().mixer->describe());
-    row("vocabulary", fmt::format("{}{}", m.config.vocabulary,
-                                  m.config.tied_head ? ", head tied to the embedding" : ""));
-    row("context", fmt::format("{}", m.config.context));
-    row("chat template", m.chat_template.empty() ? "no" : "yes");
-    for (auto& [name, e] : encodings)
-      row("weights",
-          fmt::format("{:.2f} M in {}: {} ({:.2f} bits each)", double(e.first) / 1e6, name,
-                      human_bytes(double(e.second)), 8.0 * double(e.second) / double(e.first)));
-    row("KV cache", fmt::format("{} per token (f32)", human_bytes(per_token)));
-    int64_t before = 0;
-    auto memory = [&](int64_t context) {
-      row("memory",
-          fmt::format("{} at a context of {}",
-                      human_bytes(double(weight_bytes) + per_token * double(context)), context));
-      before = context;
-    };
-    for (int64_t c : kContexts)
-      if (c < m.config.context) memory(c);
-    if (before != m.config.context) memory(m.config.context);
-    fmt::print("{}", text_table(rows));
+    Facts facts = facts_of(m);
+    if (common.json)
+      print_json(to_json(m, facts));
+    else
+      print_text(to_table(m, facts));
   };
 }
 

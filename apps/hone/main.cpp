@@ -1,86 +1,146 @@
 // The command: parses, runs one subcommand, and turns errors into one line and an exit status
 // (0 done, 1 failed, 2 wrong usage).
 #include <fmt/core.h>
+#include <pthread.h>
 
+#include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/log.h"
+#include "base/temporary.h"
 #include "base/threads.h"
 #include "command.h"
+#include "help.h"
 #include "kernels/select.h"
 
 namespace hone {
 namespace {
 
 const Command* const kCommands[] = {
-    &kInfoCommand,     &kGenerateCommand, &kEvalCommand,    &kBenchCommand,
-    &kOptimizeCommand, &kQuantizeCommand, &kConvertCommand, &kChatCommand,
+    &kInfoCommand,  &kGenerateCommand, &kChatCommand,     &kEvalCommand,
+    &kBenchCommand, &kOptimizeCommand, &kQuantizeCommand, &kConvertCommand,
 };
 
 void add_common_flags(CLI::App& app, CommonOptions& c) {
-  app.add_flag("--json", c.json, "print one JSON object as the last line of stdout");
-  app.add_flag("--quiet", c.quiet, "no progress and no notes on stderr");
-  app.add_option("--threads", c.threads, "threads to use (0 = all that this process may use)")
-      ->check(CLI::Range(0, 4096));
-  app.add_option("--seed", c.seed, "seed of everything random");
-  app.add_option("--isa", c.isa, "force an instruction set: baseline, avx2, avx512, avx512_vnni");
-  app.add_option("--activations", c.activations,
-                 "f32, or int8: quantise activations where weights have an integer form")
-      ->check(CLI::IsMember({"f32", "int8"}))
+  // Help as well goes behind the subcommand's own flags.
+  app.set_help_flag();
+  auto common = [](CLI::Option* o) { return o->group("Common options"); };
+  common(app.add_flag("--json", c.json, "print one JSON object as the last line of stdout"));
+  common(app.add_flag("--quiet", c.quiet, "no progress and no notes on stderr"));
+  common(app.add_option("--threads", c.threads, "0 = all that this process may use"))
+      ->check(between(0, 4096))
+      ->type_name("N");
+  common(app.add_option("--seed", c.seed, "seed of everything random, from 0 on"))
+      ->check(between(0, 1.8e19))
+      ->type_name("N");
+  common(app.add_option("--isa", c.isa, "baseline, avx2, avx512 or avx512_vnni"))
+      ->check(one_of({"auto", "baseline", "avx2", "avx512", "avx512_vnni"}))
+      ->type_name("NAME")
       ->capture_default_str();
+  common(app.add_option("--activations", c.activations,
+                        "f32, or int8 where weights have an integer form"))
+      ->check(one_of({"f32", "int8"}))
+      ->type_name("TYPE")
+      ->capture_default_str();
+  common(app.set_help_flag("-h,--help", "print this and exit"));
 }
 
 // One line, whatever the message holds.
-std::string one_line(std::string text) {
-  for (char& c : text)
+void print_error(std::string message) {
+  for (char& c : message)
     if (c == '\n' || c == '\r') c = ' ';
-  return text;
+  std::fprintf(stderr, "hone: %s\n", message.c_str());
+}
+
+int wrong_usage(const std::string& message, const std::string& subcommand) {
+  print_error(fmt::format("{} (see hone {}--help)", message, subcommand));
+  return 2;
+}
+
+// The parser's message, where it has a good one.
+std::string parse_message(const CLI::ParseError& e, int argc, char** argv, bool has_subcommand) {
+  std::string names;
+  for (const Command* c : kCommands)
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", c->name);
+  if (!has_subcommand && argc < 2) return "no subcommand; there are " + names;
+  if (!has_subcommand) return fmt::format("no subcommand '{}'; there are {}", argv[1], names);
+  return e.what();
 }
 
 int run(int argc, char** argv) {
   CLI::App app("hone: makes language models smaller and faster, and measures what each step costs",
                "hone");
-  app.set_version_flag("--version", HONE_VERSION);
+  app.set_version_flag("--version", "hone " HONE_VERSION, "print the version and exit");
+  app.set_help_flag("-h,--help", "print this and exit");
   app.require_subcommand(1);
+  app.formatter(std::make_shared<HelpFormatter>());
   CommonOptions common;
   std::function<void()> chosen;
+  std::string name;
   for (const Command* c : kCommands) {
     CLI::App* sub = app.add_subcommand(c->name, c->summary);
-    add_common_flags(*sub, common);
     auto body = c->add(*sub, common);
+    add_common_flags(*sub, common);
     sub->callback([&chosen, body] { chosen = body; });
+    sub->preparse_callback([&name, c](size_t) { name = std::string(c->name) + " "; });
   }
   try {
     app.parse(argc, argv);
+    if (common.quiet) set_log_level(LogLevel::quiet);
+    set_threads(common.threads);
+    kernels::set_isa(common.isa);
+    chosen();
+    print_text("");  // the last of what is buffered
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);
-    std::fprintf(stderr, "hone: %s (see hone --help)\n", one_line(e.what()).c_str());
-    return 2;
+    return wrong_usage(parse_message(e, argc, argv, !name.empty()), name);
+  } catch (const UsageError& e) {
+    return wrong_usage(e.what(), name);
   }
-  if (common.quiet) set_log_level(LogLevel::quiet);
-  set_threads(common.threads);
-  kernels::set_isa(common.isa);
-  chosen();
   return 0;
+}
+
+// SIGINT, SIGTERM and SIGHUP end the process as ever, but what it was writing goes first. A thread
+// waits for them: in a signal handler hardly anything may be called.
+void watch_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (int s : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction now {};
+    // Started with nohup, or in the background of a script: ignored signals stay so.
+    if (::sigaction(s, nullptr, &now) == 0 && now.sa_handler != SIG_IGN) sigaddset(&set, s);
+  }
+  // Before any other thread starts, so that all inherit it.
+  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  std::thread([set] {
+    int caught = 0;
+    if (::sigwait(&set, &caught) != 0) return;
+    remove_temporaries();
+    print_error(fmt::format("stopped by {}", ::strsignal(caught)));
+    ::signal(caught, SIG_DFL);
+    ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+    ::raise(caught);
+  }).detach();
+  // Past a limit on file sizes a write shall fail like any other.
+  ::signal(SIGXFSZ, SIG_IGN);
 }
 
 }  // namespace
 }  // namespace hone
 
 int main(int argc, char** argv) {
+  hone::watch_signals();
   try {
     return hone::run(argc, argv);
-  } catch (const hone::Error& e) {
-    std::fprintf(stderr, "hone: %s\n", hone::one_line(e.what()).c_str());
-    return 1;
   } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "hone: out of memory\n");
-    return 1;
+    hone::print_error("out of memory");
   } catch (const std::exception& e) {
-    std::fprintf(stderr, "hone: %s\n", hone::one_line(e.what()).c_str());
-    return 1;
+    hone::print_error(e.what());
   }
+  return 1;
 }

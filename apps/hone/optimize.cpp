@@ -1,7 +1,8 @@
 // hone optimize and hone quantize: run a recipe, or one pass, over a model.
-#include <fmt/core.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/files.h"
@@ -9,18 +10,36 @@
 #include "child_bench.h"
 #include "command.h"
 #include "passes/optimize.h"
+#include "text/text_file.h"
 
 namespace hone {
 namespace {
 
 void add_output_flags(CLI::App& app, OptimizeOptions& o) {
-  app.add_option("--out", o.out, "a new directory, or a .gguf file")->required();
-  app.add_option("--calibration", o.calibration, "text or JSONL to calibrate on");
-  app.add_option("--text", o.text, "measure the result on this text");
-  app.add_option("--report", o.report,
-                 "write the report to this HTML file (and a .json beside it)");
-  app.add_flag("--resume", o.resume, "go on where an interrupted run stopped");
-  app.add_flag("--restart", o.restart, "forget what an interrupted run left");
+  auto file = [&](const char* name, std::filesystem::path& field, const char* help) {
+    return app.add_option(name, field, help)->type_name("FILE")->group("Input and output");
+  };
+  file("--out", o.out, "a new directory, or a new .gguf file")->type_name("PATH")->required();
+  file("--calibration", o.calibration, "text or JSONL to calibrate on");
+  auto* text = file("--text", o.text, "measure the result on this text");
+  file("--report", o.report, "the measurements as an HTML page (and a .json beside it)")
+      ->needs(text);
+  auto* resume = app.add_flag("--resume", o.resume, "go on where an interrupted run stopped");
+  resume->group("Input and output");
+  app.add_flag("--restart", o.restart, "forget what an interrupted run left")
+      ->excludes(resume)
+      ->group("Input and output");
+}
+
+// What can be known to fail is refused before the work, not after it.
+void check_files(const OptimizeOptions& o) {
+  check_new_output(o.out);
+  if (!o.recipe.layout.empty()) layout(o.recipe.layout);
+  if (!o.text.empty()) read_utf8_file(o.text);
+  if (o.report.empty()) return;
+  fs::path folder = o.report.has_parent_path() ? o.report.parent_path() : fs::path(".");
+  HONE_CHECK(fs::is_directory(folder) && !fs::is_directory(o.report), io,
+             "{}: the report needs a file name in a directory that exists", o.report.string());
 }
 
 void run_and_print(OptimizeOptions& o, const CommonOptions& common) {
@@ -29,8 +48,7 @@ void run_and_print(OptimizeOptions& o, const CommonOptions& common) {
   o.measure = [&common](const fs::path& model, int64_t prompt, int64_t decode) {
     return bench_in_child(common, model, prompt, decode);
   };
-  HONE_CHECK(o.report.empty() || !o.text.empty(), invalid_argument,
-             "--report needs --text: a report without measurements says nothing");
+  check_files(o);
   Report report = optimize(o);
   if (common.json) {
     Json j = report_json(report);
@@ -40,61 +58,80 @@ void run_and_print(OptimizeOptions& o, const CommonOptions& common) {
     return;
   }
   if (report.variants.empty()) return;
-  fmt::print("{}", report_table(report, ::isatty(1) != 0));
-  fmt::print("{}\n", report_headline(report));
+  print_text(report_table(report, ::isatty(1) != 0));
+  print_text(report_headline(report) + "\n");
 }
 
 std::function<void()> add_optimize(CLI::App& app, CommonOptions& common) {
   auto o = std::make_shared<OptimizeOptions>();
   auto recipe = std::make_shared<std::string>();
-  app.add_option("model", o->model, "a GGUF file or a Hugging Face directory")->required();
-  app.add_option("--recipe", *recipe, "YAML: passes, in order")->required();
+  auto model = std::make_shared<std::string>();
+  add_model(app, *model);
+  app.add_option("--recipe", *recipe, "YAML: passes, in order")->type_name("FILE")->required();
   add_output_flags(app, *o);
-  return [o, recipe, &common] {
+  return [o, model, recipe, &common] {
+    o->model = *model;
     o->recipe = parse_recipe(read_text_file(*recipe), *recipe);
     run_and_print(*o, common);
   };
 }
 
-// Collects a pass's options as flags: each becomes a YAML line when given.
+// The options of all passes as flags: each becomes a YAML line when given. Passes share option
+// names (bits, group); one flag serves them all, and its help says whose it is.
 class FlagOptions : public OptionVisitor {
  public:
   FlagOptions(CLI::App& app, std::map<std::string, std::string>& given)
       : app_(app), given_(given) {}
-  void option(const char* name, int64_t&, const char* help) override { add(name, help); }
-  void option(const char* name, double&, const char* help) override { add(name, help); }
-  void option(const char* name, std::string&, const char* help) override { add(name, help); }
-  void option(const char* name, bool&, const char* help) override {
-    std::string flag = flag_name(name);
-    if (app_.get_option_no_throw(flag)) return;
-    app_.add_flag_function(
-        flag + ",!--no-" + flag.substr(2),
-        [this, key = std::string(name)](int64_t n) { given_[key] = n > 0 ? "true" : "false"; },
-        help);
+  void visit(const PassEntry& pass) {
+    pass_ = pass.name;
+    pass.make()->visit_options(*this);
+  }
+  void option(const char* name, int64_t& value, const char* help) override {
+    add(name, "N", fmt::format("{}", value), help);
+  }
+  void option(const char* name, double& value, const char* help) override {
+    add(name, "X", fmt::format("{}", value), help);
+  }
+  void option(const char* name, std::string& value, const char* help) override {
+    add(name, "NAME", value, help);
+  }
+  void option(const char* name, bool& value, const char* help) override {
+    add(name, nullptr, value ? "on" : "off", help);
   }
 
  private:
-  static std::string flag_name(std::string name) {
-    for (char& c : name)
-      if (c == '_') c = '-';
-    return "--" + name;
-  }
-  void add(const char* name, const char* help) {
-    std::string flag = flag_name(name);
-    // Passes share option names (bits, group); one flag serves them all.
-    if (app_.get_option_no_throw(flag)) return;
-    app_.add_option_function<std::string>(
-        flag, [this, key = std::string(name)](const std::string& v) { given_[key] = v; }, help);
+  // A null type is a switch, --name or --no-name.
+  void add(std::string name, const char* type, const std::string& value, const std::string& help) {
+    std::string flag = "--" + name;
+    std::replace(flag.begin(), flag.end(), '_', '-');
+    CLI::Option* o = app_.get_option_no_throw(flag);
+    if (o != nullptr) {
+      std::string text = o->get_description();
+      text.pop_back();
+      o->description(text + ", " + pass_ + " " + value + ")");
+      return;
+    }
+    std::string& place = given_[name];  // empty: not given
+    if (type != nullptr)
+      o = app_.add_option_function<std::string>(flag,
+                                                [&place](const std::string& text) { place = text; })
+              ->type_name(type);
+    else
+      o = app_.add_flag_function(flag + ",!--no-" + flag.substr(2),
+                                 [&place](int64_t n) { place = n > 0 ? "true" : "false"; });
+    o->description(help + " (" + pass_ + " " + value + ")")
+        ->group("Options of methods, with defaults");
   }
   CLI::App& app_;
   std::map<std::string, std::string>& given_;
+  std::string pass_;
 };
 
 struct QuantizeFlags {
+  std::string model;
   OptimizeOptions options;
   std::string method = "rtn", type, embeddings, head, layout, decode_to;
   std::map<std::string, std::string> given;
-  std::shared_ptr<FlagOptions> flags;
 };
 
 // Single quotes make any text a YAML scalar.
@@ -114,6 +151,7 @@ std::string quantize_recipe(const QuantizeFlags& f) {
   };
   std::string options;
   for (const auto& [key, value] : f.given) {
+    if (value.empty()) continue;
     bool plain = value.find_first_not_of("0123456789.-+eE") == std::string::npos ||
                  value == "true" || value == "false";
     options += ", " + key + ": " + (plain ? value : yaml_quoted(value));
@@ -126,28 +164,46 @@ std::string quantize_recipe(const QuantizeFlags& f) {
   return yaml;
 }
 
+Recipe recipe_of(const QuantizeFlags& f) {
+  try {
+    Recipe r = parse_recipe(quantize_recipe(f), "command line");
+    r.main.name = f.method;
+    r.layout = f.layout;
+    r.decode_to = f.decode_to;
+    return r;
+  } catch (const Error& e) {
+    throw UsageError(e.what());
+  }
+}
+
 std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
   auto f = std::make_shared<QuantizeFlags>();
   std::vector<std::string> methods;
-  f->flags = std::make_shared<FlagOptions>(app, f->given);
-  app.add_option("model", f->options.model, "a GGUF file or a Hugging Face directory")->required();
-  for (const PassEntry& e : pass_registry()) {
-    methods.push_back(e.name);
-    e.make()->visit_options(*f->flags);
-  }
-  app.add_option("--method", f->method, "the pass")->check(CLI::IsMember(methods))->required();
-  app.add_option("--type", f->type, "rtn: the encoding to write (q4_k, q8_0, nf4, ...)");
-  app.add_option("--embeddings", f->embeddings, "encoding of the embedding (default: as it is)");
-  app.add_option("--head", f->head, "encoding of an untied head (default: as it is)");
-  app.add_option("--layout", f->layout,
-                 "hf, gguf, gptq, gptq_v2, bitsandbytes (default: what fits)");
-  app.add_option("--decode-to", f->decode_to, "float type for weights the layout cannot hold");
+  for (const PassEntry& e : pass_registry()) methods.push_back(e.name);
+  add_model(app, f->model);
+  app.add_option("--method", f->method, fmt::format("{}", fmt::join(methods, ", ")))
+      ->check(one_of(methods))
+      ->type_name("NAME")
+      ->required();
+  auto name = [&](const char* flag, std::string& field, const char* help) {
+    return app.add_option(flag, field, help)->type_name("NAME");
+  };
+  name("--type", f->type, "rtn: the encoding, q4_k, q8_0, ...; short for --encoding")
+      ->check(encoding_name());
+  name("--embeddings", f->embeddings, "encoding of the embedding; else it stays as it is")
+      ->check(encoding_name());
+  name("--head", f->head, "encoding of an untied head; else it stays as it is")
+      ->check(encoding_name());
+  name("--layout", f->layout, "hf, gguf, gptq, gptq_v2 or bitsandbytes; else what fits")
+      ->check(layout_name());
+  name("--decode-to", f->decode_to, "f32, f16 or bf16 for what the layout cannot hold")
+      ->check(decoded_type_name());
+  FlagOptions options(app, f->given);
+  for (const PassEntry& e : pass_registry()) options.visit(e);
   add_output_flags(app, f->options);
   return [f, &common] {
-    f->options.recipe = parse_recipe(quantize_recipe(*f), "command line");
-    f->options.recipe.main.name = f->method;
-    f->options.recipe.layout = f->layout;
-    f->options.recipe.decode_to = f->decode_to;
+    f->options.model = f->model;
+    f->options.recipe = recipe_of(*f);
     run_and_print(f->options, common);
   };
 }

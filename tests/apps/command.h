@@ -1,0 +1,52 @@
+// Runs the built `hone` as a child process, and writes tiny checkpoints for it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "testing.h"
+
+namespace hone::testing {
+
+namespace fs = std::filesystem;
+
+struct Outcome {
+  int status = -1;  ///< exit status
+  int signal = 0;   ///< that ended it, or 0
+  std::string out, err;
+};
+
+struct RunOptions {
+  std::string input;           ///< of its standard input
+  std::string output;          ///< a file to take its standard output, instead of Outcome::out
+  int64_t max_file_bytes = 0;  ///< RLIMIT_FSIZE; 0 = none
+};
+
+/// Runs `hone ARGUMENTS...`; a run of a minute is killed.
+Outcome run_hone(const std::vector<std::string>& arguments, const RunOptions& options = {});
+/// Starts it and returns its process id.
+int start_hone(const std::vector<std::string>& arguments);
+
+/// The last line of `out`, which must be a JSON object; the lines before it are counted by *others.
+Json last_json(const std::string& out, int* others = nullptr);
+std::vector<std::string> lines_of(const std::string& text);
+/// The names below `directory`, ascending.
+std::vector<std::string> names_below(const fs::path& directory);
+
+/// One error line on stderr with all of `parts`, nothing on stdout, and this status.
+void expect_refusal(const Outcome& run, int status, const std::vector<std::string>& parts);
+
+/// A Llama of random weights with a byte-level tokenizer and a chat template, in a directory.
+/// 2 layers of width 64, 8/4 heads, 288 tokens (bytes, <|end|>, padding), context of 96; f32.
+struct TinyModel {
+  int64_t layers = 2, width = 64, heads = 8, kv_heads = 4, ffn = 96, vocabulary = 288;
+  std::string type = "f32";
+  bool chat = true;
+  void write(const fs::path& directory) const;
+};
+
+std::string read_bytes(const fs::path& path);
+void write_bytes(const fs::path& path, const std::string& bytes);
+
+}  // namespace hone::testing

@@ -1,0 +1,211 @@
+// Output appears whole or not at all: refused places, full disks, killed runs and what they leave.
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/wait.h>
+
+#include <chrono>
+#include <csignal>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "apps/command.h"
+
+namespace hone::testing {
+namespace {
+
+struct Output : ::testing::Test {
+  Output() : model((scratch / "model").string()), out((scratch / "out").string()) {
+    TinyModel().write(model);
+  }
+  std::vector<std::string> convert(const std::string& to, const char* layout = "hf") const {
+    return {"convert", model, "--layout", layout, "--out", to, "--quiet"};
+  }
+  std::vector<std::string> quantize(const std::string& to) const {
+    return {"quantize", model, "--method", "rtn", "--group", "32", "--out", to, "--quiet"};
+  }
+  std::vector<std::string> names() const { return names_below(scratch.path()); }
+
+  TemporaryDirectory scratch;
+  std::string model, out;
+};
+
+TEST_F(Output, IsNotPutOverWhatIsThere) {
+  fs::create_directory(out);
+  write_bytes(out + "/mine.txt", "mine");
+  write_bytes(out + ".gguf", "mine");
+  std::vector<std::string> before = names();
+  for (const auto& arguments :
+       {convert(out), convert(out + "/"), convert(out, "gguf"), convert(out + ".gguf", "gguf"),
+        quantize(out), quantize(out + ".gguf"), convert(".")})
+    expect_refusal(run_hone(arguments), 1, {"exists already"});
+  EXPECT_EQ(names(), before);
+  EXPECT_EQ(read_bytes(out + ".gguf"), "mine");
+}
+
+TEST_F(Output, NeedsADirectoryThatExistsAndMayBeWritten) {
+  std::vector<std::string> before = names();
+  const std::string nowhere = (scratch / "no" / "where").string();
+  const std::string in_file = model + "/config.json/out";
+  for (const std::string& path : {nowhere, in_file, std::string("/proc/hone-out")}) {
+    expect_refusal(run_hone(convert(path)), 1, {path});
+    expect_refusal(run_hone(convert(path, "gguf")), 1, {path});
+    expect_refusal(run_hone(quantize(path)), 1, {path});
+  }
+  std::vector<std::string> reported = quantize(out);
+  reported.insert(reported.end(), {"--text", model + "/config.json", "--report", nowhere});
+  expect_refusal(run_hone(reported), 1, {nowhere});
+  expect_refusal(run_hone(convert("")), 1, {"name"});
+  EXPECT_EQ(names(), before);
+}
+
+TEST_F(Output, FillsAnEmptyDirectory) {
+  fs::create_directory(out);
+  EXPECT_EQ(run_hone(convert(out)).status, 0);
+  EXPECT_TRUE(fs::exists(out + "/model.safetensors"));
+  fs::create_directory(out + ".gguf");
+  expect_refusal(run_hone(convert(out + ".gguf", "gguf")), 1, {out + ".gguf"});
+}
+
+TEST_F(Output, AFullDiskLeavesNothing) {
+  std::vector<std::string> before = names();
+  RunOptions small;
+  small.max_file_bytes = 50000;
+  expect_refusal(run_hone(convert(out), small), 1, {out, "File too large"});
+  expect_refusal(run_hone(convert(out, "gguf"), small), 1, {out, "File too large"});
+  EXPECT_EQ(names(), before);
+  // A limit that lets the weights pass and the journal not.
+  expect_refusal(run_hone(quantize(out), small), 1, {"File too large"});
+  EXPECT_FALSE(fs::exists(out));
+}
+
+TEST_F(Output, AFullStandardOutputIsAFailure) {
+  if (!fs::exists("/dev/full")) GTEST_SKIP() << "needs /dev/full, which is not here";
+  RunOptions full;
+  full.output = "/dev/full";
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"info", model},
+        {"info", model, "--json"},
+        {"generate", model, "--prompt", "x", "--max-tokens", "2"}})
+    expect_refusal(run_hone(arguments, full), 1, {"standard output"});
+}
+
+TEST_F(Output, RefusesBeforeItWritesWhatALayoutCannotHold) {
+  std::vector<std::string> before = names();
+  expect_refusal(
+      run_hone({"quantize", model, "--method", "nf4", "--layout", "gptq", "--out", out, "--quiet"}),
+      1, {"nf4"});
+  EXPECT_FALSE(fs::exists(out));
+}
+
+TEST_F(Output, ADeadRunsTemporaryIsReplaced) {
+  fs::create_directory(out + ".hone-tmp");
+  write_bytes(out + ".hone-tmp/model.safetensors", "half");
+  write_bytes(out + ".gguf.hone-tmp", "half");
+  EXPECT_EQ(run_hone(convert(out)).status, 0);
+  EXPECT_EQ(run_hone(convert(out + ".gguf", "gguf")).status, 0);
+  EXPECT_EQ(run_hone({"info", out}).status, 0);
+  for (const std::string& name : names()) EXPECT_EQ(name.find("hone-tmp"), std::string::npos);
+  // A directory's temporary in the way of a file's.
+  fs::create_directory(out + "2.gguf.hone-tmp");
+  EXPECT_EQ(run_hone(convert(out + "2.gguf", "gguf")).status, 0);
+}
+
+TEST_F(Output, ALivingRunsTemporaryIsLeftAlone) {
+  const std::string temporary = out + ".gguf.hone-tmp";
+  write_bytes(temporary, "half");
+  int fd = ::open(temporary.c_str(), O_RDONLY);
+  ASSERT_EQ(::flock(fd, LOCK_EX), 0);
+  expect_refusal(run_hone(convert(out + ".gguf", "gguf")), 1, {out + ".gguf", "another run"});
+  EXPECT_EQ(read_bytes(temporary), "half");
+  ::close(fd);
+  EXPECT_EQ(run_hone(convert(out + ".gguf", "gguf")).status, 0);
+}
+
+// Sends `signal` once something of the run's output is there; returns how the run ended.
+int signal_while_writing(const std::vector<std::string>& arguments, const fs::path& begun,
+                         int signal) {
+  int pid = start_hone(arguments), wait = 0;
+  for (int i = 0; i < 20000 && !fs::exists(begun); ++i)
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  ::kill(pid, signal);
+  ::waitpid(pid, &wait, 0);
+  return WIFSIGNALED(wait) ? WTERMSIG(wait) : 0;
+}
+
+TEST_F(Output, ASignalRemovesTheTemporariesAndAResumeFinishes) {
+  // Large enough that the signal comes while it is written.
+  TinyModel big;
+  big.width = 256;
+  big.ffn = 1024;
+  big.layers = 6;
+  big.write(model);
+  const std::string calibration =
+      (fs::path(HONE_SOURCE_DIR) / "examples/text/calibration.txt").string();
+  for (int signal : {SIGINT, SIGTERM, SIGKILL}) {
+    SCOPED_TRACE(signal);
+    const std::string temporary = out + ".gguf.hone-tmp";
+    EXPECT_EQ(signal_while_writing(convert(out + ".gguf", "gguf"), temporary, signal), signal);
+    EXPECT_FALSE(fs::exists(out + ".gguf"));
+    EXPECT_EQ(fs::exists(temporary), signal == SIGKILL);
+    EXPECT_EQ(signal_while_writing(convert(out), out + ".hone-tmp", signal), signal);
+    EXPECT_FALSE(fs::exists(out));
+    EXPECT_EQ(fs::exists(out + ".hone-tmp"), signal == SIGKILL);
+  }
+  EXPECT_EQ(run_hone(convert(out + ".gguf", "gguf")).status, 0);
+  EXPECT_EQ(run_hone(convert(out)).status, 0);
+  for (const std::string& name : names()) EXPECT_EQ(name.find("hone-tmp"), std::string::npos);
+
+  // Optimising goes on from its journal, to the bytes of a run that nothing disturbed.
+  std::vector<std::string> arguments = quantize(out + "-q");
+  std::vector<std::string> whole = quantize(out + "-whole");
+  fs::path second_unit = out + "-q.journal/step-0-unit-2.safetensors";
+  EXPECT_EQ(signal_while_writing(arguments, second_unit, SIGTERM), SIGTERM);
+  EXPECT_FALSE(fs::exists(out + "-q"));
+  expect_refusal(run_hone(arguments), 1, {"--resume"});
+  arguments.push_back("--resume");
+  EXPECT_EQ(run_hone(arguments).status, 0);
+  EXPECT_EQ(run_hone(whole).status, 0);
+  EXPECT_EQ(read_bytes(out + "-q/model.safetensors"), read_bytes(out + "-whole/model.safetensors"));
+  EXPECT_FALSE(fs::exists(out + "-q.journal"));
+}
+
+TEST_F(Output, AResumeWithoutAJournalBeginsAtTheBeginning) {
+  // A run may be killed before its journal is there; the same command line must then work.
+  std::vector<std::string> arguments = quantize(out);
+  arguments.push_back("--resume");
+  Outcome run = run_hone(arguments);
+  EXPECT_EQ(run.status, 0) << run.err;
+  expect_refusal(run_hone(arguments), 1, {"exists already"});
+}
+
+TEST_F(Output, DirectoriesSayTheFloatTypeTheyHold) {
+  struct Case {
+    const char *decode, *torch, *type;
+  };
+  for (const Case& c : {Case{"f16", "float16", "F16"}, Case{"bf16", "bfloat16", "BF16"},
+                        Case{"f32", "float32", "F32"}}) {
+    const std::string to = out + c.decode;
+    std::vector<std::string> arguments = convert(to);
+    arguments.insert(arguments.end(), {"--decode-to", c.decode});
+    ASSERT_EQ(run_hone(arguments).status, 0);
+    EXPECT_EQ(Json::parse(read_bytes(to + "/config.json"))["torch_dtype"], c.torch);
+    // Vectors too.
+    std::string bytes = read_bytes(to + "/model.safetensors");
+    uint64_t length = 0;
+    std::memcpy(&length, bytes.data(), 8);
+    Json header = Json::parse(bytes.substr(8, length));
+    header.erase("__metadata__");
+    for (const auto& [name, entry] : header.items()) EXPECT_EQ(entry["dtype"], c.type) << name;
+  }
+}
+
+TEST_F(Output, NumbersOfAGgufReachTheConfigAsTheyWere) {
+  ASSERT_EQ(run_hone(convert(out + ".gguf", "gguf")).status, 0);
+  ASSERT_EQ(run_hone({"convert", out + ".gguf", "--layout", "hf", "--out", out}).status, 0);
+  std::string config = read_bytes(out + "/config.json");
+  EXPECT_NE(config.find("\"rms_norm_eps\": 1e-05"), std::string::npos) << config;
+  EXPECT_NE(config.find("\"rope_theta\": 10000.0"), std::string::npos) << config;
+}
+
+}  // namespace
+}  // namespace hone::testing

@@ -1,0 +1,229 @@
+// The command's surface: help, wrong usage, the keys of --json, and what goes to which stream.
+#include <nlohmann/json.hpp>
+
+#include "apps/command.h"
+
+namespace hone::testing {
+namespace {
+
+const char* const kSubcommands[] = {"info",  "generate", "chat",     "eval",
+                                    "bench", "optimize", "quantize", "convert"};
+
+struct Usage : ::testing::Test {
+  Usage() : model((scratch / "model").string()) {
+    TinyModel().write(model);
+    text = (scratch / "text.txt").string();
+    std::string words;
+    for (int i = 0; i < 12; ++i) words += "the sea and the whale ";
+    write_bytes(text, words);
+  }
+  TemporaryDirectory scratch;
+  std::string model, text;
+};
+
+TEST(Help, IsPrintedForEverySubcommand) {
+  Outcome all = run_hone({"--help"});
+  EXPECT_EQ(all.status, 0);
+  for (const char* name : kSubcommands) {
+    EXPECT_NE(all.out.find(std::string("\n  ") + name), std::string::npos) << name;
+    Outcome run = run_hone({name, "--help"});
+    EXPECT_EQ(run.status, 0) << name;
+    EXPECT_EQ(run.err, "") << name;
+    EXPECT_NE(run.out.find(std::string("Usage: hone ") + name + " MODEL"), std::string::npos)
+        << run.out;
+    for (const char* flag : {"--json", "--quiet", "--threads", "--seed", "--help"})
+      EXPECT_NE(run.out.find(flag), std::string::npos) << name << " " << flag;
+    for (const std::string& line : lines_of(run.out)) EXPECT_LE(line.size(), 100u) << line;
+  }
+}
+
+TEST(Help, VersionIsOneLine) {
+  Outcome run = run_hone({"--version"});
+  EXPECT_EQ(run.status, 0);
+  EXPECT_EQ(run.out.rfind("hone ", 0), 0u);
+  EXPECT_EQ(lines_of(run.out).size(), 1u);
+}
+
+TEST_F(Usage, WrongUsageIsOneLineAndStatus2) {
+  struct Case {
+    std::vector<std::string> arguments;
+    std::string part;
+  };
+  const std::string& m = model;
+  const std::string out = (scratch / "out").string();
+  const std::vector<Case> cases = {
+      {{}, "no subcommand"},
+      {{"nope"}, "no subcommand 'nope'"},
+      {{"--nope"}, "--nope"},
+      {{"info"}, "MODEL is required"},
+      {{"info", m, "--nope"}, "--nope (see hone info --help)"},
+      {{"info", m, "more"}, "more"},
+      {{"info", m, "--threads", "-1"}, "--threads"},
+      {{"info", m, "--threads", "1000000"}, "--threads"},
+      {{"info", m, "--threads", "two"}, "--threads"},
+      {{"info", m, "--seed", "-1"}, "--seed"},
+      {{"info", m, "--seed", "nan"}, "--seed"},
+      {{"info", m, "--isa", "mmx"}, "--isa"},
+      {{"info", m, "--activations", "fp4"}, "--activations"},
+      {{"info", m, "--load-as", "q9_9"}, "q9_9"},
+      {{"generate", m, "--prompt", "x", "--prompt-file", text}, "--prompt"},
+      {{"generate", m, "--prompt", "\xff\xfe"}, "not UTF-8"},
+      {{"generate", m, "--max-tokens", "-1"}, "--max-tokens"},
+      {{"generate", m, "--max-tokens", "1.5"}, "--max-tokens"},
+      {{"generate", m, "--max-tokens", "99999999999999"}, "--max-tokens"},
+      {{"generate", m, "--temperature", "-1"}, "--temperature"},
+      {{"generate", m, "--temperature", "nan"}, "--temperature"},
+      {{"generate", m, "--temperature", "inf"}, "--temperature"},
+      {{"generate", m, "--temperature", "warm"}, "--temperature"},
+      {{"generate", m, "--top-k", "-1"}, "--top-k"},
+      {{"generate", m, "--top-p", "0"}, "--top-p"},
+      {{"generate", m, "--top-p", "1.5"}, "--top-p"},
+      {{"generate", m, "--top-p", "nan"}, "--top-p"},
+      {{"generate", m, "--min-p", "-0.1"}, "--min-p"},
+      {{"generate", m, "--repetition-penalty", "0"}, "--repetition-penalty"},
+      {{"generate", m, "--repetition-penalty", "nan"}, "--repetition-penalty"},
+      {{"chat", m, "--temperature", "nan"}, "--temperature"},
+      {{"eval", m}, "--text is required"},
+      {{"eval", m, "--text", text, "--context", "1"}, "--context"},
+      {{"eval", m, "--text", text, "--context", "-5"}, "--context"},
+      {{"eval", m, "--text", text, "--stride", "-1"}, "--stride"},
+      {{"eval", m, "--text", text, "--context", "8", "--stride", "9"}, "--stride"},
+      {{"eval", m, "--text", text, "--max-tokens", "-1"}, "--max-tokens"},
+      {{"eval", m, "--text", text, "--convention", "mine"}, "--convention"},
+      {{"bench", m, "--runs", "0"}, "--runs"},
+      {{"bench", m, "--prompt", "-1"}, "--prompt"},
+      {{"bench", m, "--depth", "1e9"}, "--depth"},
+      {{"convert", m, "--out", out}, "--layout is required"},
+      {{"convert", m, "--layout", "onnx", "--out", out}, "onnx"},
+      {{"convert", m, "--layout", "hf", "--decode-to", "f8", "--out", out}, "--decode-to"},
+      {{"quantize", m, "--out", out}, "--method is required"},
+      {{"quantize", m, "--method", "magic", "--out", out}, "--method"},
+      {{"quantize", m, "--method", "rtn", "--bits", "many", "--out", out}, "bits"},
+      {{"quantize", m, "--method", "gptq", "--bits", "99", "--out", out}, "bits 99"},
+      {{"quantize", m, "--method", "gptq", "--group", "-1", "--out", out}, "group -1"},
+      {{"quantize", m, "--method", "gptq", "--damp", "nan", "--out", out}, "damp"},
+      {{"quantize", m, "--method", "nf4", "--bits", "4", "--out", out}, "bits"},
+      {{"quantize", m, "--method", "rtn", "--type", "q9_9", "--out", out}, "q9_9"},
+      {{"quantize", m, "--method", "rtn", "--head", "q9_9", "--out", out}, "q9_9"},
+      {{"quantize", m, "--method", "rtn", "--report", "r.html", "--out", out}, "--text"},
+      {{"quantize", m, "--method", "rtn", "--resume", "--restart", "--out", out}, "--re"},
+      {{"optimize", m, "--out", out}, "--recipe is required"},
+  };
+  std::vector<std::string> before = names_below(scratch.path());
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.part);
+    expect_refusal(run_hone(c.arguments), 2, {c.part, "--help"});
+  }
+  EXPECT_EQ(names_below(scratch.path()), before);
+}
+
+TEST_F(Usage, JsonIsOneObjectWithTheDesignsKeys) {
+  const std::string recipe = (scratch / "recipe.yaml").string();
+  write_bytes(recipe,
+              "calibration: {samples: 2, length: 32}\nevaluate: {context: 32}\n"
+              "steps: [{pass: rtn, bits: 8, group: 32}]\n");
+  struct Case {
+    std::vector<std::string> arguments;
+    std::vector<std::string> keys;
+  };
+  auto out = [&](const char* name) { return (scratch / name).string(); };
+  const std::vector<Case> cases = {
+      {{"info", model},
+       {"name", "family", "parameters", "encodings", "weight_bytes", "running_bytes",
+        "memory_bytes", "kv_bytes_per_token", "context"}},
+      {{"generate", model, "--prompt", "a", "--max-tokens", "3"},
+       {"text", "tokens", "finish_reason", "prompt_tokens", "prefill_tokens_per_second",
+        "decode_tokens_per_second", "precision", "peak_rss_bytes"}},
+      {{"chat", model, "--message", "a", "--message", "b", "--max-tokens", "3"},
+       {"answers", "messages", "precision"}},
+      {{"eval", model, "--text", text, "--context", "32"},
+       {"perplexity", "nll", "tokens", "bits_per_byte", "convention", "context", "activations"}},
+      {{"eval", model, "--text", text, "--context", "32", "--reference", model},
+       {"perplexity", "nll", "tokens", "kl_mean", "kl_median", "kl_p99", "top1_agreement"}},
+      {{"bench", model, "--prompt", "8", "--decode", "4", "--runs", "1"},
+       {"prefill_tokens_per_second", "decode_tokens_per_second", "model_bytes", "peak_rss_bytes",
+        "threads", "isa"}},
+      {{"quantize", model, "--method", "rtn", "--bits", "8", "--group", "32", "--out", out("q")},
+       {"out", "peak_rss_bytes"}},
+      {{"optimize", model, "--recipe", recipe, "--text", text, "--out", out("o")},
+       {"out", "variants"}},
+      {{"convert", model, "--layout", "gguf", "--out", out("m.gguf")}, {"out", "weight_bytes"}},
+  };
+  for (Case c : cases) {
+    c.arguments.push_back("--json");
+    Outcome run = run_hone(c.arguments);
+    SCOPED_TRACE(c.arguments[0]);
+    EXPECT_EQ(run.status, 0) << run.err;
+    int others = -1;
+    Json j = last_json(run.out, &others);
+    EXPECT_EQ(others, 0) << run.out;
+    for (const std::string& key : c.keys) EXPECT_TRUE(j.contains(key)) << key << " in " << run.out;
+  }
+}
+
+TEST_F(Usage, TalkGoesToStderrAndQuietSilencesIt) {
+  const std::vector<std::vector<std::string>> cases = {
+      {"generate", model, "--prompt", "a", "--max-tokens", "3"},
+      {"eval", model, "--text", text, "--context", "32"},
+      {"bench", model, "--prompt", "8", "--decode", "4", "--runs", "1"},
+      {"convert", model, "--layout", "gguf", "--out", ""},
+      {"quantize", model, "--method", "rtn", "--group", "32", "--out", ""},
+  };
+  int n = 0;
+  for (std::vector<std::string> arguments : cases) {
+    SCOPED_TRACE(arguments[0]);
+    bool writes = arguments.back().empty();
+    auto fresh = [&] {
+      if (writes) arguments.back() = (scratch / ("out" + std::to_string(n++))).string();
+    };
+    fresh();
+    Outcome run = run_hone(arguments);
+    EXPECT_EQ(run.status, 0) << run.err;
+    EXPECT_NE(run.err, "");
+    EXPECT_EQ(run.out.empty(), writes) << run.out;
+    fresh();
+    arguments.push_back("--quiet");
+    Outcome quiet = run_hone(arguments);
+    EXPECT_EQ(quiet.status, 0) << quiet.err;
+    EXPECT_EQ(quiet.err, "");
+  }
+}
+
+TEST_F(Usage, ModelBytesCountTheEmbedding) {
+  auto bytes = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"bench", model,    "--prompt", "8",     "--decode",
+                                       "4",     "--runs", "1",        "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return last_json(run_hone(arguments).out).value("model_bytes", int64_t{0});
+  };
+  Json info = last_json(run_hone({"info", model, "--json"}).out);
+  EXPECT_EQ(bytes({}), info.value("running_bytes", int64_t{-1}));
+  // Embedding and tied head of 288 x 64, norms of 5 x 64, and the blocks, all f32.
+  EXPECT_EQ(bytes({}), 4 * (2 * 288 * 64 + 5 * 64 + 2 * (64 * 64 * 2 + 32 * 64 * 2 + 3 * 64 * 96)));
+  EXPECT_LT(bytes({"--load-as", "int8"}), bytes({}));
+}
+
+TEST_F(Usage, InfoCountsWhatRunsNotWhatIsStored) {
+  // Integers in an order of their own have no integer form: they run as f32.
+  const std::string out = (scratch / "out").string();
+  Outcome run = run_hone({"quantize", model, "--method", "gptq", "--group", "32", "--act-order",
+                          "--keep-better", "--calibration",
+                          (fs::path(HONE_SOURCE_DIR) / "examples/text/calibration.txt").string(),
+                          "--out", out, "--load-as", "int8"});
+  EXPECT_EQ(run.status, 2);  // quantize has no --load-as
+  const std::string recipe = (scratch / "recipe.yaml").string();
+  write_bytes(recipe,
+              "calibration: {samples: 4, length: 64}\n"
+              "steps: [{pass: gptq, bits: 4, group: 32, act_order: true, keep_better: false}]\n");
+  run = run_hone({"optimize", model, "--recipe", recipe, "--calibration",
+                  (fs::path(HONE_SOURCE_DIR) / "examples/text/calibration.txt").string(), "--out",
+                  out});
+  ASSERT_EQ(run.status, 0) << run.err;
+  Json before = last_json(run_hone({"info", model, "--json"}).out);
+  Json after = last_json(run_hone({"info", out, "--json"}).out);
+  EXPECT_LT(after.value("weight_bytes", int64_t{0}), before.value("weight_bytes", int64_t{0}));
+  EXPECT_EQ(after.value("running_bytes", int64_t{0}), before.value("running_bytes", int64_t{0}));
+}
+
+}  // namespace
+}  // namespace hone::testing

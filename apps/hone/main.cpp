@@ -2,6 +2,7 @@
 // (0 done, 1 failed, 2 wrong usage).
 #include <fmt/core.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
@@ -128,6 +129,12 @@ void watch_signals() {
   }).detach();
   // Past a limit on file sizes a write shall fail like any other.
   ::signal(SIGXFSZ, SIG_IGN);
+  // A mapped file that somebody cuts short: the page is gone, and so is what wanted it.
+  ::signal(SIGBUS, [](int) {
+    constexpr std::string_view kLine = "hone: a model file was changed while it was in use\n";
+    if (::write(2, kLine.data(), kLine.size()) >= 0) ::_exit(1);
+    ::_exit(1);
+  });
 }
 
 }  // namespace

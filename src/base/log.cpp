@@ -20,7 +20,9 @@ LogLevel log_level() { return g_level; }
 
 void log_line(LogLevel level, const std::string& line) {
   const char* prefix = level == LogLevel::warning ? "warning: " : "";
-  std::fprintf(stderr, "%s%s\n", prefix, line.c_str());
+  // On a terminal, in place of a progress bar that stands on this line.
+  const char* clear = ::isatty(2) != 0 ? "\r\033[K" : "";
+  std::fprintf(stderr, "%s%s%s\n", clear, prefix, line.c_str());
 }
 
 double monotonic_seconds() {

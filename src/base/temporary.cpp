@@ -71,7 +71,7 @@ void Temporary::create(Kind kind) {
     fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   else if (::mkdir(path_.c_str(), 0755) == 0)
     fd_ = ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  HONE_CHECK(fd_ >= 0, io, "{}: cannot be created: {}", target_.string(), std::strerror(errno));
+  HONE_CHECK(fd_ >= 0, io, "{}: cannot be created: {}", path_.string(), std::strerror(errno));
   // Another run may have taken it for a leftover before it was locked.
   if (lock(fd_) && has_name(fd_)) return;
   ::close(fd_);

@@ -1,5 +1,8 @@
 // Files that are wrong, hostile or not there: one line on stderr that names the file and, where it
 // applies, tensor and byte; exit status 1; nothing written.
+#include <fcntl.h>
+#include <sys/wait.h>
+
 #include <cstring>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -392,6 +395,31 @@ TEST(Truncated, FilesAreRefusedAtEveryLength) {
     }
     write_bytes(path, whole);
   }
+}
+
+// A mapped file that shrinks under a running process has no bytes to give.
+TEST(Truncated, WhileItIsInUseIsAnErrorAndNoCrash) {
+  TemporaryDirectory scratch;
+  const fs::path model = scratch / "model";
+  TinyModel().write(model);
+  int to[2], from[2], error[2];
+  for (int* p : {to, from, error}) ASSERT_EQ(::pipe2(p, O_CLOEXEC), 0);
+  int pid = start_hone({"chat", model.string(), "--max-tokens", "1", "--quiet"},
+                       {to[0], from[1], error[1]});
+  for (int fd : {to[0], from[1], error[1]}) ::close(fd);
+  char c = 0;
+  ASSERT_EQ(::write(to[1], "a\n", 2), 2);
+  ASSERT_EQ(::read(from[0], &c, 1), 1);  // it has answered: the file is mapped
+  fs::resize_file(model / "model.safetensors", 16);
+  ASSERT_EQ(::write(to[1], "b\n", 2), 2);
+  ::close(to[1]);
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 1) << status;
+  char line[200] = {};
+  EXPECT_GT(::read(error[0], line, sizeof(line) - 1), 0);
+  EXPECT_EQ(std::string(line), "hone: a model file was changed while it was in use\n");
+  for (int fd : {from[0], error[0]}) ::close(fd);
 }
 
 struct BadText : ::testing::Test {

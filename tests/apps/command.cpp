@@ -18,10 +18,10 @@
 namespace hone::testing {
 namespace {
 
-constexpr unsigned kSeconds = 60;
+constexpr unsigned kSeconds = 300;
 
 int anonymous_file(const std::string& content) {
-  int fd = ::memfd_create("hone-test", 0);
+  int fd = ::memfd_create("hone-test", MFD_CLOEXEC);
   if (fd < 0 || ::write(fd, content.data(), content.size()) != std::ssize(content))
     throw std::runtime_error("no anonymous file");
   ::lseek(fd, 0, SEEK_SET);
@@ -110,9 +110,10 @@ Outcome run_hone(const std::vector<std::string>& arguments, const RunOptions& o)
   return run;
 }
 
-int start_hone(const std::vector<std::string>& arguments) {
-  int null = ::open("/dev/null", O_RDWR);
-  int pid = spawn(arguments, null, null, null, 0);
+int start_hone(const std::vector<std::string>& arguments, const Streams& s) {
+  int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  auto given = [null](int fd) { return fd >= 0 ? fd : null; };
+  int pid = spawn(arguments, given(s.in), given(s.out), given(s.err), 0);
   ::close(null);
   return pid;
 }

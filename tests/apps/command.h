@@ -23,10 +23,13 @@ struct RunOptions {
   int64_t max_file_bytes = 0;  ///< RLIMIT_FSIZE; 0 = none
 };
 
-/// Runs `hone ARGUMENTS...`; a run of a minute is killed.
+/// Runs `hone ARGUMENTS...`; one of five minutes is killed.
 Outcome run_hone(const std::vector<std::string>& arguments, const RunOptions& options = {});
-/// Starts it and returns its process id.
-int start_hone(const std::vector<std::string>& arguments);
+/// Starts it and returns its process id. Streams are descriptors; −1 is /dev/null.
+struct Streams {
+  int in = -1, out = -1, err = -1;
+};
+int start_hone(const std::vector<std::string>& arguments, const Streams& streams = {});
 
 /// The last line of `out`, which must be a JSON object; the lines before it are counted by *others.
 Json last_json(const std::string& out, int* others = nullptr);

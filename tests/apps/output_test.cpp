@@ -9,6 +9,8 @@
 #include <thread>
 
 #include "apps/command.h"
+#include "formats/gguf.h"
+#include "formats/safetensors.h"
 
 namespace hone::testing {
 namespace {
@@ -197,6 +199,35 @@ TEST_F(Output, DirectoriesSayTheFloatTypeTheyHold) {
     header.erase("__metadata__");
     for (const auto& [name, entry] : header.items()) EXPECT_EQ(entry["dtype"], c.type) << name;
   }
+}
+
+TEST_F(Output, AGgufSaysWhichTokensSurroundATextAndKeepsVectorsInF32) {
+  std::vector<std::string> arguments = convert(out + ".gguf", "gguf");
+  arguments.insert(arguments.end(), {"--decode-to", "f16"});
+  ASSERT_EQ(run_hone(arguments).status, 0);
+  GgufFile file = GgufFile::open(out + ".gguf");
+  EXPECT_EQ(file.find_bool("tokenizer.ggml.add_bos_token"), std::optional(false));
+  EXPECT_EQ(file.find_bool("tokenizer.ggml.add_eos_token"), std::optional(false));
+  EXPECT_EQ(file.find_tensor("output_norm.weight")->ggml_type, 0u);
+}
+
+TEST_F(Output, VectorsFollowTheMatricesWhereNothingIsLost) {
+  TinyModel half;
+  half.type = "bf16";
+  half.write(scratch / "half");
+  model = (scratch / "half").string();
+  ASSERT_EQ(run_hone(convert(out)).status, 0);
+  SafetensorsFile file = SafetensorsFile::open(out + "/model.safetensors");
+  for (const SafetensorsEntry& e : file.entries()) EXPECT_EQ(e.type, "BF16") << e.name;
+  // The f32 norms of an f32 model do not fit f16, which its cast matrices have.
+  model = (scratch / "model").string();
+  ASSERT_EQ(run_hone({"quantize", model, "--method", "cast", "--to", "f16", "--out", out + "-cast"})
+                .status,
+            0);
+  file = SafetensorsFile::open(out + "-cast/model.safetensors");
+  EXPECT_EQ(file.find("model.norm.weight")->type, "F32");
+  EXPECT_EQ(file.find("model.embed_tokens.weight")->type, "F16");
+  EXPECT_EQ(Json::parse(read_bytes(out + "-cast/config.json"))["torch_dtype"], "float16");
 }
 
 TEST_F(Output, NumbersOfAGgufReachTheConfigAsTheyWere) {

@@ -52,5 +52,13 @@ TEST(Json, LargeObjectsCostLinearTime) {
   EXPECT_EQ(parse_json(text + "}", "f.json").size(), 300'000u);
 }
 
+TEST(Json, FloatsPrintTheirShortestDigits) {
+  EXPECT_EQ(json_float(1e-5f).dump(), "1e-05");
+  EXPECT_EQ(json_float(500000.0f).dump(), "500000.0");
+  EXPECT_EQ(json_float(0.1f).dump(), "0.1");
+  for (float x : {1.0f / 3, 9.999999747e-06f, 3.4e38f, 1e-45f, -2.5f})
+    EXPECT_EQ(static_cast<float>(json_float(x).get<double>()), x);
+}
+
 }  // namespace
 }  // namespace hone

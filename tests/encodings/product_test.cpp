@@ -58,6 +58,7 @@ TEST_P(ProductTest, EqualsTheDecodedWeightOnEveryInstructionSet) {
   for (const auto* table : kernels::available_tables()) {
     kernels::set_isa(table->isa);
     PackedWeight packed = pack_weight(w);
+    EXPECT_EQ(packed.bytes.byte_size(), packed_bytes(w));
     Tensor y = multiply(LinearInput(x), packed, bias, Activations::f32);
     EXPECT_LT(relative_distance(y.data<float>(), expected.data(), t * n), 3e-6) << table->isa;
     // int8 activations: the error of rounding x to 1/254 of its largest value in 32 columns.

@@ -14,6 +14,8 @@
 namespace hone {
 
 struct ModelConfig {
+  static constexpr int64_t kMaxLayers = 1 << 16;
+
   std::string family;
   int64_t vocabulary = 0;
   int64_t width = 0;  ///< hidden size

@@ -152,7 +152,7 @@ void ModelConfig::validate(const std::string& source) const {
   };
   check("vocabulary size", vocabulary, 1 << 26);
   check("hidden size", width, 1 << 20);
-  check("number of layers", layers, 1 << 16);
+  check("number of layers", layers, kMaxLayers);
   check("number of heads", heads, 1 << 16);
   check("number of kv heads", kv_heads, heads);
   check("head size", head_dim, 1 << 14);

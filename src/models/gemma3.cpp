@@ -23,6 +23,7 @@ void common(ModelConfig& m) {
 
 void set_layers(ModelConfig& m, int64_t global_every) {
   m.windowed.clear();
+  if (m.layers > ModelConfig::kMaxLayers) return;  // validate() refuses it
   for (int64_t i = 0; i < m.layers; ++i) m.windowed.push_back((i + 1) % global_every != 0);
 }
 

@@ -2,6 +2,7 @@
 // everywhere, one fused matrix for q, k and v, and matrices stored as [in, out].
 #include <nlohmann/json.hpp>
 
+#include "base/checked.h"
 #include "models/family.h"
 
 namespace hone {
@@ -21,7 +22,7 @@ void from_hf(const Json& c, ModelConfig& m) {
   m.layers = require_int(c, "n_layer");
   m.heads = require_int(c, "n_head");
   m.head_dim = m.heads > 0 ? m.width / m.heads : 0;
-  m.ffn = config_int(c, "n_inner", 4 * m.width);
+  m.ffn = config_int(c, "n_inner", checked_mul(4, m.width, "config.json: n_embd"));
   m.context = config_int(c, "n_positions", config_int(c, "n_ctx", 1024));
   m.norm_eps = static_cast<float>(config_float(c, "layer_norm_epsilon", 1e-5));
   m.tied_head = config_bool(c, "tie_word_embeddings", true);

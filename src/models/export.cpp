@@ -263,14 +263,15 @@ class Exporter {
     return most->first;
   }
 
-  // Directories keep vectors in the type that was asked for, or else in that of most matrices where
-  // it loses nothing. (GGUF wants f32.)
+  // Plain directories keep vectors in the type that was asked for. Otherwise they follow most
+  // matrices where that loses nothing. (GGUF wants f32.)
   void settle_vectors() {
-    std::string type = o_.decode_to.empty() ? main_float_type() : o_.decode_to;
+    bool asked = o_.layout == "hf" && !o_.decode_to.empty();
+    std::string type = asked ? o_.decode_to : main_float_type();
     for (Item& item : items_) {
       if (item.vector.empty_handle()) continue;
       Weight w = cast_weight(float_weight(item.vector), type);
-      if (o_.decode_to.empty() && !same_bytes(decode_weight(w), item.vector)) continue;
+      if (!asked && !same_bytes(decode_weight(w), item.vector)) continue;
       item.info.encoding = w.encoding;
       item.make = [w] { return w; };
     }

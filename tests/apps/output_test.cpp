@@ -228,6 +228,13 @@ TEST_F(Output, VectorsFollowTheMatricesWhereNothingIsLost) {
   EXPECT_EQ(file.find("model.norm.weight")->type, "F32");
   EXPECT_EQ(file.find("model.embed_tokens.weight")->type, "F16");
   EXPECT_EQ(Json::parse(read_bytes(out + "-cast/config.json"))["torch_dtype"], "float16");
+  // Beside integers, --decode-to is for what the layout cannot hold, and norms it can.
+  ASSERT_EQ(run_hone({"quantize", model, "--method", "rtn", "--group", "32", "--decode-to", "f16",
+                      "--out", out + "-gptq"})
+                .status,
+            0);
+  file = SafetensorsFile::open(out + "-gptq/model.safetensors");
+  EXPECT_EQ(file.find("model.norm.weight")->type, "F32");
 }
 
 TEST_F(Output, NumbersOfAGgufReachTheConfigAsTheyWere) {

@@ -35,10 +35,12 @@ void add_common_flags(CLI::App& app, CommonOptions& c) {
   common(app.add_flag("--quiet", c.quiet, "no progress and no notes on stderr"));
   common(app.add_option("--threads", c.threads, "0 = all that this process may use"))
       ->check(between(0, 4096))
-      ->type_name("N");
-  common(app.add_option("--seed", c.seed, "seed of everything random, from 0 on"))
+      ->type_name("N")
+      ->capture_default_str();
+  common(app.add_option("--seed", c.seed, "seed of everything random"))
       ->check(between(0, 1.8e19))
-      ->type_name("N");
+      ->type_name("N")
+      ->capture_default_str();
   common(app.add_option("--isa", c.isa, "baseline, avx2, avx512 or avx512_vnni"))
       ->check(one_of({"auto", "baseline", "avx2", "avx512", "avx512_vnni"}))
       ->type_name("NAME")

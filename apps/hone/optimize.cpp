@@ -179,9 +179,15 @@ Recipe recipe_of(const QuantizeFlags& f) {
 std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
   auto f = std::make_shared<QuantizeFlags>();
   std::vector<std::string> methods;
-  for (const PassEntry& e : pass_registry()) methods.push_back(e.name);
+  std::string footer = "\nMethods:\n";
+  for (const PassEntry& e : pass_registry()) {
+    methods.push_back(e.name);
+    footer += fmt::format("  {:<28}{}\n", e.name, e.summary);
+  }
+  footer.pop_back();
+  app.footer(footer);
   add_model(app, f->model);
-  app.add_option("--method", f->method, fmt::format("{}", fmt::join(methods, ", ")))
+  app.add_option("--method", f->method, "one of the methods below")
       ->check(one_of(methods))
       ->type_name("NAME")
       ->required();

@@ -12,6 +12,7 @@ namespace {
 
 std::atomic<LogLevel> g_level{LogLevel::info};
 constexpr int kBarWidth = 28;
+constexpr double kUnnoticed = 0.3;  // seconds: what is over by then needs no bar
 
 }  // namespace
 
@@ -45,6 +46,7 @@ void Progress::update(int64_t done, const std::string& note) {
   note_ = note;
   if (log_level() < LogLevel::info) return;
   double now = monotonic_seconds();
+  if (now - started_ < kUnnoticed) return;
   int64_t percent = 100 * done_ / total_;
   if (terminal_) {
     if (now - drawn_ < 0.1 && done_ < total_) return;

@@ -57,7 +57,8 @@ void add_common_flags(CLI::App& app, CommonOptions& c) {
 void print_error(std::string message) {
   for (char& c : message)
     if (c == '\n' || c == '\r') c = ' ';
-  std::fprintf(stderr, "hone: %s\n", message.c_str());
+  // On a terminal, in place of a progress bar that stands on this line.
+  std::fprintf(stderr, "%shone: %s\n", ::isatty(2) != 0 ? "\r\033[K" : "", message.c_str());
 }
 
 int wrong_usage(const std::string& message, const std::string& subcommand) {

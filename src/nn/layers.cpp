@@ -60,7 +60,8 @@ Tensor Embedding::forward(std::span<const int32_t> ids) const {
   float* out = y.mutable_data<float>();
   for (size_t i = 0; i < ids.size(); ++i) {
     HONE_CHECK(ids[i] >= 0 && ids[i] < table_.rows(), invalid_argument,
-               "token {}: the model's vocabulary has {} entries", ids[i], table_.rows());
+               "token {}: {} has {} rows; does the tokenizer belong to this model?", ids[i], name_,
+               table_.rows());
     e.decode(table_, ids[i], ids[i] + 1, out + static_cast<int64_t>(i) * d);
   }
   return y;

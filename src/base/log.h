@@ -29,8 +29,8 @@ void log_warning(fmt::format_string<Args...> format, Args&&... args) {
 }
 
 /// Progress of one long task: a bar on a terminal, a plain line now and then otherwise, nothing
-/// when quiet or over at once. `total` steps are expected; update() may be called often, it draws at
-/// most 10 times a second (a plain log: every 10 %).
+/// when quiet or over at once. `total` steps are expected; update() may be called often, it draws
+/// at most 10 times a second (a plain log: every 10 %).
 class Progress {
  public:
   Progress(std::string what, int64_t total);

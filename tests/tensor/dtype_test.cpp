@@ -124,6 +124,7 @@ TYPED_TEST(SmallFloat, BeyondTheRange) {
   const auto tie = static_cast<float>(last + step / 2);
   TestFixture::expect_code(std::nextafter(tie, 0.0f), top);
   TestFixture::expect_code(tie, f.saturates ? top : beyond);  // the top is odd: away from it
+  TestFixture::expect_code(std::nextafter(tie, INFINITY), beyond);
   TestFixture::expect_code(std::numeric_limits<float>::max(), beyond);
   TestFixture::expect_code(INFINITY, beyond);
   TestFixture::expect_code(std::numeric_limits<float>::denorm_min(), 0);

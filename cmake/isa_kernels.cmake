@@ -10,6 +10,7 @@ function(hone_isa name rank)
                          # GCC 12 reports its own AVX-512 header (a deliberate self-initialisation).
                          -Wno-maybe-uninitialized -Wno-uninitialized ${ARGN})
   target_sources(hone_kernels PRIVATE $<TARGET_OBJECTS:hone_kernels_${name}>)
+  set(HONE_ISAS ${HONE_ISAS} ${name} PARENT_SCOPE)
 endfunction()
 
 hone_isa(baseline 0)

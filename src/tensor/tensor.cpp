@@ -1,7 +1,7 @@
 #include "tensor/tensor.h"
 
 #include <fmt/ranges.h>
-#include <cstdlib>
+
 #include <cstring>
 
 #include "base/checked.h"

@@ -2,14 +2,21 @@
 # select.cpp (baseline) picks a table at start.
 file(GLOB HONE_CPU_KERNELS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/kernels/cpu/*.cpp)
 
+# Sanitizers make unrolled kernels so large that optimising them takes minutes a file.
+set(HONE_KERNEL_OPTIMISATION -O3)
+if(HONE_SANITIZE)
+  set(HONE_KERNEL_OPTIMISATION -O1)
+endif()
+
 function(hone_isa name rank)
   add_library(hone_kernels_${name} OBJECT ${HONE_CPU_KERNELS})
   target_include_directories(hone_kernels_${name} PRIVATE ${CMAKE_SOURCE_DIR}/src)
   target_compile_definitions(hone_kernels_${name} PRIVATE HONE_ISA=${name} HONE_ISA_RANK=${rank})
-  target_compile_options(hone_kernels_${name} PRIVATE -O3 -fno-exceptions -fno-rtti
+  target_compile_options(hone_kernels_${name} PRIVATE ${HONE_KERNEL_OPTIMISATION} -fno-exceptions -fno-rtti
                          # GCC 12 reports its own AVX-512 header (a deliberate self-initialisation).
                          -Wno-maybe-uninitialized -Wno-uninitialized ${ARGN})
   target_sources(hone_kernels PRIVATE $<TARGET_OBJECTS:hone_kernels_${name}>)
+  set(HONE_ISAS ${HONE_ISAS} ${name} PARENT_SCOPE)
 endfunction()
 
 hone_isa(baseline 0)

@@ -31,7 +31,9 @@ inline int64_t checked_numel(std::span<const int64_t> shape, const char* what) {
   return n;
 }
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+/// ⌈a/b⌉ for a ≥ 0 and b > 0, whatever their size.
+inline int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
+/// The least multiple of b that is not below a; raises corrupt where it does not fit.
+inline int64_t round_up(int64_t a, int64_t b) { return checked_mul(ceil_div(a, b), b, "padding"); }
 
 }  // namespace hone

@@ -82,17 +82,17 @@ void Progress::draw(bool last) {
 std::string human_bytes(double bytes) {
   const char* units[] = {"B", "kB", "MB", "GB", "TB"};
   int unit = 0;
-  while (bytes >= 1000 && unit < 4) {
+  while (bytes >= 999.5 && unit < 4) {  // what would print as 1000
     bytes /= 1000;
     ++unit;
   }
-  int decimals = unit == 0 || bytes >= 100 ? 0 : bytes >= 10 ? 1 : 2;
+  int decimals = unit == 0 || bytes >= 99.95 ? 0 : bytes >= 9.995 ? 1 : 2;
   return fmt::format("{:.{}f} {}", bytes, decimals, units[unit]);
 }
 
 std::string human_seconds(double s) {
-  if (s < 1) return fmt::format("{:.0f} ms", s * 1000);
-  if (s < 100) return fmt::format("{:.1f} s", s);
+  if (s < 0.9995) return fmt::format("{:.0f} ms", s * 1000);
+  if (s < 99.95) return fmt::format("{:.1f} s", s);
   auto whole = static_cast<int64_t>(s);
   if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
   return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);

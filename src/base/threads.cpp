@@ -4,17 +4,24 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <condition_variable>
 #include <exception>
 #include <fstream>
+#include <limits>
 #include <memory>
 #include <mutex>
-#include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
+#include "base/cgroup.h"
+
 namespace hone {
 namespace {
+
+namespace fs = std::filesystem;
+constexpr int kMaxThreads = 1 << 16;
 
 // Workers spin this many polls before they sleep: a decode step is hundreds of short loops, and a
 // futex wake-up costs more than many of them.
@@ -28,20 +35,38 @@ inline void cpu_pause() {
 #endif
 }
 
-// cgroup v2 cpu.max holds "quota period" or "max period".
-int cgroup_limit() {
-  std::ifstream file("/sys/fs/cgroup/cpu.max");
-  std::string quota;
-  double period = 0;
-  if (!(file >> quota >> period) || quota == "max" || period <= 0) return 1 << 20;
-  double q = std::atof(quota.c_str());
-  return q > 0 ? std::max(1, static_cast<int>(q / period + 0.5)) : 1 << 20;
+// CPUs' worth of time that one control group allows: "cpu.max" holds "quota period" or "max period"
+// (version 2); version 1 has a file for each, and -1 for no quota.
+double cpu_quota(const fs::path& group) {
+  double quota = 0, period = 0;
+  std::ifstream file(group / "cpu.max");
+  if (!(file >> quota >> period)) {
+    quota = read_limit(group / "cpu.cfs_quota_us").value_or(0);
+    period = read_limit(group / "cpu.cfs_period_us").value_or(0);
+  }
+  return quota > 0 && period > 0 ? quota / period : std::numeric_limits<double>::infinity();
+}
+
+int affinity_count() {
+  // The set has as many bits as the kernel was built for; a fixed cpu_set_t ends at 1024.
+  for (int bits = 1024; bits <= 1 << 20; bits *= 2) {
+    const size_t size = CPU_ALLOC_SIZE(bits);
+    std::vector<unsigned long> set(size / sizeof(unsigned long));
+    auto* cpus = reinterpret_cast<cpu_set_t*>(set.data());
+    if (::sched_getaffinity(0, size, cpus) == 0) return CPU_COUNT_S(size, cpus);
+    if (errno != EINVAL) break;
+  }
+  return 1;
 }
 
 class Pool {
  public:
   explicit Pool(int n) {
-    for (int i = 1; i < n; ++i) workers_.emplace_back([this] { work(); });
+    try {
+      for (int i = 1; i < n; ++i) workers_.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {
+      // No more threads are to be had (a limit on processes or memory): go on with those there are.
+    }
   }
   ~Pool() {
     {
@@ -132,13 +157,14 @@ std::unique_ptr<Pool>& pool() {
 
 }  // namespace
 
-int available_threads() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  int n = 1;
-  if (::sched_getaffinity(0, sizeof(set), &set) == 0) n = CPU_COUNT(&set);
-  return std::max(1, std::min(n, cgroup_limit()));
+int quota_threads(const fs::path& root) {
+  double cpus = kMaxThreads;
+  for (const fs::path& group : cgroup_directories(root, "cpu"))
+    cpus = std::min(cpus, cpu_quota(group));
+  return std::max(1, static_cast<int>(cpus));
 }
+
+int available_threads() { return std::clamp(quota_threads("/"), 1, std::max(1, affinity_count())); }
 
 void set_threads(int n) {
   int limit = available_threads();

@@ -6,12 +6,19 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 
 namespace hone {
 
-/// Threads that this process may run at once: its CPU affinity, capped by the cgroup quota.
+/// Threads that this process may run at once: the CPUs of its affinity, and no more than its
+/// control groups give it time for.
 int available_threads();
+
+/// Whole CPUs that the quotas of this process's control groups allow, at least 1; the groups are
+/// read under `root`, "/" but in tests. A part of a CPU is left alone: a thread that is stopped
+/// half way would stop the loops of all.
+int quota_threads(const std::filesystem::path& root);
 
 /// Sets the size of the pool (1 … available_threads(), 0 = all). Not while a loop runs.
 void set_threads(int n);

@@ -1,7 +1,7 @@
 #include "tensor/tensor.h"
 
 #include <fmt/ranges.h>
-#include <cstdlib>
+
 #include <cstring>
 
 #include "base/checked.h"
@@ -11,26 +11,26 @@
 namespace hone {
 namespace {
 
-template <typename T>
-double to_double(T x) {
-  if constexpr (std::is_arithmetic_v<T>)
-    return static_cast<double>(x);
-  else
-    return static_cast<double>(to_f32(x));
-}
-
-template <typename T>
-T from_double(double x) {
-  if constexpr (std::is_arithmetic_v<T>)
-    return static_cast<T>(x);
-  else if constexpr (std::is_same_v<T, f16>)
+// One value to another float type, through double only where one of them is.
+template <typename Out, typename In>
+Out convert(In x) {
+  if constexpr (!std::is_arithmetic_v<In>)
+    return convert<Out>(to_f32(x));
+  else if constexpr (std::is_arithmetic_v<Out>)
+    return static_cast<Out>(x);
+  else if constexpr (std::is_same_v<Out, f16>)
     return to_f16(static_cast<float>(x));
-  else if constexpr (std::is_same_v<T, bf16>)
+  else if constexpr (std::is_same_v<Out, bf16>)
     return to_bf16(static_cast<float>(x));
-  else if constexpr (std::is_same_v<T, f8_e4m3>)
+  else if constexpr (std::is_same_v<Out, f8_e4m3>)
     return to_f8_e4m3(static_cast<float>(x));
   else
     return to_f8_e5m2(static_cast<float>(x));
+}
+
+template <typename Out, typename In>
+void convert_all(const In* in, Out* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = convert<Out>(in[i]);
 }
 
 }  // namespace
@@ -117,10 +117,7 @@ void convert_floats(const void* in, DType in_type, void* out, DType out_type, in
   visit_dtype(in_type, [&](auto from) {
     using In = decltype(from);
     visit_dtype(out_type, [&](auto to) {
-      using Out = decltype(to);
-      const auto* a = static_cast<const In*>(in);
-      auto* b = static_cast<Out*>(out);
-      for (int64_t i = 0; i < n; ++i) b[i] = from_double<Out>(to_double(a[i]));
+      convert_all(static_cast<const In*>(in), static_cast<decltype(to)*>(out), n);
     });
   });
 }

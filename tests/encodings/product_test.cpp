@@ -41,7 +41,8 @@ std::vector<Case> cases() {
 
 class ProductTest : public ::testing::TestWithParam<Case> {
  protected:
-  void TearDown() override { kernels::set_isa("auto"); }
+  void TearDown() override { kernels::set_isa(isa_); }
+  const std::string isa_ = kernels::table().isa;  // what --isa may have forced
 };
 
 TEST_P(ProductTest, EqualsTheDecodedWeightOnEveryInstructionSet) {

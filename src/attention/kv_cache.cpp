@@ -1,6 +1,7 @@
 #include "attention/kv_cache.h"
 
 #include "base/checked.h"
+#include "base/memory.h"
 #include "kernels/kernel_table.h"
 
 namespace hone {
@@ -17,6 +18,10 @@ KvCache::KvCache(std::vector<KvShape> layers) {
 
 void KvCache::reserve(KvSequence& s, int64_t length) {
   auto need = static_cast<size_t>(ceil_div(length, kPageKeys));
+  size_t missing = need - std::min(need, s.pages.size() + free_.size());
+  if (missing > 0)
+    require_memory(checked_mul(static_cast<int64_t>(missing), page_bytes(), "KV cache"),
+                   fmt::format("KV cache of {} positions", length));
   while (s.pages.size() < need) {
     if (free_.empty()) {
       // Zeros: a masked key still meets a probability of 0, and 0·NaN would not be 0.

@@ -163,6 +163,14 @@ bool ParameterReader::has(Role role, int64_t layer) const {
   return s != nullptr && names_.has(stored_name(*s, layer, ".weight"));
 }
 
+std::optional<Weight> ParameterReader::stored(Role role, int64_t layer) const {
+  const Slot* s = slot(role);
+  if (s == nullptr) return std::nullopt;
+  std::string name = stored_name(*s, layer, ".weight");
+  if (!names_.has(name)) return std::nullopt;
+  return names_.get(name);
+}
+
 std::string ParameterReader::path(Role role, int64_t layer) const {
   const Slot* s = slot(role);
   HONE_ASSERT(s != nullptr);

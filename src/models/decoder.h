@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "models/family.h"
@@ -30,6 +31,8 @@ class ParameterReader {
   Weight matrix(Role role, int64_t layer, int64_t n, int64_t k) const;
   /// A vector as f32 [n]; an empty handle where the file has none and `required` is false.
   Tensor vector(Role role, int64_t layer, const char* suffix, int64_t n, bool required) const;
+  /// The matrix as the file holds it; nothing where it has none.
+  std::optional<Weight> stored(Role role, int64_t layer) const;
   std::string path(Role role, int64_t layer) const;
   const ParameterNames& names() const { return names_; }
 

@@ -37,6 +37,10 @@ enum class Role {
   down,
 };
 constexpr bool is_layer_role(Role r) { return r >= Role::mixer_norm; }
+/// Matrices that multiply activations.
+constexpr bool is_linear_role(Role r) {
+  return r == Role::head || (r >= Role::q && r <= Role::o) || r >= Role::gate;
+}
 
 /// One parameter. Names lack ".weight"; "{}" stands for the layer number. A module's path, which
 /// recipes and adapters use, is its HF name (with ".q", ".k", ".v" behind a fused one).

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/memory.h"
 #include "encodings/encoding.h"
 #include "formats/gguf.h"
 
@@ -54,6 +55,42 @@ TokenizerSpec gguf_tokenizer(const GgufFile& f) {
   s.add_space_prefix = f.find_bool(k + "add_space_prefix");
   s.chat_template = f.find_string("tokenizer.chat_template").value_or("");
   return s;
+}
+
+// What the Linears take in kernel layout, and the largest one in f32 while it is decoded.
+int64_t memory_need(const LoadedModel& m, const ParameterReader& reader, const LoadOptions& o) {
+  WeightParams params;
+  std::string target;
+  if (!o.load_as.empty()) target = encoding_from_shorthand(o.load_as, params);
+  int64_t total = 0, largest = 0;
+  auto add = [&](const Weight& w, bool changed, int64_t times) {
+    if (w.shape.size() != 2) return;  // the builder says what is wrong with it
+    if (!changed) {
+      encoding(w.encoding).validate(w);
+      total += times * packed_bytes(w);
+      return;
+    }
+    Weight form;
+    form.shape = w.shape;
+    form.encoding = target;
+    form.params = params;
+    bool half = target == "f16" || target == "bf16";
+    total += times * (half ? 2 * w.numel() : packed_bytes(form));
+    largest = std::max(largest, 4 * w.numel());
+  };
+  // Mapped files give a Weight for nothing; elsewhere the first block stands for all.
+  bool mapped = m.layout == "gguf" || m.layout == "hf";
+  for (const Slot& s : m.family->slots) {
+    if (s.part > 0 || !is_linear_role(s.role)) continue;
+    if (s.role == Role::head) {
+      Role role = m.config.tied_head ? Role::embedding : Role::head;
+      if (auto w = reader.stored(role, 0)) add(*w, false, 1);
+      continue;
+    }
+    for (int64_t i = 0; i < (mapped ? m.config.layers : 1); ++i)
+      if (auto w = reader.stored(s.role, i)) add(*w, !target.empty(), mapped ? 1 : m.config.layers);
+  }
+  return total + largest;
 }
 
 WeightTransform load_as_transform(const LoadOptions& options) {
@@ -173,6 +210,7 @@ LoadedModel load_model(const fs::path& path, const LoadOptions& options) {
   names.has = [c = m.checkpoint](const std::string& n) { return c->has(n); };
   names.get = [c = m.checkpoint](const std::string& n) { return c->weight(n); };
   ParameterReader reader(*m.family, m.config, names);
+  if (options.inference) require_memory(memory_need(m, reader, options), m.path);
   m.model = build_model(m.config, reader, load_as_transform(options), options.inference);
   return m;
 }

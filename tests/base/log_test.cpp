@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 namespace hone {
 namespace {
@@ -31,9 +33,17 @@ TEST_F(Log, KeepsToItsLevel) {
   EXPECT_EQ(said(LogLevel::info, talk), "3 files\nwarning: only 2\n");
 }
 
+// Longer than what is over too soon to need a bar.
+void wait() { std::this_thread::sleep_for(std::chrono::milliseconds(350)); }
+
+TEST_F(Log, ProgressSaysNothingOfWhatIsOverAtOnce) {
+  EXPECT_EQ(said(LogLevel::info, [] { Progress("work", 2).update(2); }), "");
+}
+
 TEST_F(Log, ProgressSaysOneLineForEachTenth) {
   auto work = [] {
     Progress progress("work", 1000);
+    wait();
     for (int i = 1; i <= 1000; ++i) progress.update(i, "note");
   };
   const std::string text = said(LogLevel::info, work);
@@ -47,6 +57,7 @@ TEST_F(Log, ProgressSaysOneLineForEachTenth) {
 TEST_F(Log, ProgressBearsOddTotals) {
   auto work = [](int64_t total, int64_t done) {
     Progress progress("work", total);
+    wait();
     progress.update(done);
   };
   EXPECT_NE(said(LogLevel::info, [&] { work(0, 0); }).find("work:   0 %"), std::string::npos);

@@ -15,13 +15,14 @@ extern char** environ;
 namespace hone {
 namespace {
 
-// What a program writes to stdout, or an error where it does not end with status 0.
+// What a program writes, or an error with its last line where it does not end with status 0.
 std::string output_of(const std::vector<std::string>& arguments) {
   int ends[2];
   HONE_CHECK(::pipe2(ends, O_CLOEXEC) == 0, io, "cannot make a pipe");
   posix_spawn_file_actions_t actions;
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+  ::posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
   std::vector<char*> argv;
   for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
   argv.push_back(nullptr);
@@ -36,9 +37,11 @@ std::string output_of(const std::vector<std::string>& arguments) {
   ::close(ends[0]);
   int status = 0;
   if (failure == 0) ::waitpid(child, &status, 0);
+  while (!out.empty() && out.back() == '\n') out.pop_back();
+  std::string last = out.substr(out.rfind('\n') + 1);
   HONE_CHECK(failure == 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0, io,
-             "{}: the benchmark of this model failed", arguments[2]);
-  return out;
+             "{}: its benchmark failed: {}", arguments[2], last);
+  return last;
 }
 
 }  // namespace

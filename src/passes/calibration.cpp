@@ -54,13 +54,13 @@ int64_t Calibration::tokens() const {
   return n;
 }
 
-Calibration read_calibration(const fs::path& path, const Tokenizer& tokenizer, int64_t samples,
+Calibration read_calibration(const fs::path& path, const LoadedModel& model, int64_t samples,
                              int64_t length, uint64_t seed) {
   HONE_CHECK(samples > 0 && samples <= 1 << 20, invalid_argument,
              "calibration samples {}: expected 1 to {}", samples, 1 << 20);
   HONE_CHECK(length > 1 && length <= 1 << 20, invalid_argument,
              "calibration length {}: expected 2 to {} tokens", length, 1 << 20);
-  std::vector<int32_t> ids = tokenizer.encode(calibration_text(path), true, false);
+  std::vector<int32_t> ids = model.encode(calibration_text(path), true, false);
   auto n = static_cast<int64_t>(ids.size());
   HONE_CHECK(n >= length, invalid_argument,
              "{}: {} tokens of text, fewer than one calibration sample of {}", path.string(), n,

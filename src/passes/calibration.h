@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "text/tokenizer.h"
+#include "models/loader.h"
 
 namespace hone {
 
@@ -20,7 +20,7 @@ struct Calibration {
 /// (JSONL: the "text", "content", "prompt"+"completion" or "messages" contents of each line,
 /// joined). Fewer where the text is short; raises invalid_argument where it has not one, or no
 /// tokenizer is given. Depends on nothing but file, tokenizer, counts and seed.
-Calibration read_calibration(const std::filesystem::path& path, const Tokenizer& tokenizer,
+Calibration read_calibration(const std::filesystem::path& path, const LoadedModel& model,
                              int64_t samples, int64_t length, uint64_t seed);
 
 }  // namespace hone

@@ -105,7 +105,7 @@ void restore_unit(const fs::path& path, LoadedModel& model, std::vector<LayerRec
 Journal::Journal(fs::path directory, const Json& identity, bool resume, bool restart)
     : directory_(std::move(directory)) {
   fs::path index = directory_ / kIndex;
-  if (restart) fs::remove_all(directory_);
+  if (restart || !has_units()) fs::remove_all(directory_);
   if (fs::exists(index)) {
     HONE_CHECK(resume, invalid_argument,
                "{}: an interrupted run left its journal here; use --resume to go on, or remove it",
@@ -120,6 +120,18 @@ Journal::Journal(fs::path directory, const Json& identity, bool resume, bool res
   }
   fs::create_directories(directory_);
   write_text_file(index, identity.dump(2) + "\n");
+}
+
+Journal::~Journal() {
+  std::error_code ignored;
+  if (!has_units()) fs::remove_all(directory_, ignored);
+}
+
+bool Journal::has_units() const {
+  std::error_code none;
+  for (const auto& e : fs::directory_iterator(directory_, none))
+    if (e.path().extension() == ".safetensors") return true;
+  return false;
 }
 
 fs::path Journal::unit_path(int64_t step, int64_t unit) const {

@@ -20,7 +20,12 @@ class Journal {
   /// `identity` pins the run. With resume, an existing journal of another identity is refused
   /// (invalid_argument, naming the key that differs); without, an existing journal is an error that
   /// names --resume, unless `restart`.
+  /// A journal without a finished unit is no journal.
   Journal(std::filesystem::path directory, const Json& identity, bool resume, bool restart);
+  /// Removes a journal that holds no unit.
+  ~Journal();
+  Journal(const Journal&) = delete;
+  Journal& operator=(const Journal&) = delete;
 
   /// Puts the weights of all finished units of a step into the model, appends their records, and
   /// returns the first unit that is not finished (−1 … blocks).
@@ -31,6 +36,7 @@ class Journal {
   void remove();
 
  private:
+  bool has_units() const;
   std::filesystem::path unit_path(int64_t step, int64_t unit) const;
   std::filesystem::path directory_;
 };

@@ -11,6 +11,8 @@
 #include "base/files.h"
 #include "base/fingerprint.h"
 #include "base/log.h"
+#include "base/memory.h"
+#include "base/temporary.h"
 #include "base/threads.h"
 #include "kernels/select.h"
 #include "models/export.h"
@@ -102,11 +104,11 @@ class Runner {
     if (o_.recipe.needs_calibration()) {
       HONE_CHECK(!o_.calibration.empty(), invalid_argument,
                  "this recipe needs a calibration text; give --calibration FILE");
-      HONE_CHECK(model.tokenizer != nullptr, unsupported, "{}: it has no tokenizer", model.path);
       calibration_ =
-          read_calibration(o_.calibration, *model.tokenizer, o_.recipe.calibration_samples,
+          read_calibration(o_.calibration, model, o_.recipe.calibration_samples,
                            std::min(o_.recipe.calibration_length, model.model->context), o_.seed);
     }
+    require_memory(memory_need(model, plan), fmt::format("optimising {}", model.path));
     describe(model);
     if (!text_.empty()) {
       reference_ = load_canonical(o_.model);
@@ -135,6 +137,28 @@ class Runner {
 
  private:
   const Calibration* calibration_pointer() const { return calibration_ ? &*calibration_ : nullptr; }
+  // New weights are held until they are written; calibration has the widest states and a Hessian;
+  // an evaluation runs the original and one variant side by side.
+  int64_t memory_need(LoadedModel& m, const std::map<std::string, WeightForm>& plan) const {
+    int64_t stored = 0, running = 0, widest = m.config.width, largest = 0;
+    for (Linear* l : m.model->linears()) {
+      running += packed_bytes(l->weight());
+      widest = std::max(widest, l->in_features());
+      largest = std::max(largest, 4 * l->out_features() * l->in_features());
+      if (!plan.contains(l->name())) continue;
+      Weight form;
+      form.shape = l->weight().shape;
+      form.encoding = plan.at(l->name()).encoding;
+      form.params = plan.at(l->name()).params;
+      stored += packed_bytes(form);
+    }
+    int64_t need = stored + 3 * largest;
+    if (calibration_) need += 4 * (calibration_->tokens() * (m.config.width + widest));
+    if (calibration_) need += 2 * 4 * widest * widest;
+    if (!text_.empty()) need += running + stored;
+    return need;
+  }
+
   fs::path beside_output(const char* suffix) const {
     fs::path p = o_.out;
     if (p.filename().empty()) p = p.parent_path();
@@ -247,8 +271,8 @@ class Runner {
   // holds has no figures.
   void measure_unwritten(LoadedModel& m, ReportVariant& v) {
     if (!o_.measure) return;
-    fs::path path = beside_output(".variant");
-    fs::remove_all(path);
+    Temporary scratch(beside_output(".variant"), Temporary::Kind::directory);
+    fs::path path = scratch.path() / "model";
     ExportOptions e;
     e.layout = default_layout(m, {});
     try {
@@ -259,7 +283,6 @@ class Runner {
       return;
     }
     measure_run(path, v);
-    fs::remove_all(path);
   }
 
   void add_samples(const std::string& name, LoadedModel& m) {
@@ -268,7 +291,7 @@ class Runner {
       GenerateOptions g;
       g.max_tokens = kSampleTokens;
       g.sampler.temperature = 0;
-      std::vector<int32_t> ids = m.tokenizer->encode(prompt);
+      std::vector<int32_t> ids = m.encode(prompt);
       if (ids.empty()) continue;
       report_.samples.push_back({name, prompt, generate(m, session, ids, g, nullptr).text});
     }

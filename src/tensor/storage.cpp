@@ -14,12 +14,13 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kPage = 4096;
+constexpr size_t kMapped = size_t{256} << 10;
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kMostSpare = size_t{64} << 20;
 
 size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
 
-// Mappings in 2 MB alignment. malloc would keep them in its heap once it has seen a few, where they
+// Mappings. malloc would keep them in its heap once it has seen a few, where they
 // leave holes that never fit again.
 class Mappings {
  public:
@@ -56,15 +57,16 @@ class Mappings {
   };
 
   static void* map(size_t size) {
-    size_t room = size + kHugePage - kPage;
+    size_t unit = size >= kHugePage ? kHugePage : kPage;
+    size_t room = size + unit - kPage;
     void* raw = ::mmap(nullptr, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (raw == MAP_FAILED) return nullptr;
     auto first = reinterpret_cast<uintptr_t>(raw);
-    auto begin = round_up(first, kHugePage), end = begin + size;
+    auto begin = round_up(first, unit), end = begin + size;
     if (begin > first) ::munmap(raw, begin - first);
     if (first + room > end) ::munmap(reinterpret_cast<void*>(end), first + room - end);
     void* p = reinterpret_cast<void*>(begin);
-    ::madvise(p, size, MADV_HUGEPAGE);
+    if (size >= kHugePage) ::madvise(p, size, MADV_HUGEPAGE);
     return p;
   }
 
@@ -87,7 +89,7 @@ void check(const void* p, size_t size) {
 }  // namespace
 
 std::shared_ptr<void> allocate_storage(size_t size) {
-  if (size >= kHugePage) {
+  if (size >= kMapped) {
     HONE_CHECK(size <= PTRDIFF_MAX / 2, out_of_memory,
                "out of memory: {} bytes are needed for one tensor", size);
     size_t padded = round_up(size, kPage);

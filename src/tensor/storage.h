@@ -6,11 +6,11 @@
 
 namespace hone {
 
-/// `size` bytes aligned to at least 64, uninitialised; freed with the last owner. From 2 MB on the
-/// memory is a mapping of its own, aligned to and advised for 2 MB pages: weights are read end to
-/// end for every token, and 4 KB pages cost a third of the bandwidth. Mappings just freed are
-/// handed out again (at most 64 MB wait for that), since fresh pages have to be zeroed. Raises
-/// out_of_memory.
+/// `size` bytes aligned to at least 64, uninitialised; freed with the last owner. From 256 KB on
+/// the memory is a mapping of its own, from 2 MB on aligned to and advised for 2 MB pages: weights
+/// are read end to end for every token, and 4 KB pages cost a third of the bandwidth. Mappings just
+/// freed are handed out again (at most 64 MB wait for that), since fresh pages have to be zeroed.
+/// Raises out_of_memory.
 std::shared_ptr<void> allocate_storage(size_t size);
 
 }  // namespace hone

@@ -55,9 +55,9 @@ void run_unit(const AttentionSpec& spec, const Unit& u, const float* q, float* o
   w.k_pages.clear();
   w.v_pages.clear();
   w.masks.clear();
-  // Keys at or beyond q1 do not exist yet for this span.
-  for (int64_t k0 = 0; k0 < q1; k0 += kPageKeys) {
-    int64_t k1 = std::min(k0 + kPageKeys, q1);
+  const int64_t keys = u.span->start + u.span->end - u.span->begin;
+  for (int64_t k0 = 0; k0 < keys; k0 += kPageKeys) {
+    int64_t k1 = std::min(k0 + kPageKeys, keys);
     TileKind kind = spec.pattern.classify(q0, q1, k0, k1);
     if (kind == TileKind::empty) continue;
     uint64_t exist = k1 - k0 == 64 ? ~uint64_t{0} : (uint64_t{1} << (k1 - k0)) - 1;

@@ -27,8 +27,10 @@ struct SequenceSpan {
 };
 
 /// q [T, heads·k_dim] against the keys and values of each span's sequence in `cache`, which must
-/// already hold positions up to the span's own: [T, heads·v_dim]. Memory does not grow with the
-/// number of keys; a row's result does not depend on the batch, the chunking or the threads.
+/// already hold positions up to the span's own: [T, heads·v_dim]. A row may see every key up to its
+/// span's end, as far as the pattern shows it. Memory does not grow with the number of keys; a
+/// row's result does not depend on the batch or the threads, nor, where the pattern is causal, on
+/// how the sequence is cut into spans.
 Tensor attend(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_t layer,
               const std::vector<SequenceSpan>& spans);
 

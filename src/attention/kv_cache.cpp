@@ -1,5 +1,7 @@
 #include "attention/kv_cache.h"
 
+#include <algorithm>
+
 #include "base/checked.h"
 #include "base/memory.h"
 #include "kernels/kernel_table.h"
@@ -24,7 +26,7 @@ void KvCache::reserve(KvSequence& s, int64_t length) {
                    fmt::format("KV cache of {} positions", length));
   while (s.pages.size() < need) {
     if (free_.empty()) {
-      // Zeros: a masked key still meets a probability of 0, and 0·NaN would not be 0.
+      // Zeros, as after forget().
       pages_.push_back(Tensor::zeros({page_floats_}, DType::f32));
       free_.push_back(static_cast<int64_t>(pages_.size()) - 1);
     }
@@ -36,10 +38,21 @@ void KvCache::reserve(KvSequence& s, int64_t length) {
 void KvCache::truncate(KvSequence& s, int64_t length) {
   auto keep = static_cast<size_t>(ceil_div(length, kPageKeys));
   while (s.pages.size() > keep) {
+    forget(s.pages.back(), 0);
     free_.push_back(s.pages.back());
     s.pages.pop_back();
   }
+  if (s.length > length && length % kPageKeys != 0) forget(s.pages.back(), length % kPageKeys);
   s.length = std::min(s.length, length);
+}
+
+void KvCache::forget(int64_t page, int64_t slot) {
+  // A key that nobody sees still meets its value with a probability of 0, and 0·NaN is not 0.
+  for (int64_t layer = 0; layer < layers(); ++layer) {
+    const KvShape& s = layers_[layer].shape;
+    for (int64_t h = 0; h < s.kv_heads; ++h)
+      std::fill_n(v_page(layer, page, h) + slot * s.v_dim, (kPageKeys - slot) * s.v_dim, 0.0f);
+  }
 }
 
 float* KvCache::k_page(int64_t layer, int64_t page, int64_t head) {

@@ -51,6 +51,9 @@ class KvCache {
              const float* v);
 
  private:
+  /// Zeroes the values of a page from position `slot` on.
+  void forget(int64_t page, int64_t slot);
+
   struct Layer {
     KvShape shape;
     int64_t offset = 0;  // floats from the page's start

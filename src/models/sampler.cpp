@@ -47,9 +47,11 @@ int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> 
                                       : logits_[id] * options_.repetition_penalty;
     logits = logits_;
   }
-  if (options_.temperature == 0) return argmax(logits);
+  int32_t best = argmax(logits);
+  float top = logits[best];
+  HONE_CHECK(std::isfinite(top), corrupt, "the largest logit is {}: the model is broken", top);
+  if (options_.temperature == 0) return best;
 
-  float top = logits[argmax(logits)];
   // A token below min_p of the likeliest is out whatever else holds; so is one below e^-40.
   float floor = -40 * options_.temperature;
   if (options_.min_p > 0) floor = std::max(floor, std::log(options_.min_p) * options_.temperature);

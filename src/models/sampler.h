@@ -26,6 +26,7 @@ class Sampler {
   explicit Sampler(const SamplerOptions& options);
   /// The next token for logits [V]; `seen` are the tokens so far (prompt and output), for the
   /// penalty. The n-th draw depends on (seed, n) and the logits only. Ties go to the lowest id.
+  /// Raises corrupt where the largest logit is not finite.
   int32_t sample(std::span<const float> logits, std::span<const int32_t> seen);
 
  private:

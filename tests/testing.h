@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <random>
 #include <string>
 #include <vector>
@@ -46,6 +47,10 @@ inline std::filesystem::path source_file(const std::string& name) {
 }
 inline std::filesystem::path shared_file(const std::string& name) {
   return std::filesystem::path(HONE_SHARED_DIR) / name;
+}
+
+inline void put_file(const std::filesystem::path& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary) << bytes;
 }
 
 /// A directory of its own for a test, removed at the end.

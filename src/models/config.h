@@ -48,6 +48,10 @@ struct ModelConfig {
   bool gated_mlp = true;
   Mlp::Activation activation = Mlp::Activation::silu;
   bool tied_head = false;
+  // Biases that the config announces: a file without them is refused. Others are read if present.
+  bool attention_bias = false;
+  bool mlp_bias = false;
+  bool norm_bias = false;
 
   /// Refuses sizes that cannot be (0, negative, not divisible, beyond 2^31): corrupt, naming
   /// `source`.

@@ -31,7 +31,7 @@ Norm read_norm(const ModelConfig& c, const ParameterReader& r, Role role, int64_
   norm.kind = c.norm;
   norm.name = r.path(role, layer);
   norm.weight = r.vector(role, layer, ".weight", size, true);
-  if (c.norm == Norm::Kind::layer) norm.bias = r.vector(role, layer, ".bias", size, false);
+  if (c.norm == Norm::Kind::layer) norm.bias = r.vector(role, layer, ".bias", size, c.norm_bias);
   norm.eps = c.norm_eps;
   norm.offset = c.norm_offset;
   return norm;
@@ -72,7 +72,9 @@ class Builder {
     std::string path = r_.path(role, layer);
     Weight w = r_.matrix(role, layer, n, k);
     if (transform_) w = transform_(std::move(w), role, path);
-    Linear l(path, std::move(w), r_.vector(role, layer, ".bias", n, false));
+    bool mlp = role == Role::gate || role == Role::up || role == Role::down;
+    bool bias = role != Role::head && (mlp ? c_.mlp_bias : c_.attention_bias);
+    Linear l(path, std::move(w), r_.vector(role, layer, ".bias", n, bias));
     if (pack_) l.pack(false);
     return l;
   }

@@ -14,6 +14,7 @@ void common(ModelConfig& m) {
   m.gated_mlp = false;
   m.activation = Mlp::Activation::gelu_tanh;
   m.kv_heads = m.heads;
+  m.attention_bias = m.mlp_bias = m.norm_bias = true;
 }
 
 void from_hf(const Json& c, ModelConfig& m) {

@@ -10,6 +10,8 @@ namespace {
 void from_hf(const Json& c, ModelConfig& m) {
   read_common_hf(c, m);
   m.norm_eps = static_cast<float>(config_float(c, "rms_norm_eps", 1e-6));
+  m.attention_bias = config_bool(c, "attention_bias", false);
+  m.mlp_bias = config_bool(c, "mlp_bias", false);
   std::string act = config_string(c, "hidden_act", "silu");
   HONE_CHECK(act == "silu", unsupported, "config.json: hidden_act '{}': llama has silu", act);
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/memory.h"
 #include "encodings/encoding.h"
@@ -135,7 +136,9 @@ void read_directory(LoadedModel& m) {
     // A family knows the file's name, "config.json: ...", but not the directory's.
     fail(e.kind(), "{}/{}", m.path, e.what());
   }
-  if (!m.checkpoint->has("lm_head.weight")) m.config.tied_head = true;
+  // Configs need not say it; one that says otherwise needs the tensor.
+  if (!config.contains("tie_word_embeddings") && !m.checkpoint->has("lm_head.weight"))
+    m.config.tied_head = true;
   if (config.contains("eos_token_id")) add_end_ids(m, config["eos_token_id"], source);
   if (std::string text = text_of(m, "generation_config.json"); !text.empty()) {
     Json g = parse_json(text, m.path + "/generation_config.json");
@@ -146,6 +149,23 @@ void read_directory(LoadedModel& m) {
     m.tokenizer =
         tokenizer_from_json(text, text_of(m, "tokenizer_config.json"), m.path + "/tokenizer.json");
   m.chat_template = text_of(m, "chat_template.jinja");
+}
+
+// Tensors that say nothing about the model: a tied head written out, and buffers that older
+// versions of transformers saved (rotary frequencies, GPT-2's causal masks).
+bool is_redundant(const std::string& name, bool tied_head) {
+  if (tied_head && (name == "lm_head.weight" || name == "output.weight")) return true;
+  for (const char* suffix : {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"})
+    if (name.ends_with(suffix)) return true;
+  return false;
+}
+
+// A tensor that nothing read says that the model is not what its config claims.
+void check_all_read(const LoadedModel& m, const std::set<std::string>& read) {
+  for (const std::string& name : m.checkpoint->names())
+    HONE_CHECK(read.contains(name) || is_redundant(name, m.config.tied_head), corrupt,
+               "{}: the tensor '{}' has no place in a {} model of this config", m.path, name,
+               m.family->name);
 }
 
 }  // namespace
@@ -208,10 +228,15 @@ LoadedModel load_model(const fs::path& path, const LoadOptions& options) {
   names.gguf = gguf;
   names.source = m.path;
   names.has = [c = m.checkpoint](const std::string& n) { return c->has(n); };
-  names.get = [c = m.checkpoint](const std::string& n) { return c->weight(n); };
+  std::set<std::string> read;
+  names.get = [c = m.checkpoint, &read](const std::string& n) {
+    read.insert(n);
+    return c->weight(n);
+  };
   ParameterReader reader(*m.family, m.config, names);
   if (options.inference) require_memory(memory_need(m, reader, options), m.path);
   m.model = build_model(m.config, reader, load_as_transform(options), options.inference);
+  check_all_read(m, read);
   return m;
 }
 

@@ -1,0 +1,192 @@
+// Tiny random checkpoints of every model family, for tests: a directory with config.json, weights
+// and a byte tokenizer. Shapes come from the family's own config reader and slots, so that a new
+// family needs one line here, its config.json; a family without one fails the contract test.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "models/loader.h"
+#include "testing.h"
+
+namespace hone::testing {
+
+struct TinyFixture {
+  const char* name;    ///< of the test
+  const char* family;  ///< Family::name
+  const char* config;  ///< config.json
+  bool biases;         ///< on every Linear but the head, and on norms that can have one
+};
+
+inline void PrintTo(const TinyFixture& f, std::ostream* out) { *out << f.name; }
+
+/// Two blocks, but where a family's pattern of layers needs more. The vocabulary is tiny_tokens().
+inline const std::vector<TinyFixture>& tiny_fixtures() {
+  static const std::vector<TinyFixture> kFixtures = {
+      {"llama", "llama", R"({"model_type": "llama", "vocab_size": 272, "hidden_size": 128,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "intermediate_size": 256, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
+         "rope_theta": 10000.0, "tie_word_embeddings": true})",
+       false},
+      {"llama_untied", "llama", R"({"model_type": "llama", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+         "intermediate_size": 96, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
+         "attention_bias": true, "mlp_bias": true, "tie_word_embeddings": false,
+         "rope_parameters": {"rope_theta": 500000.0, "rope_type": "llama3", "factor": 8.0,
+           "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+           "original_max_position_embeddings": 8192}})",
+       true},
+      {"gpt2", "gpt2", R"({"model_type": "gpt2", "vocab_size": 272, "n_embd": 128, "n_layer": 2,
+         "n_head": 4, "n_inner": 256, "n_positions": 256})",
+       true},
+      {"gemma3", "gemma3", R"({"model_type": "gemma3_text", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "head_dim": 32, "intermediate_size": 64, "max_position_embeddings": 256,
+         "sliding_window": 16, "query_pre_attn_scalar": 32, "rope_theta": 1000000.0,
+         "rope_local_base_freq": 10000.0})",
+       false},
+  };
+  return kFixtures;
+}
+
+inline const TinyFixture& tiny_fixture(const std::string& name) {
+  for (const TinyFixture& f : tiny_fixtures())
+    if (f.name == name) return f;
+  throw std::runtime_error("no tiny fixture is called " + name);
+}
+
+/// <unk>, <s>, </s>, the 256 bytes, and some tokens of several bytes: 272 in all.
+inline TokenizerSpec tiny_tokens() {
+  TokenizerSpec s;
+  s.model = "llama";
+  s.source = "tiny tokenizer";
+  auto add = [&](const std::string& text, TokenType type) {
+    s.tokens.push_back(text);
+    s.token_types.push_back(static_cast<int32_t>(type));
+    s.scores.push_back(-static_cast<float>(s.tokens.size()));
+  };
+  add("<unk>", TokenType::unknown);
+  add("<s>", TokenType::control);
+  add("</s>", TokenType::control);
+  for (int b = 0; b < 256; ++b) add(fmt::format("<0x{:02X}>", b), TokenType::byte);
+  for (const char* text : {"a", "b", "c", "d", "e", "é", "ab", "cd", "abc", "de", "▁", "▁a", "▁ab"})
+    add(text, TokenType::normal);
+  s.unk = 0;
+  s.bos = 1;
+  s.eos = 2;
+  s.add_bos = true;
+  s.add_space_prefix = false;
+  return s;
+}
+
+inline const Family& family_named(const std::string& name) {
+  for (const Family* f : families())
+    if (f->name == name) return *f;
+  throw std::runtime_error("no family is called " + name);
+}
+
+inline ModelConfig tiny_config(const TinyFixture& fixture) {
+  const Family& family = family_named(fixture.family);
+  ModelConfig c;
+  family.from_hf(parse_json(fixture.config, fixture.name), c);
+  c.family = family.name;
+  c.validate(fixture.name);
+  return c;
+}
+
+/// [N, K] of a matrix, [n] of a vector; biases have the rows of their matrix.
+inline Shape role_shape(Role role, const ModelConfig& c) {
+  switch (role) {
+    case Role::embedding:
+    case Role::head:
+      return {c.vocabulary, c.width};
+    case Role::positions:
+      return {c.context, c.width};
+    case Role::final_norm:
+    case Role::mixer_norm:
+    case Role::post_mixer_norm:
+    case Role::mlp_norm:
+    case Role::post_mlp_norm:
+      return {c.width};
+    case Role::q_norm:
+    case Role::k_norm:
+      return {c.head_dim};
+    case Role::q:
+      return {c.heads * c.head_dim, c.width};
+    case Role::k:
+    case Role::v:
+      return {c.kv_heads * c.head_dim, c.width};
+    case Role::o:
+      return {c.width, c.heads * c.head_dim};
+    case Role::gate:
+    case Role::up:
+      return {c.ffn, c.width};
+    case Role::down:
+      return {c.width, c.ffn};
+  }
+  throw std::runtime_error("a role without a shape");
+}
+
+/// Every tensor of the checkpoint under its Hugging Face name. Norm weights differ from entry to
+/// entry, so that who forgets to apply one is found out.
+inline std::map<std::string, Tensor> tiny_tensors(const TinyFixture& fixture, uint32_t seed = 1) {
+  ModelConfig c = tiny_config(fixture);
+  std::map<std::string, Tensor> out;
+  auto add = [&](const Slot& s, int64_t layer) {
+    if ((s.role == Role::head && c.tied_head) || s.part > 0) return;
+    std::string name = slot_name(s.hf, layer);
+    Shape shape = role_shape(s.role, c);
+    bool matrix = shape.size() == 2;
+    if (s.parts > 0) shape[0] *= s.parts;
+    int64_t rows = shape[0];
+    if (s.hf_transposed) std::swap(shape[0], shape[1]);
+    float scale = 0.1f;
+    if (matrix && is_layer_role(s.role))
+      scale = 0.7f / std::sqrt(static_cast<float>(s.hf_transposed ? shape[0] : shape[1]));
+    Tensor t = random_tensor(shape, seed++, scale);
+    if (!matrix)
+      for (int64_t i = 0; i < rows; ++i) t.mutable_data<float>()[i] += 1 - c.norm_offset;
+    out[name + ".weight"] = t;
+    bool has_bias = matrix ? is_layer_role(s.role) : c.norm == Norm::Kind::layer;
+    if (fixture.biases && has_bias) out[name + ".bias"] = random_tensor({rows}, seed++, 0.1f);
+  };
+  for (const Slot& s : family_named(fixture.family).slots)
+    for (int64_t layer = 0; layer < (is_layer_role(s.role) ? c.layers : 1); ++layer) add(s, layer);
+  return out;
+}
+
+inline void write_tiny(const fs::path& path, const Json& config,
+                       const std::map<std::string, Tensor>& tensors) {
+  CheckpointContents c;
+  c.config = config;
+  TokenizerSpec tokens = tiny_tokens();
+  c.texts = {{"tokenizer.json", tokenizer_json_from_spec(tokens)},
+             {"tokenizer_config.json", tokenizer_config_json_from_spec(tokens)}};
+  for (const auto& [name, t] : tensors) {
+    Weight w = float_weight(t);
+    c.weights.push_back({name, w.shape, w.encoding, w.params});
+  }
+  c.weight = [&](const std::string& name) { return float_weight(tensors.at(name)); };
+  write_checkpoint("hf", path, c);
+}
+
+inline void write_tiny(const fs::path& path, const TinyFixture& fixture, uint32_t seed = 1) {
+  write_tiny(path, parse_json(fixture.config, fixture.name), tiny_tensors(fixture, seed));
+}
+
+/// Loaded for passes and export: canonical weights are kept.
+inline LoadedModel load_editable(const fs::path& path) {
+  LoadOptions o;
+  o.inference = false;
+  return load_model(path, o);
+}
+
+/// Ids that repeat no short pattern, without special tokens.
+inline std::vector<int32_t> tiny_ids(int64_t n, uint32_t seed, int64_t vocabulary = 272) {
+  std::mt19937 engine(seed);
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < n; ++i)
+    ids.push_back(static_cast<int32_t>(3 + engine() % static_cast<uint32_t>(vocabulary - 3)));
+  return ids;
+}
+
+}  // namespace hone::testing

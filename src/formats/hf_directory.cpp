@@ -123,8 +123,12 @@ HfPiece float_piece(const WeightInfo& weight) {
   DType dtype = DType::f32;
   for (DType t : {DType::f64, DType::f16, DType::bf16, DType::f8_e4m3, DType::f8_e5m2})
     if (dtype_name(t) == weight.encoding) dtype = t;
-  return {weight.name, dtype, weight.shape, &weight,
-          [](const Weight& w) { return w.plane("values"); }};
+  return {weight.name, dtype, weight.shape, &weight, [name = weight.name](const Weight& w) {
+            HONE_CHECK(w.planes.size() == 1, unsupported,
+                       "weight {}: a plain tensor has no place for its row scales",
+                       printable(name));
+            return w.plane("values");
+          }};
 }
 
 std::string module_of(const std::string& weight_name) {

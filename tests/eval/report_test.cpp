@@ -126,6 +126,60 @@ TEST(ReportJson, RoundTripKeepsEverything) {
   EXPECT_EQ(back.notes, report.notes);
 }
 
+// Every member of the structs, by structured bindings: one more does not compile until it is here,
+// and one that the JSON forgets comes back as its default.
+TEST(ReportJson, NoMemberIsForgotten) {
+  int next = 1;
+  auto fill = [&](auto&... member) {
+    auto set = [&](auto& x) {
+      using T = std::decay_t<decltype(x)>;
+      if constexpr (std::is_same_v<T, std::string>)
+        x = "text " + std::to_string(next++);
+      else if constexpr (std::is_same_v<T, bool>)
+        x = true;
+      else if constexpr (std::is_arithmetic_v<T>)
+        x = static_cast<T>(next++);
+    };
+    (set(member), ...);
+    return sizeof...(member);
+  };
+  Report r;
+  r.variants.resize(1);
+  r.layers.resize(1);
+  r.samples.resize(1);
+  {
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u] = r.variants[0];
+    Json json = report_json(r);
+    EXPECT_EQ(json["variants"][0].size(),
+              fill(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u));
+  }
+  {
+    auto& [a, b, c, d, e, f, g, h] = r.layers[0];
+    EXPECT_EQ(report_json(r)["layers"][0].size(), fill(a, b, c, d, e, f, g, h));
+  }
+  {
+    auto& [a, b, c] = r.samples[0];
+    EXPECT_EQ(report_json(r)["samples"][0].size(), fill(a, b, c));
+  }
+  {
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q] = r;
+    // And "format" and its version.
+    EXPECT_EQ(report_json(r).size(), 2 + fill(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q));
+  }
+  r.notes = {"a note"};
+  Json json = report_json(r);
+  EXPECT_EQ(report_json(report_from_json(parse_json(json.dump(), "test"))).dump(), json.dump());
+  // No two members share a key: every value set is there once.
+  std::string text = json.dump();
+  for (int i = 1; i < next; ++i) {
+    std::string number = std::to_string(i);
+    EXPECT_EQ(count(text, ":" + number + ",") + count(text, ":" + number + "}") +
+                  count(text, "\"text " + number + "\""),
+              1 + (i == 1))
+        << i;
+  }
+}
+
 TEST(ReportJson, MissingNumbersAreNull) {
   Json json = report_json(example());
   EXPECT_TRUE(json["variants"][0]["kl_mean"].is_null());

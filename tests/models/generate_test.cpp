@@ -101,8 +101,10 @@ TEST_F(GenerateTest, TheBeginningOfAStopTextIsHeldBackAndReleased) {
 TEST_F(GenerateTest, TheEarliestOfSeveralStopTextsCounts) {
   script({"e", "abc", "de"});
   EXPECT_EQ(run(greedy(9, {"c", "ab"})).text, "");
+  EXPECT_EQ(run(greedy(9, {"ab", "c"})).text, "");
   EXPECT_EQ(run(greedy(9, {"cd", "b"})).text, "a");
   EXPECT_EQ(run(greedy(9, {"de", "cde"})).text, "ab");
+  EXPECT_EQ(run(greedy(9, {"cde", "de"})).text, "ab");
   EXPECT_EQ(run(greedy(9, {"", "d"})).text, "abc");
   Generation g = run(greedy(1, {"abc"}));
   EXPECT_EQ(g.finish_reason, "stop") << "complete with the last token allowed";

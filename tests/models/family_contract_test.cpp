@@ -228,6 +228,29 @@ TEST_P(FamilyContract, SurvivesASpoiledConfig) {
 INSTANTIATE_TEST_SUITE_P(Families, FamilyContract, ::testing::ValuesIn(tiny_fixtures()),
                          [](const auto& info) { return std::string(info.param.name); });
 
+// GGUF keeps the two halves of a rotation side by side (llama.cpp's conversion reshapes each head's
+// rows to [2, half] and swaps the axes); a trip there and back does not show in which order.
+TEST(PairedRows, AreTheOnesOfTheConversion) {
+  EXPECT_EQ(unpair_rows(12, 6), (std::vector<int64_t>{0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11}));
+  EXPECT_EQ(pair_rows(12, 6), (std::vector<int64_t>{0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11}));
+  TemporaryDirectory scratch;
+  write_tiny(scratch / "model", tiny_fixture("llama"));
+  LoadedModel m = load_editable(scratch / "model");
+  ExportOptions o;
+  o.layout = "gguf";
+  export_model(m, scratch / "model.gguf", o);
+  auto file = open_checkpoint(scratch / "model.gguf");
+  auto tensors = tiny_tensors(tiny_fixture("llama"));
+  for (auto [gguf, hf] :
+       {std::pair("blk.1.attn_q.weight", "q_proj"), {"blk.1.attn_k.weight", "k_proj"}}) {
+    Tensor stored = decode_weight(file->weight(gguf));
+    Tensor plain = tensors.at(fmt::format("model.layers.1.self_attn.{}.weight", hf));
+    // Heads of 32 rows: GGUF's rows 33, 34 are rows 16 and 1 of the second head.
+    EXPECT_TRUE(same_bits(stored.rows(33, 34), plain.rows(48, 49)));
+    EXPECT_TRUE(same_bits(stored.rows(34, 35), plain.rows(33, 34)));
+  }
+}
+
 TEST(FamilyRegistry, EveryFamilyHasATinyFixtureAndAGolden) {
   std::set<std::string> fixtures, goldens;
   for (const TinyFixture& f : tiny_fixtures()) fixtures.insert(f.family);

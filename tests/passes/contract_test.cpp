@@ -117,6 +117,16 @@ double mean_divergence(const Tensor& reference, const Tensor& candidate) {
 
 struct Interrupted {};
 
+/// Turns the wanted one of a pass's flags over, counting from 0; counts them.
+struct FlagFlipper : OptionVisitor {
+  explicit FlagFlipper(int flag) : wanted(flag) {}
+  void option(const char*, bool& value, const char*) override { value ^= count++ == wanted; }
+  void option(const char*, int64_t&, const char*) override {}
+  void option(const char*, double&, const char*) override {}
+  void option(const char*, std::string&, const char*) override {}
+  int wanted, count = 0;
+};
+
 class PassContract : public ::testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
@@ -130,7 +140,12 @@ class PassContract : public ::testing::TestWithParam<Case> {
   fs::path path() const { return scratch_ / "model"; }
   LoadedModel load() const { return load_editable(path()); }
   std::string name() const { return GetParam().pass->name; }
-  std::unique_ptr<Pass> make() const { return GetParam().pass->make(); }
+  std::unique_ptr<Pass> make() const {
+    auto pass = GetParam().pass->make();
+    FlagFlipper flipper{flag_};
+    pass->visit_options(flipper);
+    return pass;
+  }
   bool transforms() const { return make()->kind() == PassKind::transform; }
   static int64_t blocks(const LoadedModel& m) {
     return static_cast<int64_t>(m.model->blocks.size());
@@ -180,6 +195,7 @@ class PassContract : public ::testing::TestWithParam<Case> {
 
   TemporaryDirectory scratch_;
   Calibration calibration_;
+  int flag_ = -1;  ///< of the pass's flags the one that make() turns over
 };
 
 // ---- Options --------------------------------------------------------------------------------
@@ -277,6 +293,22 @@ TEST_P(PassContract, ResumesBehindEveryUnitToTheSameBytes) {
     for (size_t i = 0; i < told.size(); ++i) EXPECT_TRUE(same_record(records[i], told[i])) << i;
     Tensor a = logits_of(whole), b = logits_of(second);
     EXPECT_EQ(0, std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.byte_size())));
+  }
+}
+
+// What a flag makes of a weight (zero points, quantised scales) must pass through the journal too.
+TEST_P(PassContract, ResumesWithEveryFlagTurnedOver) {
+  FlagFlipper flags{-1};
+  make()->visit_options(flags);
+  for (flag_ = 0; !transforms() && flag_ < flags.count; ++flag_) {
+    SCOPED_TRACE(flag_);
+    if (!error_of([&] { make()->check_options(); }).empty()) continue;
+    LoadedModel whole = load(), first = load(), second = load();
+    run(whole);
+    fs::remove_all(scratch_ / "journal");
+    EXPECT_THROW(run_with_journal(first, false, 0), Interrupted);
+    run_with_journal(second, true, INT64_MAX);
+    EXPECT_EQ(changed(digests(whole), digests(second)), std::set<std::string>{});
   }
 }
 

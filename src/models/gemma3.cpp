@@ -102,7 +102,8 @@ void to_hf(const ModelConfig& m, Json& c) {
   c["rms_norm_eps"] = json_float(m.norm_eps);
   c["rope_local_base_freq"] = json_float(m.local_rope_theta);
   c["sliding_window"] = m.window > 0 ? m.window : m.context;
-  c["query_pre_attn_scalar"] = 1.0 / (double{m.attention_scale} * m.attention_scale);
+  // transformers takes a whole number only.
+  c["query_pre_attn_scalar"] = std::llround(1.0 / (double{m.attention_scale} * m.attention_scale));
   Json types = Json::array();
   for (int64_t i = 0; i < m.layers; ++i)
     types.push_back(!m.windowed.empty() && m.windowed[i] ? "sliding_attention" : "full_attention");

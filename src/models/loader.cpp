@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/files.h"
 #include "base/memory.h"
 #include "encodings/encoding.h"
 #include "formats/gguf.h"
@@ -207,6 +208,14 @@ std::string encoding_from_shorthand(const std::string& name, WeightParams& p) {
     return "int_group";
   }
   return name;
+}
+
+std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
+  const fs::path json = fs::is_directory(path) ? path / "tokenizer.json" : path;
+  if (json.extension() != ".json") return tokenizer_from_spec(gguf_tokenizer(GgufFile::open(path)));
+  const fs::path config = json.parent_path() / "tokenizer_config.json";
+  return tokenizer_from_json(read_text_file(json), fs::exists(config) ? read_text_file(config) : "",
+                             json.string());
 }
 
 LoadedModel load_model(const fs::path& path, const LoadOptions& options) {

@@ -51,6 +51,10 @@ struct LoadedModel {
 /// Raises io, corrupt or unsupported with one line that names the file.
 LoadedModel load_model(const std::filesystem::path& path, const LoadOptions& options = {});
 
+/// The tokenizer alone: of a GGUF file (one without weights, too), of a directory, or a
+/// tokenizer.json with the tokenizer_config.json beside it, if any.
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
+
 /// The shorthand names that --load-as accepts beside encoding ids: int8, int4, ...
 std::string encoding_from_shorthand(const std::string& name, WeightParams& params);
 

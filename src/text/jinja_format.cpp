@@ -86,7 +86,7 @@ std::string format_integer(Runtime& runtime, const Field& field, int64_t value) 
   return padded(runtime, field, prefix + digits, prefix.size(), '>');
 }
 
-std::string printed(const char* conversion, int64_t precision, double value) {
+std::string print_real(const char* conversion, int64_t precision, double value) {
   const int size = std::snprintf(nullptr, 0, conversion, static_cast<int>(precision), value);
   std::string out(static_cast<size_t>(size) + 1, '\0');
   std::snprintf(out.data(), out.size(), conversion, static_cast<int>(precision), value);
@@ -102,23 +102,23 @@ std::string real_digits(const Field& field, double value) {
   const int64_t precision = field.precision < 0 ? 6 : field.precision;
   switch (field.type) {
     case 'e':
-      return printed(field.alternate ? "%#.*e" : "%.*e", precision, value);
+      return print_real(field.alternate ? "%#.*e" : "%.*e", precision, value);
     case 'E':
-      return printed(field.alternate ? "%#.*E" : "%.*E", precision, value);
+      return print_real(field.alternate ? "%#.*E" : "%.*E", precision, value);
     case 'f':
     case 'F':
-      return printed(field.alternate ? "%#.*f" : "%.*f", precision, value);
+      return print_real(field.alternate ? "%#.*f" : "%.*f", precision, value);
     case '%':
-      return printed("%.*f", precision, value * 100) + "%";
+      return print_real("%.*f", precision, value * 100) + "%";
     case 'G':
-      return printed(field.alternate ? "%#.*G" : "%.*G", precision, value);
+      return print_real(field.alternate ? "%#.*G" : "%.*G", precision, value);
     case 0: {
       if (field.precision < 0) return real_repr(value);
-      std::string out = printed("%.*g", std::max<int64_t>(precision, 1), value);
+      std::string out = print_real("%.*g", std::max<int64_t>(precision, 1), value);
       return out.find_first_of(".e") == out.npos ? out + ".0" : out;
     }
     default:
-      return printed(field.alternate ? "%#.*g" : "%.*g", precision, value);
+      return print_real(field.alternate ? "%#.*g" : "%.*g", precision, value);
   }
 }
 

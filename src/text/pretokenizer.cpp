@@ -2,6 +2,7 @@
 
 #include <functional>
 
+#include "text/newer_characters.h"
 #include "text/unicode.h"
 
 namespace hone {
@@ -74,9 +75,11 @@ PreTokenizer::Step split_by_regex(std::shared_ptr<const Regex> regex, SplitBehav
                                   bool invert) {
   return [=](std::string_view piece, bool, const EmitPiece& emit) {
     Splitter splitter(piece, behavior, invert, emit);
+    std::string storage;
+    const std::string_view known = with_older_characters(piece, storage);
     size_t done = 0;  // what parts cover
     for (size_t from = 0; from <= piece.size();) {
-      const auto match = regex->search(piece, from);
+      const auto match = regex->search(known, from);
       if (!match) break;
       const auto [begin, end] = *match;
       if (begin > done) splitter.part(begin, false);

@@ -2,8 +2,7 @@
 // in tokenizer.json are written: for Oniguruma in its Ruby syntax. Where the two libraries give a
 // construct different meanings, the pattern is rewritten; where that is not possible, refused.
 // \s, \w, \d, \h, \p{..} and case folding agree on every code point of PCRE2's Unicode version (14
-// in 10.42); characters assigned later (rare CJK of 2022 and 2023) are unassigned here, letters
-// there.
+// in 10.42); with_older_characters() makes a text of characters assigned later one of these.
 #pragma once
 
 #include <memory>

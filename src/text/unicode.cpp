@@ -2,9 +2,11 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "base/error.h"
 
@@ -32,6 +34,44 @@ struct ByteAlphabet {
   }
 };
 const ByteAlphabet kAlphabet;
+
+struct CodeRange {
+  char32_t first, last;
+};
+// What Unicode 10 to 15 added of characters that combine, compose or decompose. Hugging Face
+// tokenizers has the tables of Unicode 9, to which these are characters like any other.
+constexpr CodeRange kNormalizedSinceUnicode10[] = {
+    {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},
+    {0xC3C, 0xC3C},     {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},
+    {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0x32FF, 0x32FF},   {0xA7F2, 0xA7F4},
+    {0xA82C, 0xA82C},   {0xAB69, 0xAB69},   {0x10781, 0x10785}, {0x10787, 0x107B0},
+    {0x107B2, 0x107BA}, {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF},
+    {0x10F46, 0x10F50}, {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B},
+    {0x1145E, 0x1145E}, {0x11839, 0x1183A}, {0x11930, 0x11930}, {0x11938, 0x11938},
+    {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34},
+    {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45},
+    {0x11D97, 0x11D97}, {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1}, {0x1E030, 0x1E06D},
+    {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF},
+    {0x1E4EC, 0x1E4EF}, {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9},
+};
+
+bool normalized_since_unicode_10(char32_t code) {
+  const CodeRange* r =
+      std::lower_bound(std::begin(kNormalizedSinceUnicode10), std::end(kNormalizedSinceUnicode10),
+                       code, [](const CodeRange& range, char32_t c) { return range.last < c; });
+  return r != std::end(kNormalizedSinceUnicode10) && code >= r->first;
+}
+
+void append_normalized(std::string& out, std::string_view text, int options) {
+  utf8proc_uint8_t* mapped = nullptr;
+  const auto size = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                                 static_cast<utf8proc_ssize_t>(text.size()), &mapped,
+                                 static_cast<utf8proc_option_t>(options));
+  HONE_CHECK(size >= 0, invalid_argument, "Unicode normalisation of {} bytes failed: {}",
+             text.size(), utf8proc_errmsg(size));
+  out.append(reinterpret_cast<const char*>(mapped), static_cast<size_t>(size));
+  std::free(mapped);
+}
 
 }  // namespace
 
@@ -162,14 +202,18 @@ std::string normalize(std::string_view text, NormalForm form) {
   const bool compatible = form == NormalForm::nfkc || form == NormalForm::nfkd;
   const int options = UTF8PROC_STABLE | (compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
                       (compatible ? UTF8PROC_COMPAT : 0);
-  utf8proc_uint8_t* mapped = nullptr;
-  const auto size = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                                 static_cast<utf8proc_ssize_t>(text.size()), &mapped,
-                                 static_cast<utf8proc_option_t>(options));
-  HONE_CHECK(size >= 0, invalid_argument, "Unicode normalisation of {} bytes failed: {}",
-             text.size(), utf8proc_errmsg(size));
-  std::string out(reinterpret_cast<const char*>(mapped), static_cast<size_t>(size));
-  std::free(mapped);
+  std::string out;
+  size_t begin = 0;
+  for (size_t i = 0; i < text.size();) {
+    const Utf8Char c = utf8_at(text, i);
+    if (normalized_since_unicode_10(c.code)) {
+      append_normalized(out, text.substr(begin, i - begin), options);
+      out += text.substr(i, c.size);
+      begin = i + c.size;
+    }
+    i += c.size;
+  }
+  append_normalized(out, text.substr(begin), options);
   return out;
 }
 

@@ -45,6 +45,20 @@ TEST(PreTokenizer, Behaviors) {
   }
 }
 
+// U+11F03 and U+1E5FA, U+10D50 came with Unicode 15 and 16, after PCRE2's tables.
+TEST(PreTokenizer, ExpressionsKnowNewerCharacters) {
+  const auto split = [](const char* pattern, std::string_view text) {
+    return pieces(
+        {split_by_regex(std::make_shared<Regex>(pattern, "test"), SplitBehavior::isolated, false)},
+        text);
+  };
+  EXPECT_EQ(split("\\p{N}", " \n\U0001E5FA"), (Pieces{" \n", "\U0001E5FA"}));
+  EXPECT_EQ(split("\\p{Lu}", "a\U00010D50b"), (Pieces{"a", "\U00010D50", "b"}));
+  EXPECT_EQ(split("\\p{Han}+", "a\U00031350\u4E00\U0002EBF0b"),
+            (Pieces{"a", "\U00031350\u4E00\U0002EBF0", "b"}));
+  EXPECT_EQ(split("\\p{M}", "\U00011F03\u0897x"), (Pieces{"\U00011F03", "\u0897", "x"}));
+}
+
 TEST(PreTokenizer, Classes) {
   EXPECT_EQ(pieces({split_by_class(is_number, SplitBehavior::isolated)}, "ab12½"),
             (Pieces{"ab", "1", "2", "½"}));

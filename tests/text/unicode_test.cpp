@@ -72,6 +72,10 @@ TEST(Unicode, ClassesAndForms) {
   EXPECT_TRUE(is_punctuation(U'$') && is_punctuation(U'¿') && !is_punctuation(U'€'));
   EXPECT_TRUE(is_word(U'_') && is_word(U'é') && is_word(0x301) && !is_word(U'-'));
   EXPECT_EQ(normalize("e\u0301\uFB01", NormalForm::nfc), "é\uFB01");
+  // To Hugging Face's tables a mark of Unicode 11 or 13 is a letter: nothing moves across it.
+  EXPECT_EQ(normalize("\u07F1\u07FD", NormalForm::nfc), "\u07F1\u07FD");
+  EXPECT_EQ(normalize("e\u1AC0\u0301e\u0301", NormalForm::nfc), "e\u1AC0\u0301é");
+  EXPECT_EQ(normalize("\u0301\u0323", NormalForm::nfc), "\u0323\u0301");
   EXPECT_EQ(normalize("é\uFB01", NormalForm::nfd), "e\u0301\uFB01");
   EXPECT_EQ(normalize("é\uFB01", NormalForm::nfkd), "e\u0301fi");
   EXPECT_EQ(normalize("e\u0301\uFB01", NormalForm::nfkc), "éfi");

@@ -58,13 +58,16 @@ def decode_bitsandbytes(directory):
             yield name + ".weight", module.weight.data
 
 
-def decode_gptqmodel(directory):
+def load_gptqmodel(directory):
     from gptqmodel import BACKEND, GPTQModel
+
+    return GPTQModel.load(str(directory), backend=BACKEND.GPTQ_TORCH, device="cpu", dtype=torch.float16).model
+
+
+def decode_gptqmodel(directory):
     from gptqmodel.nn_modules.qlinear import BaseQuantLinear
 
-    model = GPTQModel.load(str(directory), backend=BACKEND.GPTQ_TORCH, device="cpu",
-                           dtype=torch.float16).model
-    for name, module in model.named_modules():
+    for name, module in load_gptqmodel(directory).named_modules():
         if isinstance(module, BaseQuantLinear):
             yield name + ".weight", module.dequantize_weight().T
         elif isinstance(getattr(module, "weight", None), torch.Tensor):
@@ -111,25 +114,27 @@ def decode(path):
     return load_tensors(path).items()
 
 
-def main():
-    written, decoded = map(pathlib.Path, sys.argv[1:3])
-    ours = load_tensors(decoded)
-    seen, differing = set(), 0
+def check(written, decoded):
+    """How many tensors were compared, and a line about each that differs or was not loaded."""
+    ours, seen, bad = load_tensors(decoded), set(), []
     for name, theirs in decode(written):
         if name not in ours:
             continue
         seen.add(name)
         mine = ours[name].to(theirs.dtype)
         if mine.shape != theirs.shape:
-            differing += 1
-            print(f"{name}: the shape is {tuple(theirs.shape)}, hone's {tuple(mine.shape)}")
+            bad.append(f"{name}: the shape is {tuple(theirs.shape)}, hone's {tuple(mine.shape)}")
         elif not torch.equal(mine, theirs.contiguous()):
-            differing += 1
-            print(f"{name}: differs by up to {(mine.float() - theirs.float()).abs().max()}")
-    if missing := set(ours) - seen:
-        print("not loaded:", ", ".join(sorted(missing)))
-    print(f"{written}: {len(seen)} tensors, {differing} differ")
-    sys.exit(differing > 0 or bool(missing) or not seen)
+            bad.append(f"{name}: differs by up to {(mine.float() - theirs.float()).abs().max()}")
+    return len(seen), bad + [f"{name}: not loaded" for name in sorted(set(ours) - seen)]
 
 
-main()
+def main():
+    written, decoded = map(pathlib.Path, sys.argv[1:3])
+    count, bad = check(written, decoded)
+    print(*bad, f"{written}: {count} tensors, {len(bad)} differ", sep="\n")
+    sys.exit(bool(bad) or not count)
+
+
+if __name__ == "__main__":
+    main()

@@ -37,6 +37,9 @@ void check_files(const OptimizeOptions& o) {
   if (!o.recipe.layout.empty()) layout(o.recipe.layout);
   if (!o.text.empty()) read_utf8_file(o.text);
   if (o.report.empty()) return;
+  HONE_CHECK(o.report.extension() != ".json", invalid_argument,
+             "{}: the report is an HTML page; its JSON twin gets the same name with .json",
+             o.report.string());
   fs::path folder = o.report.has_parent_path() ? o.report.parent_path() : fs::path(".");
   HONE_CHECK(fs::is_directory(folder) && !fs::is_directory(o.report), io,
              "{}: the report needs a file name in a directory that exists", o.report.string());

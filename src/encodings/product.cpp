@@ -103,6 +103,9 @@ PackedWeight packed_form(const Weight& w) {
   }
   const Tensor* values = plain_values(w);
   p.type = values != nullptr ? values->dtype() : DType::f32;
+  // Without data, for packed_bytes.
+  if (w.planes.empty() && w.encoding == "f16") p.type = DType::f16;
+  if (w.planes.empty() && w.encoding == "bf16") p.type = DType::bf16;
   p.panel_bytes = p.k * kPanel * dtype_size(p.type);
   return p;
 }

@@ -12,6 +12,7 @@
 #include "formats/bitsandbytes.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "base/checked.h"
 #include "formats/hf_directory.h"
@@ -143,6 +144,11 @@ class BitsandbytesCheckpoint final : public HfCheckpoint {
     HONE_CHECK(t.byte_size() >= size && t.byte_size() - size < dtype_size(t.dtype()), corrupt,
                "{}: tensor {}: expected {} bytes, got {}", path.string(), printable(name), size,
                t.byte_size());
+    if (!t.borrowed()) {
+      Tensor copy = Tensor::empty({size}, DType::u8);
+      std::memcpy(copy.mutable_raw(), t.raw(), static_cast<size_t>(size));
+      return copy;
+    }
     return Tensor::borrow({size}, DType::u8, {t.raw(), static_cast<size_t>(size)},
                           std::make_shared<Tensor>(t));
   }

@@ -53,13 +53,18 @@ Weight transposed_floats(const Weight& w) {
   return small ? cast_weight(float_weight(out), w.encoding) : float_weight(out);
 }
 
-// The rows of several weights of one kind, one below the other: planes are joined.
-Weight concat_rows(const std::vector<Weight>& parts, const std::string& name) {
-  Weight out = parts[0];
+// Parts of one matrix are stored together: in one way, row by row.
+void check_joinable(const std::vector<Weight>& parts, const std::string& name) {
+  if (parts.size() == 1) return;
   for (const Weight& p : parts)
-    HONE_CHECK(p.encoding == out.encoding && p.params == out.params && !p.params.act_order &&
-                   p.encoding != "nf4" && p.encoding != "fp4",
+    HONE_CHECK(p.encoding == parts[0].encoding && p.params == parts[0].params &&
+                   !p.params.act_order && p.encoding != "nf4" && p.encoding != "fp4",
                unsupported, "{}: its parts are stored in ways that cannot be joined", name);
+}
+
+// The rows of several weights of one kind, one below the other: planes are joined.
+Weight concat_rows(const std::vector<Weight>& parts) {
+  Weight out = parts[0];
   for (auto& [plane, t] : out.planes) {
     Shape shape = t.shape();
     shape[0] = 0;
@@ -279,6 +284,7 @@ class Exporter {
 
   void add_matrix(const Slot& s, int64_t layer, std::vector<Weight> parts) {
     std::string name = name_of(s, layer, ".weight");
+    check_joinable(parts, name);
     // What is written is decided on the first part: its parameters and encoding.
     const bool untouched = is_source_block(s, layer, parts[0]);
     HONE_CHECK(
@@ -291,7 +297,7 @@ class Exporter {
                unsupported, "{}: the layout {} cannot hold a quantised matrix stored as [in, out]",
                name, o_.layout);
     auto make = [this, s, name, parts, transpose, untouched]() -> Weight {
-      Weight w = parts.size() == 1 ? parts[0] : concat_rows(parts, name);
+      Weight w = parts.size() == 1 ? parts[0] : concat_rows(parts);
       if (gguf_) {
         w = exact_gguf_weight(w);
         if (s.gguf_paired_rows)

@@ -76,8 +76,7 @@ int64_t memory_need(const LoadedModel& m, const ParameterReader& reader, const L
     form.shape = w.shape;
     form.encoding = target;
     form.params = params;
-    bool half = target == "f16" || target == "bf16";
-    total += times * (half ? 2 * w.numel() : packed_bytes(form));
+    total += times * packed_bytes(form);
     largest = std::max(largest, 4 * w.numel());
   };
   // Mapped files give a Weight for nothing; elsewhere the first block stands for all.

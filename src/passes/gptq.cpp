@@ -42,8 +42,7 @@ class Gptq final : public Pass {
                o_.damp_step);
   }
   WeightForm form(int64_t k) const override {
-    WeightForm f = nearest_form();
-    f.params.group = o_.group == k ? 0 : o_.group;
+    WeightForm f = nearest_form(k);
     f.params.act_order = o_.act_order && !o_.static_groups && o_.group != 0 && o_.group < k;
     f.params.scale_type = o_.scale_type;
     return f;
@@ -51,10 +50,11 @@ class Gptq final : public Pass {
   void run(PassContext& c) override;
 
  private:
-  WeightForm nearest_form() const {
+  // Of what keep_better compares with: the same grid, columns in their own order.
+  WeightForm nearest_form(int64_t k) const {
     WeightForm f{"int_group", {}};
     f.params.bits = static_cast<int>(o_.bits);
-    f.params.group = o_.group;
+    f.params.group = o_.group == k ? 0 : o_.group;
     f.params.symmetric = o_.symmetric;
     return f;
   }
@@ -70,7 +70,7 @@ void Gptq::quantize_stage(PassContext& c, const std::vector<Linear*>& stage,
   for (Linear* l : stage) {
     Tensor values = decode_weight(l->weight());
     Weight solved = gptq_solve(values, factor, o_);
-    Weight nearest = encode_module(l->name(), values, nearest_form());
+    Weight nearest = encode_module(l->name(), values, nearest_form(values.dim(1)));
     auto error = [&](const Weight& w) {
       Tensor e = decode_weight(w);
       float* x = e.mutable_data<float>();

@@ -1,5 +1,9 @@
 #include "passes/journal.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -104,8 +108,10 @@ void restore_unit(const fs::path& path, LoadedModel& model, std::vector<LayerRec
 
 Journal::Journal(fs::path directory, const Json& identity, bool resume, bool restart)
     : directory_(std::move(directory)) {
+  lock();
   fs::path index = directory_ / kIndex;
-  if (restart || !has_units()) fs::remove_all(directory_);
+  // Units without an index are what is left of a journal that was being removed.
+  if (restart || !fs::exists(index) || !has_units()) clear();
   if (fs::exists(index)) {
     HONE_CHECK(resume, invalid_argument,
                "{}: an interrupted run left its journal here; use --resume to go on, or remove it",
@@ -118,13 +124,37 @@ Journal::Journal(fs::path directory, const Json& identity, bool resume, bool res
                  value.dump().substr(0, 120));
     return;
   }
-  fs::create_directories(directory_);
   write_text_file(index, identity.dump(2) + "\n");
 }
 
 Journal::~Journal() {
-  std::error_code ignored;
-  if (!has_units()) fs::remove_all(directory_, ignored);
+  if (!has_units()) remove();
+}
+
+Journal::Descriptor::~Descriptor() {
+  if (fd >= 0) ::close(fd);
+}
+
+void Journal::lock() {
+  // Whatever else bears this name is not ours to change.
+  if (fs::exists(fs::symlink_status(directory_))) {
+    bool ours = fs::is_directory(directory_);
+    if (ours)
+      for (const auto& e : fs::directory_iterator(directory_)) ours = ours && is_own(e.path());
+    HONE_CHECK(ours, io, "{}: it stands where the journal goes, and is none; move it away",
+               directory_.string());
+  }
+  fs::create_directories(directory_);
+  lock_.fd = ::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  HONE_CHECK(lock_.fd >= 0, io, "{}: cannot be opened", directory_.string());
+  HONE_CHECK(::flock(lock_.fd, LOCK_EX | LOCK_NB) == 0, io, "{}: another run is writing it",
+             directory_.string());
+}
+
+bool Journal::is_own(const fs::path& path) {
+  std::string name = path.filename().string();
+  bool unit = name.rfind("step-", 0) == 0 && name.find(".safetensors") != std::string::npos;
+  return unit || name.rfind(kIndex, 0) == 0;
 }
 
 bool Journal::has_units() const {
@@ -132,6 +162,21 @@ bool Journal::has_units() const {
   for (const auto& e : fs::directory_iterator(directory_, none))
     if (e.path().extension() == ".safetensors") return true;
   return false;
+}
+
+void Journal::clear() {
+  std::vector<fs::path> units;
+  for (const auto& e : fs::directory_iterator(directory_))
+    if (is_own(e.path()) && e.path().filename() != kIndex) units.push_back(e.path());
+  for (const fs::path& p : units) fs::remove(p);
+  fs::remove(directory_ / kIndex);
+}
+
+void Journal::remove() {
+  std::error_code ignored;
+  if (!fs::is_directory(directory_, ignored)) return;
+  clear();
+  fs::remove(directory_, ignored);
 }
 
 fs::path Journal::unit_path(int64_t step, int64_t unit) const {
@@ -174,7 +219,5 @@ void Journal::store(int64_t step, int64_t unit, LoadedModel& model,
   for (const std::string& name : writer.order()) writer.write(name, tensors.at(name));
   writer.finish();
 }
-
-void Journal::remove() { fs::remove_all(directory_); }
 
 }  // namespace hone

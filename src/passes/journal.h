@@ -20,7 +20,8 @@ class Journal {
   /// `identity` pins the run. With resume, an existing journal of another identity is refused
   /// (invalid_argument, naming the key that differs); without, an existing journal is an error that
   /// names --resume, unless `restart`.
-  /// A journal without a finished unit is no journal.
+  /// A journal without index or without a finished unit is no journal. It is locked while this
+  /// lives; raises io where another run has it, or where something else bears its name.
   Journal(std::filesystem::path directory, const Json& identity, bool resume, bool restart);
   /// Removes a journal that holds no unit.
   ~Journal();
@@ -36,9 +37,19 @@ class Journal {
   void remove();
 
  private:
+  void lock();
+  /// Whether a file in the directory is one that a journal writes.
+  static bool is_own(const std::filesystem::path& path);
   bool has_units() const;
+  /// Removes every file of the journal, the index last.
+  void clear();
   std::filesystem::path unit_path(int64_t step, int64_t unit) const;
   std::filesystem::path directory_;
+  // Of the directory; closed, and thereby unlocked, also where the constructor throws.
+  struct Descriptor {
+    int fd = -1;
+    ~Descriptor();
+  } lock_;
 };
 
 }  // namespace hone

@@ -92,7 +92,8 @@ class Runner {
   Report run() {
     LoadedModel model = load_canonical(o_.model);
     auto plan = check_recipe(o_.recipe.main, model);
-    for (const RecipeVariant& v : o_.recipe.compare) check_recipe(v, model);
+    std::vector<std::map<std::string, WeightForm>> plans{plan};
+    for (const RecipeVariant& v : o_.recipe.compare) plans.push_back(check_recipe(v, model));
     HONE_CHECK(!fs::exists(o_.out) || (fs::is_directory(o_.out) && fs::is_empty(o_.out)),
                invalid_argument, "{}: it exists already; choose another --out", o_.out.string());
     ExportOptions e;
@@ -108,7 +109,9 @@ class Runner {
           read_calibration(o_.calibration, model, o_.recipe.calibration_samples,
                            std::min(o_.recipe.calibration_length, model.model->context), o_.seed);
     }
-    require_memory(memory_need(model, plan), fmt::format("optimising {}", model.path));
+    for (const auto& p : plans)
+      require_memory(memory_need(model, p), fmt::format("optimising {}", model.path));
+    Journal journal(beside_output(".journal"), run_identity(o_), o_.resume, o_.restart);
     describe(model);
     if (!text_.empty()) {
       reference_ = load_canonical(o_.model);
@@ -120,7 +123,6 @@ class Runner {
         add_variant(v.name, other, monotonic_seconds() - started, v.noise_floor, false);
       }
     }
-    Journal journal(beside_output(".journal"), run_identity(o_), o_.resume, o_.restart);
     double started = monotonic_seconds();
     auto records =
         run_steps(o_.recipe.main, model, calibration_pointer(), o_.seed, &journal, o_.unit_stored);
@@ -261,10 +263,15 @@ class Runner {
   void measure_run(const fs::path& path, ReportVariant& v) {
     if (!o_.measure) return;
     int64_t prompt = std::min(kBenchPrompt, reference_->model->context / 2);
-    RunFigures f = o_.measure(path, prompt, std::min(kBenchDecode, prompt));
-    v.prefill_tokens_per_second = f.prefill_tokens_per_second;
-    v.decode_tokens_per_second = f.decode_tokens_per_second;
-    v.peak_rss_bytes = f.peak_rss_bytes;
+    try {
+      RunFigures f = o_.measure(path, prompt, std::min(kBenchDecode, prompt));
+      v.prefill_tokens_per_second = f.prefill_tokens_per_second;
+      v.decode_tokens_per_second = f.decode_tokens_per_second;
+      v.peak_rss_bytes = f.peak_rss_bytes;
+    } catch (const Error& e) {
+      // The figures are missing from the report then; the model that was made is not lost for it.
+      log_warning("{}: neither speed nor memory is measured: {}", v.name, e.what());
+    }
   }
 
   // A variant that is only compared is written for the time of its measurement; one that no layout

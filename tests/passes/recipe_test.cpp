@@ -132,6 +132,31 @@ TEST_F(OptimizeTest, RefusesAnotherRecipeWhenResuming) {
   EXPECT_NE(error_of([&] { optimize(o); }).find("cannot resume: recipe"), std::string::npos);
 }
 
+TEST_F(OptimizeTest, LeavesAloneWhatIsNoJournal) {
+  TemporaryDirectory scratch;
+  OptimizeOptions o = options(scratch / "out");
+  fs::create_directory(scratch / "out.journal");
+  write_text_file(scratch / "out.journal" / "diary.txt", "mine");
+  o.restart = true;
+  EXPECT_NE(error_of([&] { optimize(o); }).find("move it away"), std::string::npos);
+  EXPECT_EQ(read_text_file(scratch / "out.journal" / "diary.txt"), "mine");
+}
+
+TEST_F(OptimizeTest, TakesNoUnitsWithoutTheirIndex) {
+  TemporaryDirectory scratch;
+  OptimizeOptions o = options(scratch / "out");
+  optimize(o);
+  auto expected = contents(scratch / "out");
+  fs::remove_all(o.out);
+  OptimizeOptions other = o;
+  other.seed = 77;
+  other.calibration = testing::source_file("examples/text/heldout.txt");
+  interrupt(other, 3);
+  fs::remove(scratch / "out.journal" / "journal.json");
+  optimize(o);
+  EXPECT_EQ(contents(o.out), expected);
+}
+
 TEST_F(OptimizeTest, RefusesAnotherModelOfTheSameSizeWhenResuming) {
   TemporaryDirectory scratch;
   OptimizeOptions o = options(scratch / "out");

@@ -52,6 +52,15 @@ TEST(Export, RefusesBlockTypesThatADirectoryCannotHold) {
   EXPECT_FALSE(std::filesystem::exists(scratch / "out"));
 }
 
+// transformers refuses a directory whose query_pre_attn_scalar is 256.0.
+TEST(Export, Gemma3QueryScaleIsAWholeNumberInConfigJson) {
+  LoadedModel m = load_editable(golden("families/gemma3"));
+  Json config = Json::object();
+  m.family->to_hf(m.config, config);
+  EXPECT_TRUE(config["query_pre_attn_scalar"].is_number_integer());
+  EXPECT_EQ(config["query_pre_attn_scalar"], m.checkpoint->config["query_pre_attn_scalar"]);
+}
+
 TEST(Export, Gpt2IntegersSurviveTheGptqLayout) {
   TemporaryDirectory scratch;
   LoadedModel m = load_editable(golden("families/gpt2"));

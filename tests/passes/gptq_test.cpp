@@ -7,6 +7,7 @@
 #include "formats/safetensors.h"
 #include "ops/dense.h"
 #include "ops/linalg.h"
+#include "passes/recipe.h"
 #include "testing.h"
 
 namespace hone {
@@ -122,6 +123,69 @@ INSTANTIATE_TEST_SUITE_P(Files, GptqGolden,
                                       ? "actorder"
                                       : "natural";
                          });
+
+TEST(HessianNorm, EqualsTheSumThatDefinesIt) {
+  for (auto [n, k] : {std::pair<int64_t, int64_t>{1, 1}, {5, 7}, {30, 130}, {3, 260}}) {
+    Tensor x = random_tensor({2 * k, k}, 4), e = random_tensor({n, k}, 5);
+    Tensor h = Tensor::zeros({k, k}, DType::f32);
+    ops::accumulate_gram(x, h);
+    // ‖x·eᵀ‖², whatever H is made of.
+    double expected = 0;
+    for (int64_t t = 0; t < 2 * k; ++t)
+      for (int64_t r = 0; r < n; ++r) {
+        double sum = 0;
+        for (int64_t i = 0; i < k; ++i)
+          sum += double{x.data<float>()[t * k + i]} * e.data<float>()[r * k + i];
+        expected += sum * sum;
+      }
+    EXPECT_NEAR(hessian_norm(e, h), expected, 1e-4 * expected) << n << " " << k;
+  }
+}
+
+TEST(Gptq, WithoutTrueSequentialEveryStageSeesTheUntouchedBlock) {
+  LoadOptions canonical;
+  canonical.inference = false;
+  auto path = testing::source_file("models/hone-austen-3m");
+  LoadedModel m = load_model(path, canonical), original = load_model(path, canonical);
+  Calibration calibration;
+  for (int32_t i = 0; i < 3; ++i) {
+    calibration.samples.emplace_back();
+    for (int32_t t = 0; t < 40; ++t)
+      calibration.samples.back().push_back((i * 997 + t * 31) % 2048);
+  }
+  Recipe recipe = parse_recipe(
+      "steps: [{pass: gptq, group: 64, true_sequential: false, keep_better: false}]", "test");
+  PassContext c{m, ModuleFilter(), &calibration, 0, nullptr, nullptr, -1, nullptr};
+  recipe.main.steps[0].made->run(c);
+
+  Block& block = original.model->blocks[0];
+  KvCache cache({block.mixer->kv_shape()});
+  Batch batch;
+  std::vector<KvSequence> sequences(3);
+  for (size_t i = 0; i < 3; ++i) {
+    batch.append(calibration.samples[i], &sequences[i]);
+    cache.reserve(sequences[i], 40);
+  }
+  BlockState state = block.enter(original.model->embed(batch));
+  GptqOptions o;
+  o.group = 64;
+  auto stages = block.stages(), solved = m.model->blocks[0].stages();
+  for (int stage = 0; stage < Block::kStages; ++stage) {
+    int64_t k = stages[stage][0]->in_features();
+    Tensor h = Tensor::zeros({k, k}, DType::f32);
+    ops::accumulate_gram(state.x, h);
+    GptqFactor factor = gptq_factor(h, o);
+    for (size_t i = 0; i < stages[stage].size(); ++i) {
+      Tensor ours = decode_weight(solved[stage][i]->weight());
+      Tensor theirs =
+          decode_weight(gptq_solve(decode_weight(stages[stage][i]->weight()), factor, o));
+      EXPECT_LT(testing::relative_distance(ours.data<float>(), theirs.data<float>(), ours.numel()),
+                1e-6)
+          << stages[stage][i]->name();
+    }
+    block.advance(state, stage, batch, cache, 0);
+  }
+}
 
 }  // namespace
 }  // namespace hone

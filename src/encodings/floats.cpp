@@ -99,6 +99,7 @@ class FloatEncoding final : public Encoding {
       for (int64_t r = begin; r < end; ++r) scale[r] = encode_row(values + r * k, k, codes + r * k);
     });
     w.planes["scale"] = scales;
+    w.params.row_scaled = true;
     return w;
   }
 

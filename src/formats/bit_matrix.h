@@ -1,20 +1,9 @@
-// Matrices of 32-bit words as GPTQ packs them: transposed, and as streams of small integers.
+// Streams of small integers, as GPTQ packs them into words.
 #pragma once
 
 #include <cstdint>
 
 namespace hone {
-
-/// out[c, r] = in[r, c] for a row-major [rows, columns] matrix. Not in place.
-template <typename T>
-void transpose(const T* in, int64_t rows, int64_t columns, T* out) {
-  constexpr int64_t kTile = 16;  // both sides of a tile stay in the L1 cache
-  for (int64_t r0 = 0; r0 < rows; r0 += kTile)
-    for (int64_t c0 = 0; c0 < columns; c0 += kTile)
-      for (int64_t r = r0; r < rows && r < r0 + kTile; ++r)
-        for (int64_t c = c0; c < columns && c < c0 + kTile; ++c)
-          out[c * rows + r] = in[r * columns + c];
-}
 
 /// Number i of a little-endian stream of `bits`-bit numbers (1 to 8), least significant bit first.
 /// Reads only bytes that hold it.

@@ -127,7 +127,7 @@ Json quantization_config(const CheckpointContents& contents, const Kind& kind) {
 }  // namespace
 
 std::string bitsandbytes_refusal(const WeightInfo& w) {
-  if (is_float_encoding(w.encoding)) return {};
+  if (is_float_encoding(w.encoding)) return float_refusal(w);
   if (!is_4bit(w) && !is_8bit(w))
     return fmt::format("bitsandbytes holds nf4, fp4, int8_row and floats, not {}", w.encoding);
   if (w.shape.size() != 2) return "bitsandbytes holds matrices, not " + shape_string(w.shape);

@@ -31,6 +31,16 @@ constexpr GgmlType kTypes[] = {
     block(42, "q2_0", 64, 18),
 };
 
+// llama.cpp's llama_ftype: numbers of their own.
+struct FileType {
+  std::string_view id;
+  uint32_t number;
+};
+constexpr FileType kFileTypes[] = {
+    {"f32", 0},   {"f16", 1},   {"q4_0", 2},  {"q4_1", 3},  {"q8_0", 7},  {"q5_0", 8}, {"q5_1", 9},
+    {"q2_k", 10}, {"q3_k", 12}, {"q4_k", 14}, {"q5_k", 16}, {"q6_k", 18}, {"bf16", 32}};
+constexpr uint32_t kGuessed = 1024;
+
 }  // namespace
 
 std::span<const GgmlType> ggml_types() { return kTypes; }
@@ -45,6 +55,12 @@ const GgmlType* find_ggml_type(std::string_view id) {
   for (const GgmlType& t : kTypes)
     if (t.id == id) return &t;
   return nullptr;
+}
+
+uint32_t gguf_file_type(std::string_view id) {
+  for (const FileType& t : kFileTypes)
+    if (t.id == id) return t.number;
+  return kGuessed;
 }
 
 }  // namespace hone

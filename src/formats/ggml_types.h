@@ -26,5 +26,8 @@ std::span<const GgmlType> ggml_types();
 /// Null where the number or the id is not in the table.
 const GgmlType* find_ggml_type(uint32_t number);
 const GgmlType* find_ggml_type(std::string_view id);
+/// general.file_type of a file most of whose weights are in the encoding `id`; 1024 ("guessed")
+/// where llama.cpp has no number for it.
+uint32_t gguf_file_type(std::string_view id);
 
 }  // namespace hone

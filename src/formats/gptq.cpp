@@ -17,6 +17,7 @@
 #include "formats/hf_directory.h"
 #include "formats/json_fields.h"
 #include "formats/printable.h"
+#include "tensor/transpose.h"
 
 namespace hone {
 namespace {
@@ -101,8 +102,7 @@ class GptqCheckpoint final : public HfCheckpoint {
     if (has_g_idx) add_g_idx(w, g_idx, groups, module);
 
     Tensor codes = Tensor::empty({n, k * bits / 8}, DType::u8);
-    transpose(words.data<int32_t>(), words.dim(0), n,
-              reinterpret_cast<int32_t*>(codes.mutable_raw()));
+    transpose(words.raw(), words.dim(0), n, sizeof(int32_t), codes.mutable_raw());
     words.release_pages();
     w.planes["codes"] = codes;
     w.planes["scales"] = transposed(scales);
@@ -132,15 +132,6 @@ class GptqCheckpoint final : public HfCheckpoint {
       if (group_of_column[k] != k / group) w.params.act_order = true;
     }
     if (w.params.act_order) w.planes["g_idx"] = g_idx;
-  }
-
-  static Tensor transposed(const Tensor& t) {
-    Tensor out = Tensor::empty({t.dim(1), t.dim(0)}, t.dtype());
-    visit_dtype(t.dtype(), [&](auto type) {
-      using T = decltype(type);
-      transpose(t.data<T>(), t.dim(0), t.dim(1), out.mutable_data<T>());
-    });
-    return out;
   }
 
   void add_zeros(Weight& w, const std::string& module, int64_t groups) const {

@@ -7,6 +7,7 @@
 #include "formats/gptq.h"
 #include "formats/hf_directory.h"
 #include "formats/printable.h"
+#include "tensor/transpose.h"
 
 namespace hone {
 namespace {
@@ -20,22 +21,12 @@ int64_t group_count(const WeightInfo& w) {
 Tensor pack_codes(const Weight& w) {
   const Tensor& codes = w.plane("codes");
   int64_t n = w.rows(), words = codes.dim(1) / 4;
-  Tensor aligned = codes;
-  if (reinterpret_cast<uintptr_t>(codes.raw()) % 4 != 0) aligned = codes.clone();
   Tensor out = Tensor::empty({words, n}, DType::i32);
-  transpose(reinterpret_cast<const int32_t*>(aligned.raw()), n, words, out.mutable_data<int32_t>());
+  transpose(codes.raw(), n, words, sizeof(int32_t), out.mutable_raw());
   return out;
 }
 
-Tensor pack_scales(const Weight& w) {
-  const Tensor& scales = w.plane("scales");
-  Tensor out = Tensor::empty({scales.dim(1), scales.dim(0)}, scales.dtype());
-  visit_dtype(scales.dtype(), [&](auto type) {
-    using T = decltype(type);
-    transpose(scales.data<T>(), scales.dim(0), scales.dim(1), out.mutable_data<T>());
-  });
-  return out;
-}
+Tensor transposed_scales(const Weight& w) { return transposed(w.plane("scales")); }
 
 Tensor pack_zeros(const Weight& w, const std::string& name, bool v2) {
   int bits = w.params.bits, middle = 1 << (bits - 1);
@@ -73,7 +64,7 @@ void add_pieces(const WeightInfo& w, bool v2, std::vector<HfPiece>& pieces) {
       {module + ".qzeros", DType::i32, {groups, n * bits / 32}, &w, [&w, v2](const Weight& weight) {
          return pack_zeros(weight, w.name, v2);
        }});
-  pieces.push_back({module + ".scales", w.params.scale_type, {groups, n}, &w, pack_scales});
+  pieces.push_back({module + ".scales", w.params.scale_type, {groups, n}, &w, transposed_scales});
   pieces.push_back({module + ".g_idx", DType::i32, {k}, &w, pack_g_idx});
 }
 
@@ -158,7 +149,7 @@ Json quantization_config(const CheckpointContents& contents, bool v2) {
 }  // namespace
 
 std::string gptq_refusal(const WeightInfo& w) {
-  if (is_float_encoding(w.encoding)) return {};
+  if (is_float_encoding(w.encoding)) return float_refusal(w);
   if (!is_quantised(w)) return fmt::format("GPTQ holds int_group and floats, not {}", w.encoding);
   const WeightParams& p = w.params;
   if (w.shape.size() != 2) return "GPTQ holds matrices, not " + shape_string(w.shape);

@@ -20,7 +20,7 @@ std::unique_ptr<Checkpoint> open(const fs::path& path) {
 }
 
 std::string refusal(const WeightInfo& weight) {
-  if (is_float_encoding(weight.encoding)) return {};
+  if (is_float_encoding(weight.encoding)) return float_refusal(weight);
   return fmt::format("{} weights have no plain float form; decode them first", weight.encoding);
 }
 

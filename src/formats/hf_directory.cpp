@@ -119,6 +119,14 @@ bool is_float_encoding(std::string_view encoding) {
   return false;
 }
 
+std::string float_refusal(const WeightInfo& w) {
+  if (!w.params.row_scaled) return {};
+  return fmt::format(
+      "{} with row scales has no place in it; give a float type to decode to "
+      "(--decode-to)",
+      w.encoding);
+}
+
 HfPiece float_piece(const WeightInfo& weight) {
   DType dtype = DType::f32;
   for (DType t : {DType::f64, DType::f16, DType::bf16, DType::f8_e4m3, DType::f8_e5m2})

@@ -55,6 +55,8 @@ struct HfPiece {
 HfPiece float_piece(const WeightInfo& weight);
 /// Whether `encoding` is a float type that safetensors stores.
 bool is_float_encoding(std::string_view encoding);
+/// Why no directory holds these floats: 8-bit ones with scales. Empty where one does.
+std::string float_refusal(const WeightInfo& weight);
 /// "X" of "X.weight"; raises invalid_argument for other names.
 std::string module_of(const std::string& weight_name);
 

@@ -5,24 +5,17 @@
 #include <numeric>
 
 #include "encodings/encoding.h"
+#include "tensor/transpose.h"
 
 namespace hone {
 namespace {
 
 // A plain copy of W with rows and columns exchanged, in the scalar type that the file has.
-Weight transposed(const Weight& w, const std::string& name) {
+Weight transposed_weight(const Weight& w, const std::string& name) {
   auto it = w.planes.find("values");
   HONE_CHECK(it != w.planes.end() && w.shape.size() == 2, unsupported,
              "{}: a matrix stored as [in, out] must be float, not {}", name, w.encoding);
-  const Tensor& in = it->second;
-  int64_t n = w.shape[0], k = w.shape[1], size = dtype_size(in.dtype());
-  Tensor out = Tensor::empty({k, n}, in.dtype());
-  const std::byte* from = in.raw();
-  std::byte* to = out.mutable_raw();
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j < k; ++j)
-      std::memcpy(to + (j * n + i) * size, from + (i * k + j) * size, static_cast<size_t>(size));
-  return float_weight(out);
+  return float_weight(transposed(it->second));
 }
 
 Norm read_norm(const ModelConfig& c, const ParameterReader& r, Role role, int64_t layer,
@@ -186,7 +179,8 @@ Weight ParameterReader::matrix(Role role, int64_t layer, int64_t n, int64_t k) c
   HONE_CHECK(names_.has(name), corrupt, "{}: the tensor '{}' is missing", names_.source, name);
   Weight w = names_.get(name);
   // Quantised layouts store [N, K] whatever the float checkpoint did.
-  if (s->hf_transposed && !names_.gguf && w.planes.contains("values")) w = transposed(w, name);
+  if (s->hf_transposed && !names_.gguf && w.planes.contains("values"))
+    w = transposed_weight(w, name);
   Shape expected{s->parts > 0 ? n * s->parts : n, k};
   HONE_CHECK(w.shape == expected, corrupt, "{}: tensor '{}': expected shape {}, got {}",
              names_.source, name, shape_string(expected), shape_string(w.shape));

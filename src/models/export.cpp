@@ -1,17 +1,19 @@
 #include "models/export.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <optional>
 
 #include "encodings/encoding.h"
-#include "encodings/int_grid.h"
+#include "models/export_gguf.h"
+#include "tensor/transpose.h"
 
 namespace hone {
 namespace {
+
+constexpr const char* kRopeDivisors = "rope_freqs.weight";
 
 // One tensor to be written: made when its turn comes.
 struct Item {
@@ -35,6 +37,13 @@ int64_t shape_numel(const Shape& shape) {
   return n;
 }
 
+// The first of those with the largest count.
+std::string most_counted(const std::map<std::string, int64_t>& counts) {
+  auto most = std::max_element(counts.begin(), counts.end(),
+                               [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == counts.end() ? "" : most->first;
+}
+
 Weight cast_weight(const Weight& w, const std::string& type) {
   Tensor values = decode_weight(w);
   for (DType t : {DType::f32, DType::f16, DType::bf16})
@@ -42,16 +51,7 @@ Weight cast_weight(const Weight& w, const std::string& type) {
   fail(ErrorKind::invalid_argument, "float type '{}': expected f32, f16 or bf16", type);
 }
 
-Weight transposed_floats(const Weight& w) {
-  Tensor values = decode_weight(w);
-  int64_t n = w.rows(), k = w.cols();
-  Tensor out = Tensor::empty({k, n}, DType::f32);
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j < k; ++j)
-      out.mutable_data<float>()[j * n + i] = values.data<float>()[i * k + j];
-  bool small = w.encoding == "f16" || w.encoding == "bf16";
-  return small ? cast_weight(float_weight(out), w.encoding) : float_weight(out);
-}
+Weight transposed_floats(const Weight& w) { return float_weight(transposed(w.plane("values"))); }
 
 // Parts of one matrix are stored together: in one way, row by row.
 void check_joinable(const std::vector<Weight>& parts, const std::string& name) {
@@ -100,7 +100,7 @@ class Exporter {
     c.weight = [this, index](const std::string& name) { return items_[index.at(name)].make(); };
     c.quantization_notes = o_.quantization_notes;
     if (gguf_) {
-      c.gguf_metadata = metadata();
+      c.gguf_metadata = gguf_metadata(m_, main_encoding());
       return c;
     }
     c.config = hf_config();
@@ -110,27 +110,20 @@ class Exporter {
   }
 
  private:
-  // GGUF has no keys for Llama 3's scaling: it stores what the plain frequencies are divided by.
+  // A GGUF source has them already, or does without.
   void add_rope_divisors() {
-    const ModelConfig& c = m_.config;
-    if (c.rope_scaling.kind != RopeScaling::Kind::llama3) return;
-    int64_t dim = c.rope_dim > 0 ? c.rope_dim : c.head_dim;
-    Rope plain(dim, c.rope_theta, {}), scaled(dim, c.rope_theta, c.rope_scaling);
-    std::vector<float> divisors;
-    for (int64_t i = 0; i < dim / 2; ++i)
-      divisors.push_back(plain.frequencies()[i] / scaled.frequencies()[i]);
-    Weight w = float_weight(Tensor::from(divisors));
-    items_.push_back({{"rope_freqs.weight", w.shape, w.encoding, w.params}, [w] { return w; }, {}});
+    std::optional<Weight> w;
+    if (m_.checkpoint->gguf() == nullptr)
+      w = rope_divisors(m_.config);
+    else if (m_.checkpoint->has(kRopeDivisors))
+      w = m_.checkpoint->weight(kRopeDivisors);
+    if (w)
+      items_.push_back({{kRopeDivisors, w->shape, w->encoding, w->params}, [w] { return *w; }, {}});
   }
 
   void collect() {
     Model& model = *m_.model;
-    if (gguf_ && m_.checkpoint->gguf() == nullptr) add_rope_divisors();
-    if (gguf_ && m_.checkpoint->gguf() != nullptr && m_.checkpoint->has("rope_freqs.weight")) {
-      Weight w = m_.checkpoint->weight("rope_freqs.weight");
-      items_.push_back(
-          {{"rope_freqs.weight", w.shape, w.encoding, w.params}, [w] { return w; }, {}});
-    }
+    if (gguf_) add_rope_divisors();
     for (const Slot& s : m_.family->slots)
       if (!is_layer_role(s.role)) add_slot(s, 0);
     for (int64_t i = 0; i < static_cast<int64_t>(model.blocks.size()); ++i)
@@ -195,8 +188,6 @@ class Exporter {
     out.shape = w.shape;
     out.encoding = form.encoding;
     out.params = form.params;
-    // Passes give FP8 row scales.
-    if (out.encoding.rfind("f8_", 0) == 0) out.planes["scale"] = {};
     return out;
   }
 
@@ -263,9 +254,15 @@ class Exporter {
     std::map<std::string, int64_t> counts{{"f32", 0}};
     for (const Item& i : items_)
       if (is_float(i.info.encoding)) counts[i.info.encoding] += shape_numel(i.info.shape);
-    auto most = std::max_element(counts.begin(), counts.end(),
-                                 [](const auto& a, const auto& b) { return a.second < b.second; });
-    return most->first;
+    return most_counted(counts);
+  }
+
+  // The encoding of most values of matrices.
+  std::string main_encoding() const {
+    std::map<std::string, int64_t> counts;
+    for (const Item& i : items_)
+      if (i.info.shape.size() == 2) counts[i.info.encoding] += shape_numel(i.info.shape);
+    return most_counted(counts);
   }
 
   // Plain directories keep vectors in the type that was asked for. Otherwise they follow most
@@ -287,10 +284,6 @@ class Exporter {
     check_joinable(parts, name);
     // What is written is decided on the first part: its parameters and encoding.
     const bool untouched = is_source_block(s, layer, parts[0]);
-    HONE_CHECK(
-        gguf_ || !o_.decode_to.empty() || !parts[0].planes.contains("scale"), unsupported,
-        "{}: no layout holds {} with row scales; give a float type to decode to (--decode-to)",
-        name, parts[0].encoding);
     bool transpose = s.hf_transposed && !gguf_ && is_float(parts[0].encoding);
     HONE_CHECK(!s.hf_transposed || gguf_ || transpose || o_.layout == "gptq" ||
                    o_.layout == "gptq_v2" || !o_.decode_to.empty(),
@@ -309,7 +302,11 @@ class Exporter {
       }
       return transpose ? transposed_floats(w) : w;
     };
-    Weight sample = gguf_ ? gguf_form(parts[0]) : parts[0];
+    Weight sample = parts[0];
+    if (std::string exact = exact_gguf_encoding(sample); gguf_ && !exact.empty()) {
+      sample.encoding = exact;
+      sample.params = {};
+    }
     WeightInfo info{name, sample.shape, sample.encoding, sample.params};
     for (size_t i = 1; i < parts.size(); ++i) info.shape[0] += parts[i].shape[0];
     if (must_decode(sample, untouched)) {
@@ -319,20 +316,6 @@ class Exporter {
     }
     if (transpose) std::swap(info.shape[0], info.shape[1]);
     items_.push_back({info, make, {}});
-  }
-
-  // As exact_gguf_weight would make it, without the data.
-  static Weight gguf_form(const Weight& w) {
-    Weight out = w;
-    const WeightParams& p = w.params;
-    bool exact = w.encoding == "int_group" && p.symmetric && !p.act_order && p.group % 32 == 0 &&
-                 p.scale_type == DType::f16 && w.cols() % 32 == 0 &&
-                 (p.group > 0 ? w.cols() % p.group == 0 : true);
-    if (exact && (p.bits == 4 || p.bits == 8)) {
-      out.encoding = p.bits == 4 ? "q4_0" : "q8_0";
-      out.params = {};
-    }
-    return out;
   }
 
   // Still the block type that the GGUF source holds: no pass has changed it.
@@ -376,7 +359,9 @@ class Exporter {
         c["rope_scaling"] = {{"rope_type", "linear"},
                              {"factor", json_float(m.rope_scaling.factor)}};
     }
-    if (m_.checkpoint->has("rope_freqs.weight")) c["rope_scaling"] = llama3_scaling();
+    if (m_.checkpoint->has(kRopeDivisors))
+      c["rope_scaling"] =
+          llama3_scaling(m_.checkpoint->weight(kRopeDivisors), m.rope_theta, m_.path);
     c["tie_word_embeddings"] = m_.model->tied_head;
     m_.family->to_hf(m, c);
     if (m_.tokenizer) {
@@ -396,26 +381,6 @@ class Exporter {
     if (!renamed || c.contains("torch_dtype")) c["torch_dtype"] = name;
   }
 
-  // What a GGUF's frequency divisors say in config.json: Llama 3's published parameters, if they
-  // reproduce the divisors; anything else has no name there.
-  Json llama3_scaling() const {
-    Tensor divisors = decode_weight(m_.checkpoint->weight("rope_freqs.weight"));
-    const float* d = divisors.data<float>();
-    RopeScaling s;
-    s.kind = RopeScaling::Kind::llama3;
-    s.factor = *std::max_element(d, d + divisors.numel());
-    Rope plain(2 * divisors.numel(), m_.config.rope_theta, {});
-    Rope scaled(2 * divisors.numel(), m_.config.rope_theta, s);
-    for (int64_t i = 0; i < divisors.numel(); ++i)
-      HONE_CHECK(std::fabs(plain.frequencies()[i] / scaled.frequencies()[i] / d[i] - 1) < 1e-4,
-                 unsupported, "{}: config.json has no way to say its rope_freqs", m_.path);
-    return {{"rope_type", "llama3"},
-            {"factor", json_float(s.factor)},
-            {"low_freq_factor", json_float(s.low_freq_factor)},
-            {"high_freq_factor", json_float(s.high_freq_factor)},
-            {"original_max_position_embeddings", static_cast<int64_t>(s.original_context)}};
-  }
-
   void hf_texts(std::vector<std::pair<std::string, std::string>>& texts) const {
     if (m_.tokenizer) {
       texts.emplace_back("tokenizer.json", tokenizer_json_from_spec(m_.tokenizer->spec()));
@@ -427,8 +392,6 @@ class Exporter {
       texts.emplace_back("generation_config.json", *g);
   }
 
-  std::vector<GgufEntry> metadata() const;
-
   LoadedModel& m_;
   const ExportOptions& o_;
   const std::map<std::string, WeightForm>* plan_;
@@ -439,118 +402,7 @@ class Exporter {
   std::vector<Tensor> fused_bias_;
 };
 
-// LlamaFileType of the most common encoding; 1024 ("guessed") where it has none.
-uint32_t gguf_file_type(const std::vector<Item>& items) {
-  static const std::map<std::string, uint32_t> kTypes = {
-      {"f32", 0},   {"f16", 1},   {"q4_0", 2},  {"q4_1", 3},  {"q8_0", 7},
-      {"q5_0", 8},  {"q5_1", 9},  {"q2_k", 10}, {"q3_k", 12}, {"q4_k", 14},
-      {"q5_k", 16}, {"q6_k", 18}, {"bf16", 32}};
-  std::map<std::string, int64_t> counts;
-  for (const Item& i : items)
-    if (i.info.shape.size() == 2) counts[i.info.encoding] += i.info.shape[0] * i.info.shape[1];
-  std::string most;
-  for (const auto& [name, n] : counts)
-    if (most.empty() || n > counts[most]) most = name;
-  auto it = kTypes.find(most);
-  return it == kTypes.end() ? 1024 : it->second;
-}
-
-std::vector<GgufEntry> Exporter::metadata() const {
-  std::vector<GgufEntry> out;
-  auto u32 = [](int64_t x) { return GgufValue::u32(static_cast<uint32_t>(x)); };
-  if (const GgufFile* file = m_.checkpoint->gguf()) {
-    // As it was, but for what the new weights change.
-    for (const GgufEntry& e : file->metadata())
-      if (e.key != "general.file_type" && e.key.rfind("split.", 0) != 0) out.push_back(e);
-    out.push_back({"general.file_type", u32(gguf_file_type(items_))});
-    return out;
-  }
-  const ModelConfig& m = m_.config;
-  std::string arch = m_.family->gguf_architectures[0], a = arch + ".";
-  out.push_back({"general.architecture", GgufValue::string(arch)});
-  out.push_back({"general.name", GgufValue::string(m_.name)});
-  out.push_back({"general.quantization_version", u32(2)});
-  out.push_back({"general.file_type", u32(gguf_file_type(items_))});
-  out.push_back({a + "context_length", u32(m.context)});
-  out.push_back({a + "embedding_length", u32(m.width)});
-  out.push_back({a + "block_count", u32(m.layers)});
-  out.push_back({a + "feed_forward_length", u32(m.ffn)});
-  out.push_back({a + "attention.head_count", u32(m.heads)});
-  out.push_back({a + "attention.head_count_kv", u32(m.kv_heads)});
-  out.push_back({a + "vocab_size", u32(m.vocabulary)});
-  if (m.rotary) {
-    out.push_back({a + "attention.key_length", u32(m.head_dim)});
-    out.push_back({a + "attention.value_length", u32(m.head_dim)});
-    out.push_back({a + "rope.dimension_count", u32(m.rope_dim > 0 ? m.rope_dim : m.head_dim)});
-    out.push_back({a + "rope.freq_base", GgufValue::f32(m.rope_theta)});
-    if (m.rope_scaling.kind == RopeScaling::Kind::linear) {
-      out.push_back({a + "rope.scaling.type", GgufValue::string("linear")});
-      out.push_back({a + "rope.scaling.factor", GgufValue::f32(m.rope_scaling.factor)});
-    }
-  }
-  m_.family->to_gguf(m, out);
-  if (!m_.tokenizer) return out;
-  const TokenizerSpec& t = m_.tokenizer->spec();
-  HONE_CHECK(t.gguf_obstacle.empty(), unsupported, "gguf: this tokenizer cannot be written: {}",
-             t.gguf_obstacle);
-  const std::string k = "tokenizer.ggml.";
-  out.push_back({k + "model", GgufValue::string(t.model)});
-  if (!t.pre.empty()) out.push_back({k + "pre", GgufValue::string(t.pre)});
-  out.push_back({k + "tokens", GgufValue::strings(t.tokens)});
-  if (!t.scores.empty()) out.push_back({k + "scores", GgufValue::floats(t.scores)});
-  if (!t.token_types.empty())
-    out.push_back(
-        {k + "token_type", GgufValue::i32s({t.token_types.begin(), t.token_types.end()})});
-  if (!t.merges.empty()) out.push_back({k + "merges", GgufValue::strings(t.merges)});
-  auto id = [&](const char* key, std::optional<int32_t> v) {
-    if (v) out.push_back({k + key, u32(*v)});
-  };
-  id("bos_token_id", t.bos);
-  id("eos_token_id", t.eos);
-  id("unknown_token_id", t.unk);
-  id("padding_token_id", t.pad);
-  id("eot_token_id", t.eot);
-  if (t.add_bos) out.push_back({k + "add_bos_token", GgufValue::boolean(*t.add_bos)});
-  if (t.add_eos) out.push_back({k + "add_eos_token", GgufValue::boolean(*t.add_eos)});
-  if (t.add_space_prefix)
-    out.push_back({k + "add_space_prefix", GgufValue::boolean(*t.add_space_prefix)});
-  if (!m_.chat_template.empty())
-    out.push_back({"tokenizer.chat_template", GgufValue::string(m_.chat_template)});
-  return out;
-}
-
 }  // namespace
-
-Weight exact_gguf_weight(const Weight& w) {
-  const WeightParams& p = w.params;
-  if (w.encoding != "int_group" || !p.symmetric || p.act_order || p.scale_type != DType::f16 ||
-      (p.bits != 4 && p.bits != 8) || w.cols() % 32 != 0)
-    return w;
-  int64_t n = w.rows(), k = w.cols(), group = p.group == 0 ? k : p.group;
-  if (group % 32 != 0 || k % group != 0) return w;
-  int64_t blocks = k / 32, size = p.bits == 4 ? 18 : 34, groups = k / group;
-  Weight out;
-  out.shape = w.shape;
-  out.encoding = p.bits == 4 ? "q4_0" : "q8_0";
-  Tensor data = Tensor::empty({n, blocks * size}, DType::u8);
-  const Tensor &codes = w.plane("codes"), &scales = w.plane("scales");
-  std::vector<uint8_t> row(static_cast<size_t>(k));
-  for (int64_t r = 0; r < n; ++r) {
-    unpack_codes(codes.data<uint8_t>() + r * codes.dim(1), k, p.bits, row.data());
-    for (int64_t b = 0; b < blocks; ++b) {
-      uint8_t* to = data.mutable_data<uint8_t>() + (r * blocks + b) * size;
-      f16 scale = scales.data<f16>()[r * groups + b * 32 / group];
-      std::memcpy(to, &scale.bits, 2);
-      const uint8_t* q = &row[b * 32];
-      if (p.bits == 4)
-        for (int j = 0; j < 16; ++j) to[2 + j] = static_cast<uint8_t>(q[j] | q[j + 16] << 4);
-      else
-        for (int j = 0; j < 32; ++j) to[2 + j] = static_cast<uint8_t>(q[j] - 128);
-    }
-  }
-  out.planes["blocks"] = data;
-  return out;
-}
 
 int64_t weight_bytes(LoadedModel& m) {
   Model& model = *m.model;

@@ -44,8 +44,4 @@ int64_t weight_bytes(LoadedModel& model);
 /// Bytes of the weight files at `path`: a GGUF file, or the safetensors of a directory.
 int64_t written_bytes(const std::filesystem::path& path);
 
-/// The same values in a GGUF block type, codes kept: symmetric 4-bit integers as q4_0, 8-bit ones
-/// as q8_0, where the group is a multiple of 32. Returns w itself where that is not possible.
-Weight exact_gguf_weight(const Weight& w);
-
 }  // namespace hone

@@ -23,7 +23,7 @@ class FourBit final : public Pass {
     f.params.double_quant = double_quant_;
     return f;
   }
-  void run(PassContext& c) override { encode_each(c, *this, false, encoding_); }
+  void run(PassContext& c) override { encode_each(c, *this, encoding_); }
 
  private:
   const char* encoding_;
@@ -36,7 +36,7 @@ class Int8 final : public Pass {
   PassKind kind() const override { return PassKind::encode; }
   void visit_options(OptionVisitor&) override {}
   WeightForm form(int64_t) const override { return {"int8_row", {}}; }
-  void run(PassContext& c) override { encode_each(c, *this, false, "int8"); }
+  void run(PassContext& c) override { encode_each(c, *this, "int8"); }
 };
 
 }  // namespace

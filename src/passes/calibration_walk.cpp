@@ -58,8 +58,8 @@ void CalibrationWalk::finish_block() {
   for (int64_t current = block_; block_ == current;) advance();
 }
 
-bool CalibrationWalk::at_last_stage() const {
-  return block_ + 1 == static_cast<int64_t>(model_.blocks.size()) && stage_ + 1 == Block::kStages;
+bool CalibrationWalk::in_last_block() const {
+  return block_ + 1 == static_cast<int64_t>(model_.blocks.size());
 }
 
 void CalibrationWalk::go_back(const Place& place) {

@@ -27,8 +27,8 @@ class CalibrationWalk {
   void advance();
   /// Runs the rest of this block.
   void finish_block();
-  /// Nothing is left to run behind this stage that anybody would see.
-  bool at_last_stage() const;
+  /// No other block comes: what this one gives need not be computed.
+  bool in_last_block() const;
 
   /// A place to come back to; costs no copy.
   struct Place {

@@ -18,7 +18,14 @@ class Cast final : public Pass {
     fail(ErrorKind::invalid_argument,
          "cast: to '{}': expected f32, f16, bf16, tf32, f8_e4m3 or f8_e5m2", to_);
   }
-  WeightForm form(int64_t) const override { return {to_ == "tf32" ? "f32" : to_, {}}; }
+  // By default of everything, so that all of a model can be halved, and refined by later steps.
+  bool ends_by_default() const override { return true; }
+  bool is_final() const override { return false; }
+  WeightForm form(int64_t) const override {
+    WeightForm f{to_ == "tf32" ? "f32" : to_, {}};
+    f.params.row_scaled = to_ == "f8_e4m3" || to_ == "f8_e5m2";
+    return f;
+  }
   void run(PassContext& c) override {
     auto round = [](Tensor& values) {
       float* x = values.mutable_data<float>();
@@ -26,7 +33,7 @@ class Cast final : public Pass {
     };
     std::function<void(Tensor&)> adjust;
     if (to_ == "tf32") adjust = round;
-    encode_each(c, *this, true, "cast", adjust);
+    encode_each(c, *this, "cast", adjust);
   }
 
  private:

@@ -106,7 +106,8 @@ void Gptq::quantize_block(PassContext& c, CalibrationWalk& walk) {
   if (o_.true_sequential) {
     for (int stage = 0; stage < Block::kStages; ++stage) {
       if (!stages[stage].empty()) quantize_stage(c, stages[stage], hessian_here());
-      if (!walk.at_last_stage()) walk.advance();
+      bool seen = stage + 1 < Block::kStages || !walk.in_last_block();
+      if (seen) walk.advance();
     }
     return;
   }
@@ -119,7 +120,7 @@ void Gptq::quantize_block(PassContext& c, CalibrationWalk& walk) {
   walk.go_back(start);
   for (int stage = 0; stage < Block::kStages; ++stage)
     if (!stages[stage].empty()) quantize_stage(c, stages[stage], hessians[stage]);
-  walk.finish_block();
+  if (!walk.in_last_block()) walk.finish_block();
 }
 
 void Gptq::run(PassContext& c) {

@@ -11,6 +11,7 @@
 #include "encodings/int_grid.h"
 #include "kernels/select.h"
 #include "ops/linalg.h"
+#include "tensor/transpose.h"
 
 namespace hone {
 namespace {
@@ -209,22 +210,20 @@ double hessian_norm(const Tensor& e, const Tensor& hessian) {
   constexpr int64_t kRows = 128;
   int64_t n = e.dim(0), k = e.dim(1);
   const float* x = e.data<float>();
-  Tensor g = hessian.clone(), et = Tensor::empty({k, n}, DType::f32);
+  Tensor g = hessian.clone(), et = transposed(e);
   Tensor product = Tensor::zeros({n, k}, DType::f32);
-  float *upper = g.mutable_data<float>(), *columns = et.mutable_data<float>();
-  float* y = product.mutable_data<float>();
+  float *upper = g.mutable_data<float>(), *y = product.mutable_data<float>();
   parallel_for(k, 16, [&](int64_t i0, int64_t i1) {
     for (int64_t i = i0; i < i1; ++i) {
       std::fill(upper + i * k, upper + i * k + i, 0.0f);
       upper[i * k + i] /= 2;
-      for (int64_t r = 0; r < n; ++r) columns[i * n + r] = x[r * k + i];
     }
   });
   std::vector<double> parts(static_cast<size_t>(n));
   parallel_for(n, 24, [&](int64_t r0, int64_t r1) {
     for (int64_t b = 0; b < k; b += kRows)
-      kernels::table().accumulate_tn(columns + b * n, n, upper + b * k, k, std::min(kRows, k - b),
-                                     r0, r1, b, k, y, k);
+      kernels::table().accumulate_tn(et.data<float>() + b * n, n, upper + b * k, k,
+                                     std::min(kRows, k - b), r0, r1, b, k, y, k);
     for (int64_t i = r0 * k; i < r1 * k; ++i) parts[i / k] += double{x[i]} * y[i];
   });
   return 2 * std::accumulate(parts.begin(), parts.end(), 0.0);

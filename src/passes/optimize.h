@@ -39,8 +39,8 @@ struct OptimizeOptions {
 };
 
 /// Runs the recipe and writes options.out; with a text also measures the original, every variant
-/// and the result, and returns (and writes) the report. On an error
-/// before the output is complete nothing is left at options.out.
+/// and the result, and returns (and writes) the report. On an error before the output is complete
+/// nothing is left at options.out.
 Report optimize(const OptimizeOptions& options);
 
 /// "AMD EPYC, 2 threads, 23.5 GB"

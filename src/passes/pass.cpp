@@ -116,7 +116,7 @@ void replace_weight(PassContext& c, Linear& l, Weight w, const Tensor& values, c
   l.set_weight(std::move(w));
 }
 
-void encode_each(PassContext& c, const Pass& pass, bool ends_by_default, const char* kept,
+void encode_each(PassContext& c, const Pass& pass, const char* kept,
                  const std::function<void(Tensor& values)>& adjust) {
   Model& m = *c.model.model;
   auto blocks = static_cast<int64_t>(m.blocks.size());
@@ -128,7 +128,7 @@ void encode_each(PassContext& c, const Pass& pass, bool ends_by_default, const c
     return encode_module(module, changed, form);
   };
   for (int64_t unit = std::max<int64_t>(c.first_unit, -1); unit < blocks; ++unit) {
-    if (unit == -1 && c.embedding_selected(ends_by_default)) {
+    if (unit == -1 && c.embedding_selected(pass.ends_by_default())) {
       const std::string& name = m.embedding.name();
       Tensor values = decode_weight(m.embedding.weight());
       Weight w = encoded(name, values);
@@ -136,7 +136,7 @@ void encode_each(PassContext& c, const Pass& pass, bool ends_by_default, const c
       m.embedding.set_weight(w);
       if (m.tied_head) m.head.set_weight(std::move(w));
     }
-    for (Linear* l : c.selected(unit, ends_by_default)) {
+    for (Linear* l : c.selected(unit, pass.ends_by_default())) {
       Tensor values = decode_weight(l->weight());
       replace_weight(c, *l, encoded(l->name(), values), values, kept);
     }

@@ -76,6 +76,10 @@ class Pass {
   virtual bool needs_calibration() const { return false; }
   /// Works on the Linears of blocks only, whatever the module glob says.
   virtual bool blocks_only() const { return false; }
+  /// Without a module glob it takes embedding and head too.
+  virtual bool ends_by_default() const { return false; }
+  /// A later step must not store the same module again.
+  virtual bool is_final() const { return true; }
   virtual void visit_options(OptionVisitor& v) = 0;
   /// Raises invalid_argument where the options make no sense together.
   virtual void check_options() const {}
@@ -106,7 +110,7 @@ double relative_error(const Tensor& a, const Tensor& b);
 /// Stores the selected Linears and the embedding, if selected, in the pass's form, unit by unit;
 /// `adjust`, if given, changes the f32 values [N, K] first. All that a pass without calibration
 /// does.
-void encode_each(PassContext& context, const Pass& pass, bool ends_by_default, const char* kept,
+void encode_each(PassContext& context, const Pass& pass, const char* kept,
                  const std::function<void(Tensor& values)>& adjust = nullptr);
 
 }  // namespace hone

@@ -125,7 +125,7 @@ std::vector<std::pair<std::string, Shape>> modules_hit(const RecipeStep& s, Load
   Model& m = *model.model;
   PassContext c{model, s.modules, nullptr, 0, nullptr, nullptr, -1, nullptr};
   std::vector<std::pair<std::string, Shape>> hits;
-  bool everything = s.pass == "cast";
+  bool everything = s.made->ends_by_default();
   bool outside = !s.made->blocks_only();
   if (outside && c.embedding_selected(everything))
     hits.emplace_back(m.embedding.name(), m.embedding.weight().shape);
@@ -133,6 +133,10 @@ std::vector<std::pair<std::string, Shape>> modules_hit(const RecipeStep& s, Load
     for (Linear* l : c.selected(b, everything))
       hits.emplace_back(l->name(), Shape{l->out_features(), l->in_features()});
   return hits;
+}
+
+std::string step_name(const RecipeVariant& variant, size_t i) {
+  return fmt::format("step {} ({})", i + 1, variant.steps[i].pass);
 }
 
 }  // namespace
@@ -186,19 +190,19 @@ Recipe parse_recipe(const std::string& yaml, const std::string& source) {
 }
 
 std::map<std::string, WeightForm> check_recipe(const RecipeVariant& variant, LoadedModel& model) {
-  std::map<std::string, std::string> done;  // module → the step that quantised it
+  std::map<std::string, size_t> done;  // module → the last step that stored it
   std::map<std::string, WeightForm> plan;
   Model& m = *model.model;
   for (size_t i = 0; i < variant.steps.size(); ++i) {
     const RecipeStep& s = variant.steps[i];
-    std::string name = fmt::format("step {} ({})", i + 1, s.pass);
+    std::string name = step_name(variant, i);
     s.made->check_model(m);
     if (s.made->kind() == PassKind::transform) {
       HONE_CHECK(s.modules.empty(), invalid_argument,
                  "{} works on the whole model; it takes no modules", name);
       HONE_CHECK(done.empty(), invalid_argument,
                  "{} rewrites float weights, but {} has already quantised {}; put it first", name,
-                 done.begin()->second, done.begin()->first);
+                 step_name(variant, done.begin()->second), done.begin()->first);
       for (Linear* l : m.linears()) plan[l->name()] = s.made->form(l->in_features());
       plan[m.embedding.name()] = s.made->form(m.width());
       continue;
@@ -207,12 +211,11 @@ std::map<std::string, WeightForm> check_recipe(const RecipeVariant& variant, Loa
     HONE_CHECK(!hits.empty(), invalid_argument, "{}: modules '{}' selects nothing in {}", name,
                s.modules_text, model.path);
     for (const auto& [module, shape] : hits) {
-      auto [it, fresh] = done.emplace(module, name);
-      bool earlier_cast = !fresh && it->second.find("(cast)") != std::string::npos;
-      HONE_CHECK(fresh || earlier_cast, invalid_argument,
+      auto [it, fresh] = done.emplace(module, i);
+      HONE_CHECK(fresh || !variant.steps[it->second].made->is_final(), invalid_argument,
                  "{} would store {} a second time; {} has already quantised it", name, module,
-                 it->second);
-      it->second = name;
+                 step_name(variant, it->second));
+      it->second = i;
       WeightForm form = s.made->form(shape[1]), plain = form;
       plain.params.act_order = false;  // the order is the pass's, not the encoding's
       std::string refusal =

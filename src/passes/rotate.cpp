@@ -14,24 +14,13 @@
 #include "base/threads.h"
 #include "ops/linalg.h"
 #include "passes/pass.h"
+#include "tensor/transpose.h"
 
 namespace hone {
 namespace {
 
 // Counters of the seed: one rotation for the residual stream, one for each key/value head.
 constexpr uint64_t kResidual = 1, kValues = 2;
-
-Tensor transposed(const Tensor& x) {
-  int64_t n = x.dim(0), k = x.dim(1);
-  Tensor y = Tensor::empty({k, n}, DType::f32);
-  const float* in = x.data<float>();
-  float* out = y.mutable_data<float>();
-  parallel_for(k, 16, [&](int64_t b, int64_t e) {
-    for (int64_t j = b; j < e; ++j)
-      for (int64_t i = 0; i < n; ++i) out[j * n + i] = in[i * k + j];
-  });
-  return y;
-}
 
 // Right multiplication by an orthogonal Q [D, D]: rows x become x·Q.
 class Rotation {

@@ -29,7 +29,7 @@ class Rtn final : public Pass {
     }
     return f;
   }
-  void run(PassContext& c) override { encode_each(c, *this, false, "rtn"); }
+  void run(PassContext& c) override { encode_each(c, *this, "rtn"); }
 
  private:
   std::string encoding_ = "int_group";

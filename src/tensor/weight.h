@@ -22,6 +22,8 @@ struct WeightParams {
   bool double_quant = false;  ///< block scales are quantised themselves (bitsandbytes)
   float nested_offset = 0;    ///< mean that was subtracted from the block scales
   DType scale_type = DType::f16;
+  bool row_scaled =
+      false;  ///< 8-bit floats: a scale plane holds one factor for each row, or one for all
 
   bool operator==(const WeightParams&) const = default;
 };

@@ -1,5 +1,6 @@
 // Exports that must be refused or must keep what other files say: each was a silent error once.
 #include "models/export.h"
+#include "models/export_gguf.h"
 
 #include <nlohmann/json.hpp>
 

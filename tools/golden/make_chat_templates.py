@@ -11,7 +11,8 @@ import pathlib
 import transformers.utils.chat_template_utils as hf
 
 from chat_template_sources import CHATS, TEMPLATES as CHAT_TEMPLATES, VARIANTS
-from jinja_snippets import EXPRESSIONS, TEMPLATES, VARIABLES
+from jinja_expressions import EXPRESSIONS
+from jinja_templates import TEMPLATES, VARIABLES
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "tests" / "golden"
 NOW = datetime.datetime(2024, 7, 26, 13, 5, 9)

@@ -1,0 +1,31 @@
+// What GGUF says in its own way: metadata, block types, frequency divisors.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/loader.h"
+
+namespace hone {
+
+/// The metadata of `model` written as GGUF with most of its weights in `encoding`: a GGUF source's
+/// own but for its file type, or what the configuration and the tokenizer say. Raises unsupported
+/// where the tokenizer cannot be written.
+std::vector<GgufEntry> gguf_metadata(const LoadedModel& model, const std::string& encoding);
+
+/// The GGUF block type that holds the codes of `w` as they are: symmetric 4-bit integers in q4_0,
+/// 8-bit ones in q8_0, where the group is a multiple of 32. Empty where there is none. Looks at
+/// shape and parameters only.
+std::string exact_gguf_encoding(const Weight& w);
+/// The same values in exact_gguf_encoding; w itself where there is none.
+Weight exact_gguf_weight(const Weight& w);
+
+/// GGUF has no keys for Llama 3's scaling: it stores what the plain frequencies are divided by, as
+/// the tensor rope_freqs.weight. Nothing for a model without that scaling.
+std::optional<Weight> rope_divisors(const ModelConfig& config);
+/// rope_scaling of config.json for such divisors: Llama 3's published parameters, if they reproduce
+/// them; anything else has no name there and raises unsupported with `source`.
+Json llama3_scaling(const Weight& divisors, float theta, const std::string& source);
+
+}  // namespace hone

@@ -144,8 +144,8 @@ void watch_signals() {
 }  // namespace hone
 
 int main(int argc, char** argv) {
-  hone::watch_signals();
   try {
+    hone::watch_signals();
     return hone::run(argc, argv);
   } catch (const std::bad_alloc&) {
     hone::print_error("out of memory");

@@ -54,6 +54,7 @@ void visit_fields(Layer& l, Field&& field) {
   field("method_error", l.method_error);
   field("rtn_error", l.rtn_error);
   field("kept", l.kept);
+  field("from_inputs", l.from_inputs);
 }
 
 template <typename Sample, typename Field>

@@ -51,6 +51,8 @@ struct ReportLayer {
   double method_error = kNotMeasured;  // relative error of the layer's output, this method
   double rtn_error = kNotMeasured;     // the same after plain rounding to nearest
   std::string kept;                    // which of the two was written: "gptq", "rtn"
+  // The errors are of the output on calibration inputs; else of the weights alone.
+  bool from_inputs = false;
 };
 
 /// What a variant wrote after a prompt.

@@ -384,11 +384,14 @@ std::string method_name(const Report& report) {
 std::string errors(const Report& report) {
   std::string panels = plots::error_panels(report);
   if (panels.empty()) return {};
+  auto any = [&](auto has) { return std::any_of(report.layers.begin(), report.layers.end(), has); };
+  bool outputs = any([](const ReportLayer& l) { return l.from_inputs; });
+  bool nearest = any([](const ReportLayer& l) { return std::isfinite(l.rtn_error); });
   return fmt::format(
-      "<p>Relative error of each layer’s output on the calibration text, by block: <b "
-      "class='method nb'>● {}</b> and <b class='rtn nb'>○ round to nearest</b>; lower is "
+      "<p>Relative error of each layer’s {}, by block: <b class='method nb'>● {}</b>{}; lower is "
       "better. {}</p>\n{}",
-      escape(method_name(report)), kept_words(report), panels);
+      outputs ? "output on the calibration text" : "weights", escape(method_name(report)),
+      nearest ? " and <b class='rtn nb'>○ round to nearest</b>" : "", kept_words(report), panels);
 }
 
 std::string every_layer(const Report& report) {

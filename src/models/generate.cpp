@@ -59,7 +59,7 @@ double Generation::prefill_speed() const {
 }
 
 double Generation::decode_speed() const {
-  return static_cast<double>(tokens.size()) / std::max(decode_seconds, 1e-9);
+  return static_cast<double>(decode_steps) / std::max(decode_seconds, 1e-9);
 }
 
 Generation generate(const LoadedModel& model, Session& session, std::span<const int32_t> prompt,
@@ -87,7 +87,7 @@ Generation generate(const LoadedModel& model, Session& session, std::span<const 
   // Models pad their vocabulary: an id without a token is never chosen.
   auto choices =
       static_cast<size_t>(std::min<int64_t>(logits.numel(), model.tokenizer->vocab_size()));
-  bool stopped = false;
+  bool stopped = false, cut = false;
   for (int64_t n = 0; n < o.max_tokens && !stopped; ++n) {
     int32_t id = sampler.sample({logits.data<float>(), choices}, seen);
     bool end = std::binary_search(model.end_ids.begin(), model.end_ids.end(), id);
@@ -97,13 +97,16 @@ Generation generate(const LoadedModel& model, Session& session, std::span<const 
     }
     g.tokens.push_back(id);
     seen.push_back(id);
-    stopped = filter.push(decoder.push(id));
+    stopped = cut = filter.push(decoder.push(id));
     if (n + 1 >= o.max_tokens || n >= room) break;
-    if (!stopped) logits = session.append({&id, 1});
+    if (stopped) break;
+    logits = session.append({&id, 1});
+    ++g.decode_steps;
   }
   g.decode_seconds = monotonic_seconds() - started;
   if (stopped) g.finish_reason = "stop";
-  filter.push(decoder.finish());
+  // Behind a stop text nothing more comes, nor the bytes of a character that it has cut.
+  if (!cut) filter.push(decoder.finish());
   filter.finish();
   return g;
 }

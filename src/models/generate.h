@@ -25,6 +25,7 @@ struct Generation {
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;  ///< of the prompt: those that the session held already
   double prefill_seconds = 0;
+  int64_t decode_steps = 0;  ///< runs of the model for one token; the first comes from the prompt
   double decode_seconds = 0;
 
   /// Tokens per second; the prompt's cached tokens do not count.

@@ -59,7 +59,8 @@ TokenizerSpec gguf_tokenizer(const GgufFile& f) {
   return s;
 }
 
-// What the Linears take in kernel layout, and the largest one in f32 while it is decoded.
+// What the Linears take in kernel layout (or, only to be written, those that are encoded anew), and
+// the largest one in f32 while it is decoded.
 int64_t memory_need(const LoadedModel& m, const ParameterReader& reader, const LoadOptions& o) {
   WeightParams params;
   std::string target;
@@ -67,6 +68,7 @@ int64_t memory_need(const LoadedModel& m, const ParameterReader& reader, const L
   int64_t total = 0, largest = 0;
   auto add = [&](const Weight& w, bool changed, int64_t times) {
     if (w.shape.size() != 2) return;  // the builder says what is wrong with it
+    if (!changed && !o.inference) return;
     if (!changed) {
       encoding(w.encoding).validate(w);
       total += times * packed_bytes(w);
@@ -242,7 +244,7 @@ LoadedModel load_model(const fs::path& path, const LoadOptions& options) {
     return c->weight(n);
   };
   ParameterReader reader(*m.family, m.config, names);
-  if (options.inference) require_memory(memory_need(m, reader, options), m.path);
+  require_memory(memory_need(m, reader, options), m.path);
   m.model = build_model(m.config, reader, load_as_transform(options), options.inference);
   check_all_read(m, read);
   return m;

@@ -24,7 +24,8 @@ Json params_json(const WeightParams& p) {
           {"double_quant", p.double_quant},
           // As bits: the offset must come back exactly.
           {"nested_offset", std::bit_cast<uint32_t>(p.nested_offset)},
-          {"scale_type", static_cast<int>(p.scale_type)}};
+          {"scale_type", static_cast<int>(p.scale_type)},
+          {"row_scaled", p.row_scaled}};
 }
 
 WeightParams params_from(const Json& j) {
@@ -37,6 +38,7 @@ WeightParams params_from(const Json& j) {
   p.double_quant = j.at("double_quant").get<bool>();
   p.nested_offset = std::bit_cast<float>(j.at("nested_offset").get<uint32_t>());
   p.scale_type = static_cast<DType>(j.at("scale_type").get<int>());
+  p.row_scaled = j.at("row_scaled").get<bool>();
   return p;
 }
 

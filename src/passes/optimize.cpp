@@ -46,7 +46,9 @@ Json identity_of(const fs::path& p) {
 // What the bytes of the output depend on.
 Json run_identity(const OptimizeOptions& o) {
   return {{"hone version", HONE_VERSION},
-          {"recipe", o.recipe.text},
+          {"steps", o.recipe.main.text},
+          {"calibration samples", o.recipe.calibration_samples},
+          {"calibration length", o.recipe.calibration_length},
           {"model", identity_of(o.model)},
           {"calibration", identity_of(o.recipe.needs_calibration() ? o.calibration : fs::path())},
           {"seed", o.seed},
@@ -139,24 +141,30 @@ class Runner {
 
  private:
   const Calibration* calibration_pointer() const { return calibration_ ? &*calibration_ : nullptr; }
-  // New weights are held until they are written; calibration has the widest states and a Hessian;
-  // an evaluation runs the original and one variant side by side.
+  // New weights are held until they are written; calibration has the widest states, a block's
+  // Hessians and one factor; an evaluation runs the original and one variant side by side.
   int64_t memory_need(LoadedModel& m, const std::map<std::string, WeightForm>& plan) const {
-    int64_t stored = 0, running = 0, widest = m.config.width, largest = 0;
+    int64_t stored = 0, running = 0, widest = m.config.width, largest = 0, hessians = 0;
+    auto add_stored = [&](const std::string& module, const Weight& w) {
+      if (!plan.contains(module)) return;
+      Weight form;
+      form.shape = w.shape;
+      form.encoding = plan.at(module).encoding;
+      form.params = plan.at(module).params;
+      stored += packed_bytes(form);
+    };
+    add_stored(m.model->embedding.name(), m.model->embedding.weight());
+    for (const auto& stage : m.model->blocks[0].stages())
+      if (!stage.empty()) hessians += 4 * stage[0]->in_features() * stage[0]->in_features();
     for (Linear* l : m.model->linears()) {
       running += packed_bytes(l->weight());
       widest = std::max(widest, l->in_features());
       largest = std::max(largest, 4 * l->out_features() * l->in_features());
-      if (!plan.contains(l->name())) continue;
-      Weight form;
-      form.shape = l->weight().shape;
-      form.encoding = plan.at(l->name()).encoding;
-      form.params = plan.at(l->name()).params;
-      stored += packed_bytes(form);
+      add_stored(l->name(), l->weight());
     }
     int64_t need = stored + 3 * largest;
     if (calibration_) need += 4 * (calibration_->tokens() * (m.config.width + widest));
-    if (calibration_) need += 2 * 4 * widest * widest;
+    if (calibration_) need += hessians + 4 * widest * widest;
     if (!text_.empty()) need += running + stored;
     return need;
   }
@@ -198,15 +206,28 @@ class Runner {
     char date[32];
     std::strftime(date, sizeof(date), "%Y-%m-%d", std::gmtime(&now));
     report_.date = date;
-    bool quantised = false;
-    for (Linear* l : m.model->linears())
-      quantised |= l->weight().encoding[0] == 'q' || l->weight().encoding == "int_group";
-    if (quantised)
+    if (on_a_grid(m) && !rotates_everything())
       report_.notes.push_back(
           "The original's weights lie on a quantised grid already: methods that use a similar grid "
           "look better on it than they would on a full-precision original.");
     if (calibration_ && calibration_->source == o_.text.string())
       report_.notes.push_back("Calibration and evaluation use the same text: the figures flatter.");
+  }
+
+  static bool on_a_grid(LoadedModel& m) {
+    for (Linear* l : m.model->linears())
+      for (const auto& [name, plane] : l->weight().planes)
+        if (name != "values" || dtype_size(plane.dtype()) < 2) return true;
+    return false;
+  }
+
+  // Every variant leaves the original's grid before anything is quantised.
+  bool rotates_everything() const {
+    auto rotates = [](const RecipeVariant& v) {
+      return v.noise_floor || (!v.steps.empty() && v.steps[0].made->kind() == PassKind::transform);
+    };
+    const auto& others = o_.recipe.compare;
+    return rotates(o_.recipe.main) && std::all_of(others.begin(), others.end(), rotates);
   }
 
   PerplexityOptions perplexity_options() const {
@@ -307,7 +328,8 @@ class Runner {
   void add_layers(const std::vector<LayerRecord>& records) {
     for (const LayerRecord& r : records)
       report_.layers.push_back({r.module, r.before, r.after, double(r.bytes_before),
-                                double(r.bytes_after), r.error, r.rtn_error, r.kept});
+                                double(r.bytes_after), r.error, r.rtn_error, r.kept,
+                                r.from_inputs});
   }
 
   void write_report() const {

@@ -85,6 +85,19 @@ RecipeStep parse_step(const YAML::Node& n, const std::string& source) {
   return s;
 }
 
+// Steps that parse as the same are spelled the same, however they were written.
+std::string spelled(const YAML::Node& steps) {
+  std::string text;
+  for (const auto& step : steps) {
+    std::map<std::string, std::string> keys;
+    for (const auto& entry : step) keys[entry.first.Scalar()] = entry.second.Scalar();
+    text += text.empty() ? "" : "; ";
+    for (const auto& [key, value] : keys) text += fmt::format("{}: {}, ", key, value);
+    text.resize(text.size() - 2);
+  }
+  return text;
+}
+
 std::vector<RecipeStep> parse_steps(const YAML::Node& n, const std::string& source) {
   HONE_CHECK(n.IsSequence(), invalid_argument, "{}: steps: expected a list", where(source, n));
   std::vector<RecipeStep> steps;
@@ -170,6 +183,7 @@ Recipe parse_recipe(const std::string& yaml, const std::string& source) {
   r.main.name =
       root["name"] ? as<std::string>(root["name"], source, "name", "a text") : "optimised";
   r.main.steps = parse_steps(root["steps"], source);
+  r.main.text = spelled(root["steps"]);
   if (const YAML::Node c = root["compare"]) {
     HONE_CHECK(c.IsSequence(), invalid_argument, "{}: compare: expected a list", where(source, c));
     for (const auto& n : c) {

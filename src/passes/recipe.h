@@ -31,6 +31,7 @@ struct RecipeVariant {
   std::string name;
   bool noise_floor = false;
   std::vector<RecipeStep> steps;
+  std::string text;  ///< of the main variant: its steps, in one spelling
 };
 
 struct Recipe {

@@ -10,18 +10,20 @@ class Rtn final : public Pass {
  public:
   PassKind kind() const override { return PassKind::encode; }
   void visit_options(OptionVisitor& v) override {
-    v.option("encoding", encoding_, "int_group, or another encoding's id");
+    v.option("encoding", encoding_, "int_group, another encoding's id, int4, int8, ...");
     v.option("bits", bits_, "bits of an integer, 2 to 8");
     v.option("group", group_, "columns that share a scale, 0 = the row");
     v.option("symmetric", symmetric_, "no zero points");
   }
   void check_options() const override {
-    encoding(encoding_);
+    WeightParams ignored;
+    encoding(encoding_from_shorthand(encoding_, ignored));
     HONE_CHECK(bits_ >= 2 && bits_ <= 8, invalid_argument, "rtn: bits {}: expected 2 to 8", bits_);
     HONE_CHECK(group_ >= 0, invalid_argument, "rtn: group {}: expected 0 or more", group_);
   }
   WeightForm form(int64_t) const override {
-    WeightForm f{encoding_, {}};
+    WeightForm f;
+    f.encoding = encoding_from_shorthand(encoding_, f.params);
     if (encoding_ == "int_group") {
       f.params.bits = static_cast<int>(bits_);
       f.params.group = group_;

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <deque>
 #include <mutex>
+#include <new>
 
 #include "base/error.h"
 
@@ -14,7 +15,11 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kPage = 4096;
+#ifdef __SANITIZE_ADDRESS__
+constexpr size_t kMapped = SIZE_MAX;  // malloc's red zones see what lies outside a tensor
+#else
 constexpr size_t kMapped = size_t{256} << 10;
+#endif
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kMostSpare = size_t{64} << 20;
 
@@ -37,17 +42,20 @@ class Mappings {
           return p;
         }
     }
+    if (void* p = map(size)) return p;
+    drop_spares(0);
     return map(size);
   }
 
-  void give_back(void* p, size_t size) {
-    std::lock_guard lock(mutex_);
-    spare_.push_back({p, size});
-    spare_bytes_ += size;
-    for (; spare_bytes_ > kMostSpare; spare_.pop_front()) {
-      ::munmap(spare_.front().at, spare_.front().size);
-      spare_bytes_ -= spare_.front().size;
+  void give_back(void* p, size_t size) noexcept {
+    try {
+      std::lock_guard lock(mutex_);
+      spare_.push_back({p, size});
+      spare_bytes_ += size;
+    } catch (const std::bad_alloc&) {  // a deleter must not throw
+      ::munmap(p, size);
     }
+    drop_spares(kMostSpare);
   }
 
  private:
@@ -55,6 +63,15 @@ class Mappings {
     void* at;
     size_t size;
   };
+
+  // Unmaps the oldest until at most so many bytes are left.
+  void drop_spares(size_t most) noexcept {
+    std::lock_guard lock(mutex_);
+    for (; spare_bytes_ > most; spare_.pop_front()) {
+      ::munmap(spare_.front().at, spare_.front().size);
+      spare_bytes_ -= spare_.front().size;
+    }
+  }
 
   static void* map(size_t size) {
     size_t unit = size >= kHugePage ? kHugePage : kPage;
@@ -89,9 +106,9 @@ void check(const void* p, size_t size) {
 }  // namespace
 
 std::shared_ptr<void> allocate_storage(size_t size) {
+  HONE_CHECK(size <= PTRDIFF_MAX / 2, out_of_memory,
+             "out of memory: {} bytes are needed for one tensor", size);
   if (size >= kMapped) {
-    HONE_CHECK(size <= PTRDIFF_MAX / 2, out_of_memory,
-               "out of memory: {} bytes are needed for one tensor", size);
     size_t padded = round_up(size, kPage);
     void* p = mappings().take(padded);
     check(p, size);

@@ -47,7 +47,7 @@ Report example() {
   for (int block = 0; block < 3; ++block)
     for (const char* kind : {"self_attn.q_proj", "mlp.up_proj"})
       report.layers.push_back({"model.layers." + std::to_string(block) + "." + kind, "bf16",
-                               "int4 g64", 2e6, 5.6e5, 0.05, 0.08, block ? "gptq" : "rtn"});
+                               "int4 g64", 2e6, 5.6e5, 0.05, 0.08, block ? "gptq" : "rtn", true});
   report.samples = {{"original", "Once", " upon a time"}, {"gptq int4 g64", "Once", " there was"}};
   return report;
 }
@@ -154,8 +154,8 @@ TEST(ReportJson, NoMemberIsForgotten) {
               fill(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u));
   }
   {
-    auto& [a, b, c, d, e, f, g, h] = r.layers[0];
-    EXPECT_EQ(report_json(r)["layers"][0].size(), fill(a, b, c, d, e, f, g, h));
+    auto& [a, b, c, d, e, f, g, h, i] = r.layers[0];
+    EXPECT_EQ(report_json(r)["layers"][0].size(), fill(a, b, c, d, e, f, g, h, i));
   }
   {
     auto& [a, b, c] = r.samples[0];
@@ -319,6 +319,21 @@ TEST(ReportHtml, ShowsWhatIsThere) {
   EXPECT_EQ(count(page, "<svg"), count(page, "</svg>"));
   EXPECT_EQ(count(page, "<g"), count(page, "</g"));
   EXPECT_EQ(page.find("nan"), std::string::npos);
+}
+
+TEST(ReportHtml, SaysWhatTheErrorsAreOf) {
+  Report report = example();
+  std::string page = report_html(report);
+  EXPECT_NE(page.find("each layer’s output on the calibration text"), std::string::npos);
+  EXPECT_NE(page.find("round to nearest</b>"), std::string::npos);
+  for (auto& l : report.layers) {
+    l.from_inputs = false;
+    l.rtn_error = kNotMeasured;
+  }
+  page = report_html(report);
+  EXPECT_NE(page.find("each layer’s weights"), std::string::npos);
+  EXPECT_EQ(page.find("calibration text"), std::string::npos);
+  EXPECT_EQ(page.find("round to nearest</b>"), std::string::npos);
 }
 
 TEST(ReportHtml, EmptyAndPartialReportsWork) {

@@ -16,8 +16,9 @@ using namespace testing;
 // without blocks: the embedding is the identity, the head a table of successors.
 class GenerateTest : public ::testing::Test {
  protected:
-  void script(const std::vector<std::string>& tokens, int64_t context = 100) {
-    m_.tokenizer = tokenizer_from_spec(tiny_tokens());
+  void script(const std::vector<std::string>& tokens, int64_t context = 100,
+              const TokenizerSpec& spec = tiny_tokens()) {
+    m_.tokenizer = tokenizer_from_spec(spec);
     m_.end_ids = m_.tokenizer->end_of_generation();
     ids_.clear();
     for (const std::string& text : tokens) ids_.push_back(m_.tokenizer->token_id(text).value());
@@ -71,6 +72,7 @@ TEST_F(GenerateTest, FollowsTheModelToMaxTokens) {
     EXPECT_EQ(g.text, std::string("bcd abe").substr(0, n == 0 ? 0 : n == 1 ? 1 : n == 2 ? 3 : 7));
     EXPECT_EQ(g.finish_reason, "length");
     EXPECT_EQ(g.prompt_tokens, 1);
+    EXPECT_EQ(g.decode_steps, std::max<int64_t>(0, n - 1)) << "the prompt gives the first";
     // Prompt and output, but for the last token sampled.
     EXPECT_EQ(length_, 1 + std::max<int64_t>(0, n - 1));
   }
@@ -109,6 +111,22 @@ TEST_F(GenerateTest, TheEarliestOfSeveralStopTextsCounts) {
   Generation g = run(greedy(1, {"abc"}));
   EXPECT_EQ(g.finish_reason, "stop") << "complete with the last token allowed";
   EXPECT_EQ(g.text, "");
+}
+
+// A byte-level token may hold a stop text and the first byte of a character.
+TEST_F(GenerateTest, NothingComesBehindAStopText) {
+  TokenizerSpec s;
+  s.model = "gpt2";
+  s.pre = "gpt-2";
+  s.source = "bytes";
+  for (char c = 'a'; c <= 'e'; ++c) s.tokens.push_back(std::string(1, c));
+  s.tokens.push_back("bÃ");  // the bytes 62 C3
+  s.token_types.assign(s.tokens.size(), static_cast<int32_t>(TokenType::normal));
+  script({"a", "c", "bÃ", "d"}, 100, s);
+  Generation g = run(greedy(9, {"b"}));
+  EXPECT_EQ(g.text, "c");
+  EXPECT_EQ(g.finish_reason, "stop");
+  EXPECT_EQ(run(greedy(2)).text, "cb\uFFFD") << "without a stop text it is shown";
 }
 
 TEST_F(GenerateTest, AnEndTokenEndsUnlessIgnored) {

@@ -52,6 +52,18 @@ TEST(Recipe, RefusesToQuantiseAModuleTwice) {
             std::string::npos);
 }
 
+TEST(Recipe, RtnTakesTheShorthandsOfLoadAs) {
+  auto form = [](const char* type) {
+    Recipe r = parse_recipe(fmt::format("steps: [{{pass: rtn, encoding: {}}}]", type), "test");
+    return r.main.steps[0].made->form(128);
+  };
+  EXPECT_EQ(form("int8").encoding, "int8_row");
+  EXPECT_EQ(form("int3").encoding, "int_group");
+  EXPECT_EQ(form("int3").params.bits, 3);
+  EXPECT_EQ(form("int_group").params.bits, 4);
+  EXPECT_EQ(form("nf4").params.block, 64);
+}
+
 TEST(ModuleFilter, MatchesGlobsAndAlternatives) {
   ModuleFilter f("*.mlp.*|lm_head");
   EXPECT_TRUE(f.matches("model.layers.3.mlp.up_proj"));
@@ -129,7 +141,28 @@ TEST_F(OptimizeTest, RefusesAnotherRecipeWhenResuming) {
   o.resume = true;
   o.recipe =
       parse_recipe("calibration: {samples: 2, length: 64}\nsteps: [{pass: gptq, bits: 3}]", "t");
-  EXPECT_NE(error_of([&] { optimize(o); }).find("cannot resume: recipe"), std::string::npos);
+  EXPECT_NE(error_of([&] { optimize(o); }).find("cannot resume: steps"), std::string::npos);
+}
+
+// An output that proves impossible must not cost the work of the steps.
+TEST_F(OptimizeTest, WhatTheStepsDoNotDependOnMayChangeWhenResuming) {
+  TemporaryDirectory scratch;
+  optimize(options(scratch / "whole"));
+  OptimizeOptions o = options(scratch / "part");
+  interrupt(o, 2);
+  o.resume = true;
+  int64_t first = -2;
+  o.unit_stored = [&](int64_t unit) { first = first == -2 ? unit : first; };
+  o.recipe = parse_recipe(
+      "calibration: {length: 64, samples: 2}\n"
+      "steps:\n  - {pass: gptq, bits: 4, group: 64}\n"
+      "  - {pass: rtn, modules: '*embed_tokens', encoding: f16}\n"
+      "output: {layout: gptq_v2, decode_to: f16}\nprompts: [Once]\n",
+      "test");
+  optimize(o);
+  EXPECT_EQ(first, 2) << "finished units ran again";
+  auto whole = contents(scratch / "whole"), part = contents(o.out);
+  EXPECT_EQ(part["model.safetensors"], whole["model.safetensors"]);
 }
 
 TEST_F(OptimizeTest, LeavesAloneWhatIsNoJournal) {

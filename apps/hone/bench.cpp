@@ -1,4 +1,5 @@
-// hone bench: prefill and decode speed of a model on this machine.
+// hone bench: prefill and decode speed of a model on this machine, beside the machine's limits; and
+// those limits.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -7,7 +8,9 @@
 #include "base/log.h"
 #include "base/threads.h"
 #include "command.h"
+#include "kernels/machine.h"
 #include "kernels/select.h"
+#include "models/roofline.h"
 #include "models/session.h"
 
 namespace hone {
@@ -16,6 +19,7 @@ namespace {
 struct BenchFlags {
   ModelArgument model;
   int64_t prompt = 512, decode = 64, depth = 0, runs = 5;
+  bool machine = false;
 };
 
 double median(std::vector<double> v) {
@@ -39,6 +43,9 @@ struct Measured {
   double load_seconds = 0;
   int64_t model_bytes = 0;  // all weights
   int64_t read_bytes = 0;   // those that every token reads
+  int64_t peak_rss = 0;
+  kernels::Roofs roofs;                  // of this moment
+  double prefill_of = 0, decode_of = 0;  // fractions of the limits
 };
 
 void measure(const BenchFlags& f, LoadedModel& m, Activations activations, Measured& out) {
@@ -69,21 +76,37 @@ void measure(const BenchFlags& f, LoadedModel& m, Activations activations, Measu
   }
   out.model_bytes = m.running_bytes();
   for (const Linear* l : m.model->linears()) out.read_bytes += l->resident_bytes();
+  out.peak_rss = peak_rss_bytes();
+  out.roofs = kernels::measure_roofs();
+  Work work = work_of(*m.model, activations);
+  if (f.prompt > 0)
+    out.prefill_of =
+        prefill_limit(work, out.roofs, f.prompt, f.depth) * median(out.prefill) / double(f.prompt);
+  // The middle of the decoded tokens stands for all.
+  if (f.decode > 0)
+    out.decode_of = decode_limit(work, out.roofs, f.depth + f.decode / 2) * median(out.decode);
 }
 
 Json to_json(const BenchFlags& f, const Measured& r, const CommonOptions& common) {
   Json j;
-  if (!r.prefill.empty()) j["prefill_tokens_per_second"] = median(r.prefill);
+  if (!r.prefill.empty()) {
+    j["prefill_tokens_per_second"] = median(r.prefill);
+    j["prefill_of_limit"] = r.prefill_of;
+  }
   if (!r.decode.empty()) {
     j["decode_tokens_per_second"] = median(r.decode);
     j["decode_bytes_per_second"] = median(r.decode) * double(r.read_bytes);
+    j["decode_of_limit"] = r.decode_of;
   }
   j["prompt"] = f.prompt;
   j["decode"] = f.decode;
   j["depth"] = f.depth;
   j["model_bytes"] = r.model_bytes;
   j["load_seconds"] = r.load_seconds;
-  j["peak_rss_bytes"] = peak_rss_bytes();
+  j["peak_rss_bytes"] = r.peak_rss;
+  j["read_bytes_per_second"] = r.roofs.bytes_per_second;
+  j["f32_operations_per_second"] = r.roofs.f32_per_second;
+  j["int8_operations_per_second"] = r.roofs.int8_per_second;
   j["threads"] = thread_count();
   j["isa"] = kernels::table().isa;
   j["activations"] = common.activations;
@@ -91,25 +114,74 @@ Json to_json(const BenchFlags& f, const Measured& r, const CommonOptions& common
 }
 
 void print_table(const BenchFlags& f, const Measured& r) {
-  std::vector<std::vector<std::string>> rows{{"measure", "median", "best", "unit"}};
-  auto speed = [&](const std::string& name, const std::vector<double>& v) {
+  std::vector<std::vector<std::string>> rows{{"measure", "median", "best", "unit", "of limit"}};
+  auto speed = [&](const std::string& name, const std::vector<double>& v, double of) {
     if (!v.empty())
       rows.push_back({name, fmt::format("{:.1f}", median(v)),
-                      fmt::format("{:.1f}", *std::max_element(v.begin(), v.end())), "tokens/s"});
+                      fmt::format("{:.1f}", *std::max_element(v.begin(), v.end())), "tokens/s",
+                      fmt::format("{:.0f} %", 100 * of)});
   };
   auto size = [&](const char* name, double bytes) {
     rows.push_back({name, fmt::format("{:.1f}", bytes / 1e6), "", "MB"});
   };
-  speed(fmt::format("prefill of {}", f.prompt), r.prefill);
-  speed(fmt::format("decode of {}", f.decode), r.decode);
+  speed(fmt::format("prefill of {}", f.prompt), r.prefill, r.prefill_of);
+  speed(fmt::format("decode of {}", f.decode), r.decode, r.decode_of);
   if (!r.decode.empty())
     rows.push_back({"weights read in decode",
                     fmt::format("{:.1f}", median(r.decode) * double(r.read_bytes) / 1e9), "",
                     "GB/s"});
   size("weights in memory", double(r.model_bytes));
-  size("peak memory", double(peak_rss_bytes()));
+  size("peak memory", double(r.peak_rss));
   rows.push_back({"load", fmt::format("{:.3f}", r.load_seconds), "", "s"});
+  rows.push_back(
+      {"limit: read", fmt::format("{:.1f}", r.roofs.bytes_per_second / 1e9), "", "GB/s"});
+  rows.push_back(
+      {"limit: f32", fmt::format("{:.0f}", r.roofs.f32_per_second / 1e9), "", "GFLOP/s"});
+  rows.push_back(
+      {"limit: int8", fmt::format("{:.0f}", r.roofs.int8_per_second / 1e9), "", "GOP/s"});
   print_text(text_table(rows));
+}
+
+std::string giga(double x) { return fmt::format("{:.1f}", x / 1e9); }
+
+void print_machine(const kernels::Machine& m) {
+  std::vector<std::vector<std::string>> reads{{"threads", "4 KB pages", "2 MB pages", "unit"}};
+  for (int n = 1; n <= m.threads; ++n) {
+    std::vector<std::string> row{std::to_string(n), "", "", "GB/s"};
+    for (const kernels::Bandwidth& b : m.bandwidths)
+      if (b.threads == n) row[b.huge_pages ? 2 : 1] = giga(b.bytes_per_second);
+    reads.push_back(row);
+  }
+  std::vector<std::vector<std::string>> peaks{
+      {"peak", "all threads", "unit", "bytes read pay from"}};
+  double bandwidth = 0;
+  for (const kernels::Bandwidth& b : m.bandwidths)
+    bandwidth = std::max(bandwidth, b.bytes_per_second);
+  for (const kernels::Peak& p : m.peaks)
+    peaks.push_back({p.isa + " " + p.operation, giga(p.per_second), "GOP/s",
+                     fmt::format("{:.0f} operations/byte", p.per_second / bandwidth)});
+  std::vector<std::vector<std::string>> products{{"products, 1 thread", "f32", "int8", "unit", ""}};
+  for (const kernels::Candidate& c : m.candidates)
+    products.push_back({c.isa, giga(c.f32_per_second), giga(c.int8_per_second), "GOP/s",
+                        c.isa == m.best_isa ? "chosen" : ""});
+  print_text(
+      fmt::format("{}, {} thread{}\n\nReading memory\n{}\nArithmetic\n{}\nMatrix products "
+                  "in the caches\n{}",
+                  m.cpu, m.threads, m.threads == 1 ? "" : "s", text_table(reads), text_table(peaks),
+                  text_table(products)));
+}
+
+void run_machine(const CommonOptions& common) {
+  kernels::Machine m;
+  {
+    Progress progress("measuring the machine", 100);
+    m = kernels::measure_machine([&](double done) { progress.update(int64_t(100 * done)); });
+  }
+  kernels::save_machine(m, kernels::machine_cache());
+  if (common.json) return print_json(kernels::machine_json(m));
+  print_machine(m);
+  log_info("kept in {}: speeds are printed beside these limits from now on",
+           kernels::machine_cache().string());
 }
 
 void run(const BenchFlags& f, const CommonOptions& common) {
@@ -125,7 +197,8 @@ void run(const BenchFlags& f, const CommonOptions& common) {
 
 std::function<void()> add(CLI::App& app, CommonOptions& common) {
   auto f = std::make_shared<BenchFlags>();
-  f->model.add(app);
+  f->model.add(app, false);
+  app.add_flag("--machine", f->machine, "measure the machine's limits, and keep them");
   auto number = [&](const char* name, int64_t& field, double low, double high, const char* help) {
     app.add_option(name, field, help)
         ->check(between(low, high))
@@ -139,7 +212,14 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   app.footer(
       "\nmodel_bytes (weights in memory) is all weights as they run: in kernel layout, with the\n"
       "embedding. decode_bytes_per_second counts those that every token reads: without it.");
-  return [f, &common] { run(*f, common); };
+  return [f, &common] {
+    if (f->machine != f->model.path.empty())
+      throw UsageError(f->machine ? "--machine takes no model" : "MODEL is required");
+    if (f->machine)
+      run_machine(common);
+    else
+      run(*f, common);
+  };
 }
 
 }  // namespace

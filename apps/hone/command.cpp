@@ -54,12 +54,12 @@ CLI::Validator layout_name() {
 
 CLI::Validator decoded_type_name() { return one_of({"f32", "f16", "bf16"}); }
 
-void add_model(CLI::App& app, std::string& path) {
-  app.add_option("MODEL", path, "a GGUF file or a Hugging Face directory")->required();
+CLI::Option* add_model(CLI::App& app, std::string& path) {
+  return app.add_option("MODEL", path, "a GGUF file or a Hugging Face directory")->required();
 }
 
-void ModelArgument::add(CLI::App& app) {
-  add_model(app, path);
+void ModelArgument::add(CLI::App& app, bool required) {
+  add_model(app, path)->required(required);
   app.add_option("--load-as", load_as,
                  "quantise while loading: nf4, fp4, int8, int4, or any encoding's id")
       ->type_name("NAME")

@@ -60,13 +60,13 @@ CLI::Validator layout_name();        ///< a layout that can be written
 CLI::Validator decoded_type_name();  ///< f32, f16 or bf16
 
 /// The positional MODEL.
-void add_model(CLI::App& app, std::string& path);
+CLI::Option* add_model(CLI::App& app, std::string& path);
 
 /// MODEL and --load-as, for the commands that run a model.
 struct ModelArgument {
   std::string path;
   std::string load_as;
-  void add(CLI::App& app);
+  void add(CLI::App& app, bool required = true);
   LoadedModel load(bool inference = true) const;
 };
 

@@ -17,6 +17,7 @@
 #include "base/threads.h"
 #include "command.h"
 #include "help.h"
+#include "kernels/machine.h"
 #include "kernels/select.h"
 
 namespace hone {
@@ -97,7 +98,9 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
     if (common.quiet) set_log_level(LogLevel::quiet);
     set_threads(common.threads);
-    kernels::set_isa(common.isa);
+    auto machine = kernels::load_machine(kernels::machine_cache());
+    bool known = common.isa == "auto" && machine;
+    kernels::set_isa(known ? machine->best_isa : common.isa);
     chosen();
     print_text("");  // the last of what is buffered
   } catch (const CLI::ParseError& e) {

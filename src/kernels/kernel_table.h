@@ -24,6 +24,8 @@ constexpr int kPanel = 16;
 constexpr int kChunk = 32;
 // Keys of one page of a KV cache; also the width of an attention tile.
 constexpr int kPageKeys = 64;
+// How far ahead of their use weights are fetched.
+constexpr int kPrefetchBytes = 4096;
 
 struct CodeForm {
   int bits;            // 4 or 8
@@ -68,6 +70,15 @@ struct AttentionArgs {
   float* scratch;  // at least rows·(kPageKeys + dv + 2) floats
 };
 
+// A loop of one operation on registers: what the machine can do at most.
+enum Feature { kAnyCpu, kAvx512Bf16, kAvx512Fp16 };  // needed beyond the instruction set
+struct PeakLoop {
+  const char* name;  // "fp32 FMA"; null ends a list
+  int feature;
+  double operations;  // of one round; a multiply-add counts as two
+  void (*run)(int64_t rounds);
+};
+
 struct KernelTable {
   const char* isa;
   int rank;  // order of preference
@@ -97,6 +108,9 @@ struct KernelTable {
   // matrices, Cholesky's trailing update and triangular inversion are all this product.
   void (*accumulate_tn)(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows,
                         int64_t i0, int64_t i1, int64_t j0, int64_t j1, float* c, int64_t ldc);
+  const PeakLoop* peaks;
+  // Reads memory, a multiple of 1024 bytes, as fast as it can.
+  void (*read_memory)(const void* from, int64_t bytes);
 };
 
 }  // namespace hone::kernels

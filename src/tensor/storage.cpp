@@ -16,7 +16,7 @@ namespace {
 constexpr size_t kAlignment = 64;
 constexpr size_t kPage = 4096;
 #ifdef __SANITIZE_ADDRESS__
-constexpr size_t kMapped = SIZE_MAX;  // malloc's red zones see what lies outside a tensor
+constexpr size_t kMapped = size_t{1} << 30;  // malloc's red zones see what lies outside a tensor
 #else
 constexpr size_t kMapped = size_t{256} << 10;
 #endif

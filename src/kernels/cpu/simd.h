@@ -67,6 +67,7 @@ HONE_INLINE vi low_nibbles(vi a) { return {_mm512_and_si512(a.v, _mm512_set1_epi
 HONE_INLINE vi high_nibbles(vi a) {
   return {_mm512_and_si512(_mm512_srli_epi32(a.v, 4), _mm512_set1_epi8(15))};
 }
+HONE_INLINE vi either(vi a, vi b) { return {_mm512_or_si512(a.v, b.v)}; }
 HONE_INLINE vf to_float(vi a) { return {_mm512_cvtepi32_ps(a.v)}; }
 // Byte j of every 32-bit lane, as a float.
 template <int j>
@@ -165,6 +166,7 @@ HONE_INLINE vi high_nibbles(vi x) {
   return {_mm256_and_si256(_mm256_srli_epi32(x.a, 4), m),
           _mm256_and_si256(_mm256_srli_epi32(x.b, 4), m)};
 }
+HONE_INLINE vi either(vi x, vi y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
 HONE_INLINE vf to_float(vi x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 template <int j>
 HONE_INLINE vf byte_to_float(vi x) {
@@ -301,6 +303,10 @@ HONE_INLINE vi low_nibbles(vi a) {
 }
 HONE_INLINE vi high_nibbles(vi a) {
   HONE_LANES a.v[i] = (int32_t)(((uint32_t)a.v[i] >> 4) & 0x0f0f0f0fu);
+  return a;
+}
+HONE_INLINE vi either(vi a, vi b) {
+  HONE_LANES a.v[i] |= b.v[i];
   return a;
 }
 HONE_INLINE vf to_float(vi a) {

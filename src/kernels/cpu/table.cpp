@@ -23,11 +23,15 @@ float log_sum_exp(const float*, int64_t);
 void accumulate_tn(const float*, int64_t, const float*, int64_t, int64_t, int64_t, int64_t, int64_t,
                    int64_t, float*, int64_t);
 
+void read_memory(const void*, int64_t);
+extern const PeakLoop kPeaks[];
+
 extern const KernelTable kTable;
 const KernelTable kTable = {
     HONE_STRING(HONE_ISA), HONE_ISA_RANK, gemm_f32,  gemm_bf16,   gemm_f16,      gemm_codes,
     expand_codes,          quantize_rows, attention, rms_norm,    layer_norm,    silu_mul,
-    gelu_tanh_mul,         gelu_tanh,     add,       log_sum_exp, accumulate_tn,
+    gelu_tanh_mul,         gelu_tanh,     add,       log_sum_exp, accumulate_tn, kPeaks,
+    read_memory,
 };
 
 }  // namespace hone::kernels::HONE_ISA

@@ -1,0 +1,261 @@
+#include "kernels/machine.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/threads.h"
+#include "kernels/kernel_table.h"
+#include "kernels/select.h"
+
+namespace hone::kernels {
+namespace {
+
+// Far beyond any cache, so that memory is read and not the last of them.
+constexpr int64_t kReadBytes = int64_t{256} << 20;
+constexpr int64_t kReadChunk = int64_t{1} << 20;
+constexpr int kReadPasses = 5;
+constexpr double kPeakSeconds = 0.05;
+constexpr int kPeakPasses = 4;
+
+// Zeroed memory of one page size.
+class Region {
+ public:
+  explicit Region(bool huge) {
+    void* p =
+        ::mmap(nullptr, kReadBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    HONE_CHECK(p != MAP_FAILED, out_of_memory, "out of memory: {} bytes are needed to measure it",
+               kReadBytes);
+    ::madvise(p, kReadBytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    data_ = static_cast<std::byte*>(p);
+    parallel_for(kReadBytes, kReadChunk, [&](int64_t b, int64_t e) {
+      for (int64_t i = b; i < e; i += 4096) data_[i] = std::byte{1};
+    });
+  }
+  Region(const Region&) = delete;
+  Region& operator=(const Region&) = delete;
+  ~Region() { ::munmap(data_, kReadBytes); }
+  const std::byte* data() const { return data_; }
+
+ private:
+  std::byte* data_;
+};
+
+// The fastest of a few passes: others on the machine only ever slow it down.
+double read_speed(const KernelTable& t, const Region& region) {
+  double best = 0;
+  for (int pass = 0; pass < kReadPasses; ++pass) {
+    double started = monotonic_seconds();
+    parallel_for(kReadBytes, kReadChunk,
+                 [&](int64_t b, int64_t e) { t.read_memory(region.data() + b, e - b); });
+    best = std::max(best, double(kReadBytes) / (monotonic_seconds() - started));
+  }
+  return best;
+}
+
+bool cpu_has(int feature) {
+#ifdef HONE_X86
+  if (feature == kAvx512Bf16) return __builtin_cpu_supports("avx512bf16") != 0;
+  if (feature == kAvx512Fp16) return __builtin_cpu_supports("avx512fp16") != 0;
+#endif
+  return feature == kAnyCpu;
+}
+
+// Operations per second of all threads.
+double peak_speed(const PeakLoop& loop) {
+  constexpr int kShares = 16;  // so small that a thread that wakes late costs little
+  int64_t rounds = 64;
+  auto time = [&] {
+    double started = monotonic_seconds();
+    parallel_for(kShares * thread_count(), 1, [&](int64_t, int64_t) { loop.run(rounds); });
+    return monotonic_seconds() - started;
+  };
+  double seconds = time();
+  while (seconds < kPeakSeconds) {
+    rounds *= seconds < kPeakSeconds / 8 ? 8 : 2;
+    seconds = time();
+  }
+  for (int pass = 0; pass < kPeakPasses; ++pass) seconds = std::min(seconds, time());
+  return loop.operations * double(rounds) * kShares * thread_count() / seconds;
+}
+
+const PeakLoop& loop_named(const KernelTable& t, std::string_view name) {
+  for (const PeakLoop* p = t.peaks; p->name != nullptr; ++p)
+    if (name == p->name) return *p;
+  fail(ErrorKind::internal, "no peak loop is called {}", name);
+}
+
+// One thread's products of 64 tokens with 128 rows of 512 columns: what prefill spends its time on.
+Candidate time_candidate(const KernelTable& t) {
+  constexpr int64_t kTokens = 64, kRows = 128, kColumns = 512, kGroup = 32;
+  constexpr int64_t kRecord = 2 * kPanel + kGroup * kPanel / 2;
+  std::vector<float> x(kTokens * kColumns, 0.5f), y(kTokens * kRows),
+      panels(kRows * kColumns, 0.5f);
+  std::vector<uint8_t> codes(kRows / kPanel * (kColumns / kGroup) * kRecord);
+  std::vector<int8_t> xq(kTokens * kColumns);
+  std::vector<float> scales(kTokens * kColumns / kChunk);
+  std::vector<int32_t> sums(scales.size());
+  t.quantize_rows(x.data(), kColumns, kTokens, kColumns, kChunk, xq.data(), scales.data(),
+                  sums.data());
+  GemmArgs g{};
+  g.x = x.data();
+  g.ldx = g.k = kColumns;
+  g.xq = xq.data();
+  g.xscale = scales.data();
+  g.xsum = sums.data();
+  g.chunk = kChunk;
+  g.y = y.data();
+  g.ldy = g.n = kRows;
+  g.t = kTokens;
+  g.p1 = kRows / kPanel;
+  g.form = {4, 8, 0, 1, kGroup, nullptr};
+  auto speed = [&](void (*gemm)(const GemmArgs*)) {
+    double best = 1e9;
+    for (int pass = 0; pass < 12; ++pass) {
+      double started = monotonic_seconds();
+      gemm(&g);
+      best = std::min(best, monotonic_seconds() - started);
+    }
+    return 2.0 * kTokens * kRows * kColumns / best;
+  };
+  Candidate c;
+  c.isa = t.isa;
+  g.panels = panels.data();
+  c.f32_per_second = speed(t.gemm_f32);
+  g.panels = codes.data();
+  c.int8_per_second = speed(t.gemm_codes);
+  return c;
+}
+
+Machine from_json(const Json& j) {
+  Machine m;
+  m.cpu = j.at("cpu").get<std::string>();
+  m.threads = j.at("threads").get<int>();
+  for (const Json& b : j.at("read"))
+    m.bandwidths.push_back({b.at("threads").get<int>(), b.at("huge_pages").get<bool>(),
+                            b.at("bytes_per_second").get<double>()});
+  for (const Json& p : j.at("peaks"))
+    m.peaks.push_back({p.at("isa").get<std::string>(), p.at("operation").get<std::string>(),
+                       p.at("per_second").get<double>()});
+  for (const Json& c : j.at("candidates"))
+    m.candidates.push_back({c.at("isa").get<std::string>(), c.at("f32_per_second").get<double>(),
+                            c.at("int8_per_second").get<double>()});
+  m.best_isa = j.at("best_isa").get<std::string>();
+  return m;
+}
+
+}  // namespace
+
+std::string cpu_name() {
+  std::ifstream cpu("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(cpu, line))
+    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+  return "unknown CPU";
+}
+
+Machine measure_machine(const std::function<void(double)>& progress) {
+  Machine m;
+  m.cpu = cpu_name();
+  m.threads = thread_count();
+  auto tables = available_tables();
+  double done = 0, all = 2 * m.threads + 3 * double(tables.size());
+  auto step = [&] { progress(++done / all); };
+  for (bool huge : {false, true}) {
+    Region region(huge);
+    for (int n = 1; n <= m.threads; ++n) {
+      set_threads(n);
+      m.bandwidths.push_back({n, huge, read_speed(*tables.back(), region)});
+      step();
+    }
+  }
+  for (const KernelTable* t : tables) {
+    for (const PeakLoop* p = t->peaks; p->name != nullptr; ++p)
+      if (cpu_has(p->feature)) m.peaks.push_back({t->isa, p->name, peak_speed(*p)});
+    step();
+    step();
+    m.candidates.push_back(time_candidate(*t));
+    step();
+  }
+  // Prefill of quantised weights and of floats count the same.
+  auto seconds = [](const Candidate& c) { return 1 / c.f32_per_second + 1 / c.int8_per_second; };
+  m.best_isa = std::min_element(
+                   m.candidates.begin(), m.candidates.end(),
+                   [&](const Candidate& a, const Candidate& b) { return seconds(a) < seconds(b); })
+                   ->isa;
+  return m;
+}
+
+Roofs measure_roofs() {
+  const KernelTable& t = table();
+  Region region(true);
+  return {read_speed(t, region), peak_speed(loop_named(t, "fp32 FMA")),
+          peak_speed(loop_named(t, "int8 dot"))};
+}
+
+std::optional<Roofs> roofs_of(const Machine& m, const std::string& isa) {
+  Roofs r;
+  for (const Bandwidth& b : m.bandwidths)
+    if (b.threads == m.threads)
+      r.bytes_per_second = std::max(r.bytes_per_second, b.bytes_per_second);
+  for (const Peak& p : m.peaks) {
+    if (p.isa != isa) continue;
+    if (p.operation == "fp32 FMA") r.f32_per_second = p.per_second;
+    if (p.operation == "int8 dot") r.int8_per_second = p.per_second;
+  }
+  if (r.bytes_per_second <= 0 || r.f32_per_second <= 0 || r.int8_per_second <= 0) return {};
+  return r;
+}
+
+std::filesystem::path machine_cache() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  const char* home = std::getenv("HOME");
+  fs::path folder = cache != nullptr && *cache != 0 ? fs::path(cache)
+                    : home != nullptr && *home != 0 ? fs::path(home) / ".cache"
+                                                    : fs::temp_directory_path();
+  return folder / "hone" / "machine.json";
+}
+
+Json machine_json(const Machine& m) {
+  Json j = {{"format", "hone machine"}, {"cpu", m.cpu}, {"threads", m.threads}};
+  for (const Bandwidth& b : m.bandwidths)
+    j["read"].push_back({{"threads", b.threads},
+                         {"huge_pages", b.huge_pages},
+                         {"bytes_per_second", b.bytes_per_second}});
+  for (const Peak& p : m.peaks)
+    j["peaks"].push_back(
+        {{"isa", p.isa}, {"operation", p.operation}, {"per_second", p.per_second}});
+  for (const Candidate& c : m.candidates)
+    j["candidates"].push_back({{"isa", c.isa},
+                               {"f32_per_second", c.f32_per_second},
+                               {"int8_per_second", c.int8_per_second}});
+  j["best_isa"] = m.best_isa;
+  return j;
+}
+
+void save_machine(const Machine& m, const std::filesystem::path& file) {
+  fs::create_directories(file.parent_path());
+  write_text_file(file, machine_json(m).dump(2) + "\n");
+}
+
+std::optional<Machine> load_machine(const std::filesystem::path& file) {
+  try {
+    if (!fs::is_regular_file(file)) return {};
+    Machine m = from_json(parse_json(read_text_file(file), file.string()));
+    if (m.cpu == cpu_name() && m.threads == thread_count()) return m;
+  } catch (const std::exception& e) {
+    log_info("{}: not used: {}", file.string(), e.what());
+  }
+  return {};
+}
+
+}  // namespace hone::kernels

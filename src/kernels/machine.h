@@ -1,0 +1,70 @@
+// What this machine can do at most: read bandwidth and arithmetic peaks, the two roofs under which
+// every speed lies (Williams, Waterman, Patterson 2009, "Roofline").
+//
+// `hone bench --machine` measures everything once and caches it for this CPU; other commands then
+// say which fraction of a roof they reach, and take the instruction set that was fastest.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+
+namespace hone::kernels {
+
+struct Bandwidth {
+  int threads = 0;
+  bool huge_pages = false;  ///< 2 MB pages; else 4 KB
+  double bytes_per_second = 0;
+};
+
+struct Peak {
+  std::string isa, operation;  ///< "avx2", "fp32 FMA"
+  double per_second = 0;       ///< operations of all threads; a multiply-add counts as two
+};
+
+/// How fast one instruction set's products are, on matrices that stay in the caches.
+struct Candidate {
+  std::string isa;
+  double f32_per_second = 0, int8_per_second = 0;  ///< operations of one thread
+};
+
+struct Machine {
+  std::string cpu;
+  int threads = 0;
+  std::vector<Bandwidth> bandwidths;
+  std::vector<Peak> peaks;
+  std::vector<Candidate> candidates;
+  std::string best_isa;  ///< of the candidates
+};
+
+/// The roofs for one instruction set with all threads.
+struct Roofs {
+  double bytes_per_second = 0;
+  double f32_per_second = 0, int8_per_second = 0;
+};
+
+/// As /proc/cpuinfo names it.
+std::string cpu_name();
+
+/// Times everything with the current number of threads; takes some seconds. `progress` gets a
+/// fraction.
+Machine measure_machine(const std::function<void(double fraction)>& progress);
+/// Only the roofs of the current table, in about a third of a second.
+Roofs measure_roofs();
+/// Those of `isa` in a measurement; nothing where it has none.
+std::optional<Roofs> roofs_of(const Machine& m, const std::string& isa);
+
+/// Where measurements are kept: the user's cache directory.
+std::filesystem::path machine_cache();
+/// What a cache file holds.
+Json machine_json(const Machine& m);
+/// Raises io.
+void save_machine(const Machine& m, const std::filesystem::path& file);
+/// Nothing where there is none, it is not readable, or it is of another CPU or number of threads.
+std::optional<Machine> load_machine(const std::filesystem::path& file);
+
+}  // namespace hone::kernels

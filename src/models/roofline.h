@@ -1,0 +1,30 @@
+// The least time that a model's work can take on a machine (kernels/machine.h), and so the fraction
+// of the machine's limits that a measured speed reaches.
+//
+// Decode reads every weight once for each step, and the keys and values behind it. Prefill is bound
+// by arithmetic: 2 operations for each weight and token, int8 where the weight has an integer form
+// and the activations are int8, else f32; attention's products of visible pairs are f32. The head
+// multiplies one row.
+#pragma once
+
+#include "kernels/machine.h"
+#include "nn/model.h"
+
+namespace hone {
+
+struct Work {
+  double weight_bytes = 0;     ///< read once in a step of any number of tokens
+  double int8_operations = 0;  ///< of one token's products in the blocks
+  double f32_operations = 0;
+  double head_int8 = 0, head_f32 = 0;  ///< of one row of logits
+  double pair_operations = 0;          ///< of one (query, key) pair over all layers and heads
+  double kv_bytes = 0;                 ///< of one position over all layers
+};
+Work work_of(Model& model, Activations a);
+
+/// Least seconds for one token behind `depth` others.
+double decode_limit(const Work& w, const kernels::Roofs& r, int64_t depth);
+/// Least seconds for `tokens` tokens behind `depth` others, causal, one row of logits.
+double prefill_limit(const Work& w, const kernels::Roofs& r, int64_t tokens, int64_t depth);
+
+}  // namespace hone

@@ -152,6 +152,8 @@ void print_machine(const kernels::Machine& m) {
       if (b.threads == n) row[b.huge_pages ? 2 : 1] = giga(b.bytes_per_second);
     reads.push_back(row);
   }
+  std::string cache = fmt::format("{} MB of last-level cache: {} GB/s\n", m.cache_bytes >> 20,
+                                  giga(m.cached_bytes_per_second));
   std::vector<std::vector<std::string>> peaks{
       {"peak", "all threads", "unit", "bytes read pay from"}};
   double bandwidth = 0;
@@ -167,7 +169,7 @@ void print_machine(const kernels::Machine& m) {
   print_text(
       fmt::format("{}, {} thread{}\n\nReading memory\n{}\nArithmetic\n{}\nMatrix products "
                   "in the caches\n{}",
-                  m.cpu, m.threads, m.threads == 1 ? "" : "s", text_table(reads), text_table(peaks),
+                  m.cpu, m.threads, m.threads == 1 ? "" : "s", text_table(reads) + cache, text_table(peaks),
                   text_table(products)));
 }
 

@@ -60,9 +60,7 @@ class Conversation {
     add("assistant", g.text);
     if (common_.json) return answers_.push_back(to_json(g));
     stream("\n");
-    log_info("{} prompt tokens, {} of them new, at {:.0f}/s; {} tokens at {:.1f}/s",
-             g.prompt_tokens, g.prompt_tokens - g.cached_tokens, g.prefill_speed(), g.tokens.size(),
-             g.decode_speed());
+    log_info("{}", speed_line(g, model_, common_.precision()));
   }
 
   void finish() {

@@ -55,7 +55,8 @@ RunFigures bench_in_child(const CommonOptions& common, const std::filesystem::pa
                  "--activations", common.activations});
   Json j = parse_json(out, "hone bench");
   return {j.at("prefill_tokens_per_second").get<double>(),
-          j.at("decode_tokens_per_second").get<double>(), j.at("peak_rss_bytes").get<double>()};
+          j.at("decode_tokens_per_second").get<double>(), j.at("peak_rss_bytes").get<double>(),
+          j.at("prefill_of_limit").get<double>(), j.at("decode_of_limit").get<double>()};
 }
 
 }  // namespace hone

@@ -10,7 +10,9 @@
 
 #include "base/threads.h"
 #include "encodings/encoding.h"
+#include "kernels/machine.h"
 #include "kernels/select.h"
+#include "models/roofline.h"
 
 namespace hone {
 
@@ -96,6 +98,28 @@ void add_generation_flags(CLI::App& app, GenerateOptions& o) {
   number("--min-p", s.min_p, 0, 1, "drop tokens below this share of the likeliest one");
   number("--repetition-penalty", s.repetition_penalty, 1e-3, 100,
          "divides the logits of tokens seen, 1 = none");
+}
+
+std::string speed_line(const Generation& g, LoadedModel& m, Activations a) {
+  std::string prefill, decode;
+  if (auto machine = kernels::load_machine(kernels::machine_cache()))
+    if (auto roofs = kernels::roofs_of(*machine, kernels::table().isa)) {
+      Work work = work_of(*m.model, a);
+      auto part = [](double least, double seconds) {
+        return fmt::format(" ({:.0f} % of the machine's limit)", 100 * least / seconds);
+      };
+      int64_t fresh = g.prompt_tokens - g.cached_tokens;
+      if (fresh > 0 && g.prefill_seconds > 0)
+        prefill = part(prefill_limit(work, *roofs, fresh, g.cached_tokens), g.prefill_seconds);
+      // The middle of the decoded tokens stands for all.
+      double least = decode_limit(work, *roofs, g.prompt_tokens + g.decode_steps / 2);
+      if (g.decode_steps > 0) decode = part(double(g.decode_steps) * least, g.decode_seconds);
+    }
+  std::string cached = g.cached_tokens == 0
+                           ? ""
+                           : fmt::format(", {} of them new,", g.prompt_tokens - g.cached_tokens);
+  return fmt::format("{} prompt tokens{} at {:.0f}/s{}, {} tokens at {:.1f}/s{}", g.prompt_tokens,
+                     cached, g.prefill_speed(), prefill, g.tokens.size(), g.decode_speed(), decode);
 }
 
 std::string precision_line(LoadedModel& m, Activations a) {

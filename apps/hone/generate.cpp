@@ -48,8 +48,7 @@ void run(const GenerateFlags& f, const CommonOptions& common) {
   std::string precision = precision_line(m, common.precision());
   if (common.json) return print_json(to_json(g, precision));
   stream("\n");
-  log_info("{} prompt tokens at {:.0f}/s, {} tokens at {:.1f}/s; {}", g.prompt_tokens,
-           g.prefill_speed(), g.tokens.size(), g.decode_speed(), precision);
+  log_info("{}; {}", speed_line(g, m, common.precision()), precision);
 }
 
 std::function<void()> add(CLI::App& app, CommonOptions& common) {

@@ -38,6 +38,8 @@ void visit_fields(Variant& v, Field&& field) {
   field("max_dp", v.max_dp);
   field("prefill_tokens_per_second", v.prefill_tokens_per_second);
   field("decode_tokens_per_second", v.decode_tokens_per_second);
+  field("prefill_of_limit", v.prefill_of_limit);
+  field("decode_of_limit", v.decode_of_limit);
   field("peak_rss_bytes", v.peak_rss_bytes);
   field("seconds_to_make", v.seconds_to_make);
   field("activations", v.activations);
@@ -305,6 +307,8 @@ std::string report_headline(const Report& report) {
             : fmt::format("perplexity {} → {} ({})", old_value, new_value, relative));
   add(text::change(before->decode_tokens_per_second, after->decode_tokens_per_second,
                    "slower decode", "faster decode", "same decode speed", 0.03));
+  if (std::isfinite(after->decode_of_limit))
+    add(fmt::format("decode at {} of the machine's limit", text::percent(after->decode_of_limit)));
   if (parts.empty())
     return fmt::format("{}: nothing to compare was measured", plain_name(after->name));
 

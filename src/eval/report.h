@@ -38,6 +38,8 @@ struct ReportVariant {
   double max_dp = kNotMeasured;
   double prefill_tokens_per_second = kNotMeasured;
   double decode_tokens_per_second = kNotMeasured;
+  double prefill_of_limit = kNotMeasured;  // fraction of what the machine could do at most
+  double decode_of_limit = kNotMeasured;
   double peak_rss_bytes = kNotMeasured;
   double seconds_to_make = kNotMeasured;
   std::string activations;  // precision of activations while measured: "f32", "int8 per token"

@@ -245,7 +245,8 @@ std::string quality(const Report& report) {
 // ---- Speed -------------------------------------------------------------------------------------
 
 std::string bars(const Report& report, std::string_view title, std::string_view hint,
-                 double ReportVariant::*value, std::string (*show)(double)) {
+                 double ReportVariant::*value, std::string (*show)(double),
+                 double ReportVariant::*limit = nullptr) {
   double most = 0;
   int rows = 0;
   for (const auto& v : report.variants)
@@ -258,19 +259,23 @@ std::string bars(const Report& report, std::string_view title, std::string_view 
     const char* css = v.is_output                      ? "output"
                       : v.is_original || v.noise_floor ? "reference"
                                                        : "plain";
+    std::string shown = show(v.*value);
+    if (limit != nullptr && std::isfinite(v.*limit))
+      shown += fmt::format(" <small>{} % of limit</small>", text::percent(v.*limit));
     out += fmt::format("<li><span class='{}'>{}</span><span class='num'>{}</span>{}</li>\n",
-                       variant_class(v), escape(v.name), show(v.*value),
-                       plots::bar(v.*value / most, css));
+                       variant_class(v), escape(v.name), shown, plots::bar(v.*value / most, css));
   }
   return out + "</ul></div>\n";
 }
 
 std::string speed(const Report& report) {
   std::string out;
-  out += bars(report, "Decode", "tokens a second, longer is faster",
-              &ReportVariant::decode_tokens_per_second, text::speed);
+  out +=
+      bars(report, "Decode", "tokens a second, longer is faster",
+           &ReportVariant::decode_tokens_per_second, text::speed, &ReportVariant::decode_of_limit);
   out += bars(report, "Prefill", "tokens a second, longer is faster",
-              &ReportVariant::prefill_tokens_per_second, text::speed);
+              &ReportVariant::prefill_tokens_per_second, text::speed,
+              &ReportVariant::prefill_of_limit);
   out +=
       bars(report, "Peak memory", "shorter is better", &ReportVariant::peak_rss_bytes, text::bytes);
   out += bars(report, "Time to make", "shorter is better", &ReportVariant::seconds_to_make,

@@ -51,15 +51,35 @@ class Region {
 };
 
 // The fastest of a few passes: others on the machine only ever slow it down.
-double read_speed(const KernelTable& t, const Region& region) {
+double read_speed(const KernelTable& t, const Region& region, int64_t bytes = kReadBytes) {
+  int64_t chunk = std::min(kReadChunk, bytes / 16), times = kReadBytes / bytes;
   double best = 0;
   for (int pass = 0; pass < kReadPasses; ++pass) {
     double started = monotonic_seconds();
-    parallel_for(kReadBytes, kReadChunk,
-                 [&](int64_t b, int64_t e) { t.read_memory(region.data() + b, e - b); });
-    best = std::max(best, double(kReadBytes) / (monotonic_seconds() - started));
+    parallel_for(times * bytes, chunk,
+                 [&](int64_t b, int64_t e) { t.read_memory(region.data() + b % bytes, e - b); });
+    best = std::max(best, double(times * bytes) / (monotonic_seconds() - started));
   }
   return best;
+}
+
+// So much of the last cache level that it stays there.
+int64_t cached_part(int64_t cache) {
+  int64_t part = int64_t{1} << 20;
+  while (4 * part <= cache / 2) part *= 2;
+  return part;
+}
+
+// What the system says, not the CPU itself: a virtual machine may own a slice of a large cache.
+int64_t last_cache_bytes() {
+  int64_t last = 0;
+  for (int index = 0; index < 8; ++index) {
+    std::ifstream file(fmt::format("/sys/devices/system/cpu/cpu0/cache/index{}/size", index));
+    int64_t size = 0;
+    char unit = 'K';
+    if (file >> size >> unit) last = std::max(last, size << (unit == 'M' ? 20 : 10));
+  }
+  return last;
 }
 
 bool cpu_has(int feature) {
@@ -149,6 +169,8 @@ Machine from_json(const Json& j) {
   for (const Json& c : j.at("candidates"))
     m.candidates.push_back({c.at("isa").get<std::string>(), c.at("f32_per_second").get<double>(),
                             c.at("int8_per_second").get<double>()});
+  m.cache_bytes = j.at("cache").at("bytes").get<int64_t>();
+  m.cached_bytes_per_second = j.at("cache").at("bytes_per_second").get<double>();
   m.best_isa = j.at("best_isa").get<std::string>();
   return m;
 }
@@ -167,6 +189,7 @@ Machine measure_machine(const std::function<void(double)>& progress) {
   Machine m;
   m.cpu = cpu_name();
   m.threads = thread_count();
+  m.cache_bytes = last_cache_bytes();
   auto tables = available_tables();
   double done = 0, all = 2 * m.threads + 3 * double(tables.size());
   auto step = [&] { progress(++done / all); };
@@ -177,6 +200,8 @@ Machine measure_machine(const std::function<void(double)>& progress) {
       m.bandwidths.push_back({n, huge, read_speed(*tables.back(), region)});
       step();
     }
+    if (huge)
+      m.cached_bytes_per_second = read_speed(*tables.back(), region, cached_part(m.cache_bytes));
   }
   for (const KernelTable* t : tables) {
     for (const PeakLoop* p = t->peaks; p->name != nullptr; ++p)
@@ -198,12 +223,15 @@ Machine measure_machine(const std::function<void(double)>& progress) {
 Roofs measure_roofs() {
   const KernelTable& t = table();
   Region region(true);
+  int64_t cache = last_cache_bytes();
   return {read_speed(t, region), peak_speed(loop_named(t, "fp32 FMA")),
-          peak_speed(loop_named(t, "int8 dot"))};
+          peak_speed(loop_named(t, "int8 dot")), cache, read_speed(t, region, cached_part(cache))};
 }
 
 std::optional<Roofs> roofs_of(const Machine& m, const std::string& isa) {
   Roofs r;
+  r.cache_bytes = m.cache_bytes;
+  r.cached_bytes_per_second = m.cached_bytes_per_second;
   for (const Bandwidth& b : m.bandwidths)
     if (b.threads == m.threads)
       r.bytes_per_second = std::max(r.bytes_per_second, b.bytes_per_second);
@@ -238,6 +266,7 @@ Json machine_json(const Machine& m) {
     j["candidates"].push_back({{"isa", c.isa},
                                {"f32_per_second", c.f32_per_second},
                                {"int8_per_second", c.int8_per_second}});
+  j["cache"] = {{"bytes", m.cache_bytes}, {"bytes_per_second", m.cached_bytes_per_second}};
   j["best_isa"] = m.best_isa;
   return j;
 }

@@ -35,7 +35,9 @@ struct Candidate {
 struct Machine {
   std::string cpu;
   int threads = 0;
-  std::vector<Bandwidth> bandwidths;
+  std::vector<Bandwidth> bandwidths;   ///< of memory
+  int64_t cache_bytes = 0;             ///< of the last level; 0 where unknown
+  double cached_bytes_per_second = 0;  ///< read out of it, by all threads
   std::vector<Peak> peaks;
   std::vector<Candidate> candidates;
   std::string best_isa;  ///< of the candidates
@@ -45,6 +47,13 @@ struct Machine {
 struct Roofs {
   double bytes_per_second = 0;
   double f32_per_second = 0, int8_per_second = 0;
+  int64_t cache_bytes = 0;
+  double cached_bytes_per_second = 0;
+
+  /// Of reading so many bytes again and again.
+  double read_per_second(double bytes) const {
+    return bytes < double(cache_bytes) / 2 ? cached_bytes_per_second : bytes_per_second;
+  }
 };
 
 /// As /proc/cpuinfo names it.

@@ -27,7 +27,8 @@ Work work_of(Model& m, Activations a) {
 }
 
 double decode_limit(const Work& w, const kernels::Roofs& r, int64_t depth) {
-  double read = (w.weight_bytes + w.kv_bytes * double(depth + 1)) / r.bytes_per_second;
+  double bytes = w.weight_bytes + w.kv_bytes * double(depth + 1);
+  double read = bytes / r.read_per_second(bytes);
   return std::max(read, prefill_limit(w, r, 1, depth));
 }
 

@@ -289,6 +289,8 @@ class Runner {
       v.prefill_tokens_per_second = f.prefill_tokens_per_second;
       v.decode_tokens_per_second = f.decode_tokens_per_second;
       v.peak_rss_bytes = f.peak_rss_bytes;
+      v.prefill_of_limit = f.prefill_of_limit;
+      v.decode_of_limit = f.decode_of_limit;
     } catch (const Error& e) {
       // The figures are missing from the report then; the model that was made is not lost for it.
       log_warning("{}: neither speed nor memory is measured: {}", v.name, e.what());

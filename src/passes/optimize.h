@@ -17,6 +17,7 @@ struct RunFigures {
   double prefill_tokens_per_second = 0;
   double decode_tokens_per_second = 0;
   double peak_rss_bytes = 0;
+  double prefill_of_limit = 0, decode_of_limit = 0;  ///< fractions of the machine's
 };
 
 struct OptimizeOptions {

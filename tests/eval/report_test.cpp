@@ -148,10 +148,10 @@ TEST(ReportJson, NoMemberIsForgotten) {
   r.layers.resize(1);
   r.samples.resize(1);
   {
-    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u] = r.variants[0];
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u, v, w] = r.variants[0];
     Json json = report_json(r);
     EXPECT_EQ(json["variants"][0].size(),
-              fill(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u));
+              fill(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u, v, w));
   }
   {
     auto& [a, b, c, d, e, f, g, h, i] = r.layers[0];

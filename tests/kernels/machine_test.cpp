@@ -1,0 +1,87 @@
+// What a machine measurement keeps, for whom it counts, and that it measures something.
+#include "kernels/machine.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/files.h"
+#include "base/log.h"
+#include "base/threads.h"
+#include "kernels/kernel_table.h"
+#include "kernels/select.h"
+#include "testing.h"
+
+namespace hone::kernels {
+namespace {
+
+using testing::TemporaryDirectory;
+
+Machine example() {
+  Machine m;
+  m.cpu = cpu_name();
+  m.threads = thread_count();
+  m.bandwidths = {{1, true, 9e9}, {m.threads, false, 10e9}, {m.threads, true, 30e9}};
+  m.peaks = {{"avx2", "fp32 FMA", 2e11}, {"avx2", "int8 dot", 4e11}, {"avx512", "fp32 FMA", 3e11}};
+  m.candidates = {{"avx2", 1e11, 2e11}};
+  m.best_isa = "avx2";
+  m.cache_bytes = 1 << 20;
+  m.cached_bytes_per_second = 9e10;
+  return m;
+}
+
+TEST(Machine, IsReadBackAsItWasKept) {
+  TemporaryDirectory scratch;
+  std::filesystem::path file = scratch / "below" / "machine.json";
+  EXPECT_FALSE(load_machine(file).has_value());
+  save_machine(example(), file);
+  auto m = load_machine(file);
+  ASSERT_TRUE(m.has_value());
+  EXPECT_EQ(machine_json(*m), machine_json(example()));
+}
+
+TEST(Machine, OfAnotherCpuOrThreadCountOrDamagedIsIgnored) {
+  TemporaryDirectory scratch;
+  std::filesystem::path file = scratch / "machine.json";
+  Machine other = example();
+  other.cpu = "another";
+  save_machine(other, file);
+  EXPECT_FALSE(load_machine(file).has_value());
+  other = example();
+  other.threads += 1;
+  save_machine(other, file);
+  EXPECT_FALSE(load_machine(file).has_value());
+  for (const char* text : {"", "{", "[]", R"({"cpu": 3})"}) {
+    write_text_file(file, text);
+    EXPECT_FALSE(load_machine(file).has_value()) << text;
+  }
+}
+
+TEST(Machine, RoofsAreThoseOfOneInstructionSetWithAllThreads) {
+  Machine m = example();
+  auto roofs = roofs_of(m, "avx2");
+  ASSERT_TRUE(roofs.has_value());
+  EXPECT_EQ(roofs->bytes_per_second, 30e9);
+  EXPECT_EQ(roofs->read_per_second(1 << 18), 9e10);
+  EXPECT_EQ(roofs->read_per_second(1 << 20), 30e9);
+  EXPECT_EQ(roofs->f32_per_second, 2e11);
+  EXPECT_EQ(roofs->int8_per_second, 4e11);
+  EXPECT_FALSE(roofs_of(m, "avx512").has_value()) << "its int8 peak is missing";
+}
+
+// A loop that the compiler has emptied would take no time, however many rounds it has.
+TEST(Machine, NoPeakIsBeyondWhatAnyCoreCanDo) {
+  for (const KernelTable* t : available_tables())
+    for (const PeakLoop* p = t->peaks; p->name != nullptr; ++p) {
+      if (p->feature != kAnyCpu) continue;
+      constexpr int64_t kRounds = 200000;
+      double started = monotonic_seconds();
+      p->run(kRounds);
+      double per_second = p->operations * kRounds / (monotonic_seconds() - started);
+      // 6 GHz × 2 operations × 64 bytes (or 16 floats) × 2 units.
+      double most = std::string_view(p->name) == "int8 dot" ? 1.6e12 : 4e11;
+      EXPECT_LT(per_second, most) << t->isa << " " << p->name;
+      EXPECT_GT(per_second, 1e7) << t->isa << " " << p->name;
+    }
+}
+
+}  // namespace
+}  // namespace hone::kernels

@@ -44,6 +44,7 @@ struct Measured {
   int64_t model_bytes = 0;  // all weights
   int64_t read_bytes = 0;   // those that every token reads
   int64_t peak_rss = 0;
+  std::string activations;               // that products used
   kernels::Roofs roofs;                  // of this moment
   double prefill_of = 0, decode_of = 0;  // fractions of the limits
 };
@@ -77,6 +78,7 @@ void measure(const BenchFlags& f, LoadedModel& m, Activations activations, Measu
   out.model_bytes = m.running_bytes();
   for (const Linear* l : m.model->linears()) out.read_bytes += l->resident_bytes();
   out.peak_rss = peak_rss_bytes();
+  out.activations = m.model->activations_used(activations);
   out.roofs = kernels::measure_roofs();
   Work work = work_of(*m.model, activations);
   if (f.prompt > 0)
@@ -87,7 +89,7 @@ void measure(const BenchFlags& f, LoadedModel& m, Activations activations, Measu
     out.decode_of = decode_limit(work, out.roofs, f.depth + f.decode / 2) * median(out.decode);
 }
 
-Json to_json(const BenchFlags& f, const Measured& r, const CommonOptions& common) {
+Json to_json(const BenchFlags& f, const Measured& r) {
   Json j;
   if (!r.prefill.empty()) {
     j["prefill_tokens_per_second"] = median(r.prefill);
@@ -109,7 +111,7 @@ Json to_json(const BenchFlags& f, const Measured& r, const CommonOptions& common
   j["int8_operations_per_second"] = r.roofs.int8_per_second;
   j["threads"] = thread_count();
   j["isa"] = kernels::table().isa;
-  j["activations"] = common.activations;
+  j["activations"] = r.activations;
   return j;
 }
 
@@ -169,8 +171,8 @@ void print_machine(const kernels::Machine& m) {
   print_text(
       fmt::format("{}, {} thread{}\n\nReading memory\n{}\nArithmetic\n{}\nMatrix products "
                   "in the caches\n{}",
-                  m.cpu, m.threads, m.threads == 1 ? "" : "s", text_table(reads) + cache, text_table(peaks),
-                  text_table(products)));
+                  m.cpu, m.threads, m.threads == 1 ? "" : "s", text_table(reads) + cache,
+                  text_table(peaks), text_table(products)));
 }
 
 void run_machine(const CommonOptions& common) {
@@ -192,7 +194,7 @@ void run(const BenchFlags& f, const CommonOptions& common) {
   LoadedModel m = f.model.load();
   r.load_seconds = monotonic_seconds() - started;
   measure(f, m, common.precision(), r);
-  if (common.json) return print_json(to_json(f, r, common));
+  if (common.json) return print_json(to_json(f, r));
   print_table(f, r);
   log_info("depth {}; {}", f.depth, precision_line(m, common.precision()));
 }

@@ -102,6 +102,7 @@ void add_generation_flags(CLI::App& app, GenerateOptions& o) {
 
 std::string speed_line(const Generation& g, LoadedModel& m, Activations a) {
   std::string prefill, decode;
+  if (g.decode_steps > 0) decode = fmt::format(" at {:.1f} tok/s", g.decode_speed());
   if (auto machine = kernels::load_machine(kernels::machine_cache()))
     if (auto roofs = kernels::roofs_of(*machine, kernels::table().isa)) {
       Work work = work_of(*m.model, a);
@@ -113,23 +114,19 @@ std::string speed_line(const Generation& g, LoadedModel& m, Activations a) {
         prefill = part(prefill_limit(work, *roofs, fresh, g.cached_tokens), g.prefill_seconds);
       // The middle of the decoded tokens stands for all.
       double least = decode_limit(work, *roofs, g.prompt_tokens + g.decode_steps / 2);
-      if (g.decode_steps > 0) decode = part(double(g.decode_steps) * least, g.decode_seconds);
+      if (g.decode_steps > 0) decode += part(double(g.decode_steps) * least, g.decode_seconds);
     }
   std::string cached = g.cached_tokens == 0
                            ? ""
-                           : fmt::format(", {} of them new,", g.prompt_tokens - g.cached_tokens);
-  return fmt::format("{} prompt tokens{} at {:.0f}/s{}, {} tokens at {:.1f}/s{}", g.prompt_tokens,
-                     cached, g.prefill_speed(), prefill, g.tokens.size(), g.decode_speed(), decode);
+                           : fmt::format(", {} of them new", g.prompt_tokens - g.cached_tokens);
+  return fmt::format("{} prompt token{}{} at {:.0f} tok/s{}; {} more{}", g.prompt_tokens,
+                     g.prompt_tokens == 1 ? "" : "s", cached, g.prefill_speed(), prefill,
+                     g.tokens.size(), decode);
 }
 
 std::string precision_line(LoadedModel& m, Activations a) {
-  bool integer = false, other = false;
-  for (Linear* l : m.model->linears()) (l->integer_capable() ? integer : other) = true;
-  std::string products = a == Activations::f32 || !integer ? "f32 activations"
-                         : other ? "int8 activations where weights have an integer form, else f32"
-                                 : "int8 activations";
-  return fmt::format("{}; {}, {} thread{}", products, kernels::table().isa, thread_count(),
-                     thread_count() == 1 ? "" : "s");
+  return fmt::format("{} activations; {}, {} thread{}", m.model->activations_used(a),
+                     kernels::table().isa, thread_count(), thread_count() == 1 ? "" : "s");
 }
 
 void print_json(const Json& object) {

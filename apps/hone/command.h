@@ -74,11 +74,11 @@ struct ModelArgument {
 /// field of GenerateOptions; the seed comes from the common flags.
 void add_generation_flags(CLI::App& app, GenerateOptions& options);
 
-/// "9 prompt tokens at 736/s, 40 tokens at 234.5/s"; where the machine has been measured
+/// "9 prompt tokens at 736 tok/s; 40 more at 234.5 tok/s"; where the machine has been measured
 /// (hone bench --machine), with the fraction of its limits that each speed reaches.
 std::string speed_line(const Generation& g, LoadedModel& model, Activations a);
 
-/// "int8 activations; avx512_vnni, 2 threads"
+/// "int8 and f32 activations; avx512_vnni, 2 threads"
 std::string precision_line(LoadedModel& model, Activations a);
 
 /// Prints the object as one line on stdout.

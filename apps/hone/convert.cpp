@@ -16,11 +16,12 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
     ExportOptions options;
   };
   auto f = std::make_shared<Flags>();
+  f->options.layout.clear();
   f->model.add(app);
-  app.add_option("--layout", f->options.layout, "hf, gguf, gptq, gptq_v2 or bitsandbytes")
+  app.add_option("--layout", f->options.layout,
+                 "hf, gguf, gptq, gptq_v2 or bitsandbytes; gguf for a .gguf file")
       ->check(layout_name())
-      ->type_name("NAME")
-      ->required();
+      ->type_name("NAME");
   app.add_option("--out", f->out, "a new directory, or a new file for gguf")
       ->type_name("PATH")
       ->required();
@@ -29,6 +30,9 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
       ->check(decoded_type_name())
       ->type_name("TYPE");
   return [f, &common] {
+    if (f->options.layout.empty() && fs::path(f->out).extension() == ".gguf")
+      f->options.layout = "gguf";
+    if (f->options.layout.empty()) throw UsageError("--layout is required, but for a .gguf file");
     check_new_output(f->out);
     LoadedModel m = f->model.load(false);
     export_model(m, f->out, f->options);

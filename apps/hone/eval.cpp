@@ -38,7 +38,8 @@ void print_table(const EvalFlags& f, const Perplexity& p, const std::string& pre
   log_info("convention {}, context {}; {}", f.convention, f.options.context, precision);
 }
 
-Json to_json(const EvalFlags& f, const Perplexity& p, const std::string& precision) {
+Json to_json(const EvalFlags& f, const Perplexity& p, const std::string& activations,
+             const std::string& precision) {
   Json j;
   j["perplexity"] = p.perplexity;
   j["perplexity_standard_error"] = p.standard_error;
@@ -56,7 +57,7 @@ Json to_json(const EvalFlags& f, const Perplexity& p, const std::string& precisi
   }
   j["convention"] = f.convention;
   j["context"] = f.options.context;
-  j["activations"] = std::string(activations_name(f.options.activations));
+  j["activations"] = activations;
   j["precision"] = precision;
   j["seconds"] = p.seconds;
   j["peak_rss_bytes"] = peak_rss_bytes();
@@ -66,6 +67,8 @@ Json to_json(const EvalFlags& f, const Perplexity& p, const std::string& precisi
 void run(EvalFlags& f, const CommonOptions& common) {
   f.options.convention = convention_from_name(f.convention);
   f.options.activations = common.precision();
+  if (f.options.stride > 0 && f.options.convention == PerplexityConvention::llama_cpp)
+    throw UsageError("--stride belongs to --convention hf");
   if (f.options.stride > f.options.context)
     throw UsageError(
         fmt::format("--stride {} exceeds --context {}", f.options.stride, f.options.context));
@@ -76,7 +79,7 @@ void run(EvalFlags& f, const CommonOptions& common) {
   std::string precision = precision_line(model, f.options.activations);
   Perplexity p = measure_perplexity(model, text, f.options, reference ? &*reference : nullptr);
   if (common.json)
-    print_json(to_json(f, p, precision));
+    print_json(to_json(f, p, model.model->activations_used(f.options.activations), precision));
   else
     print_table(f, p, precision);
 }

@@ -4,10 +4,12 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -77,6 +79,17 @@ std::string parse_message(const CLI::ParseError& e, int argc, char** argv, bool 
   return e.what();
 }
 
+// The arguments, last first, as the parser takes them. "help" and "help NAME" are --help.
+std::vector<std::string> words_of(int argc, char** argv) {
+  std::vector<std::string> words(argv + 1, argv + argc);
+  if (!words.empty() && words[0] == "help") {
+    words.erase(words.begin());
+    words.emplace_back("--help");
+  }
+  std::reverse(words.begin(), words.end());
+  return words;
+}
+
 int run(int argc, char** argv) {
   CLI::App app("hone: makes language models smaller and faster, and measures what each step costs",
                "hone");
@@ -85,6 +98,7 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   app.formatter(std::make_shared<HelpFormatter>());
   CommonOptions common;
+  std::vector<std::string> words = words_of(argc, argv);
   std::function<void()> chosen;
   std::string name;
   for (const Command* c : kCommands) {
@@ -95,7 +109,7 @@ int run(int argc, char** argv) {
     sub->preparse_callback([&name, c](size_t) { name = std::string(c->name) + " "; });
   }
   try {
-    app.parse(argc, argv);
+    app.parse(words);
     if (common.quiet) set_log_level(LogLevel::quiet);
     set_threads(common.threads);
     auto machine = kernels::load_machine(kernels::machine_cache());
@@ -152,6 +166,8 @@ int main(int argc, char** argv) {
     return hone::run(argc, argv);
   } catch (const std::bad_alloc&) {
     hone::print_error("out of memory");
+  } catch (const std::filesystem::filesystem_error& e) {
+    hone::print_error(fmt::format("{}: {}", e.path1().string(), e.code().message()));
   } catch (const std::exception& e) {
     hone::print_error(e.what());
   }

@@ -37,6 +37,8 @@ void check_files(const OptimizeOptions& o) {
   if (!o.recipe.layout.empty()) layout(o.recipe.layout);
   if (!o.text.empty()) read_utf8_file(o.text);
   if (o.report.empty()) return;
+  HONE_CHECK(fs::weakly_canonical(o.report) != fs::weakly_canonical(o.out), invalid_argument,
+             "{}: --report and --out name the same place", o.report.string());
   HONE_CHECK(o.report.extension() != ".json", invalid_argument,
              "{}: the report is an HTML page; its JSON twin gets the same name with .json",
              o.report.string());
@@ -63,6 +65,7 @@ void run_and_print(OptimizeOptions& o, const CommonOptions& common) {
   if (report.variants.empty()) return;
   print_text(report_table(report, ::isatty(1) != 0));
   print_text(report_headline(report) + "\n");
+  for (const std::string& note : report.notes) print_text("Note: " + note + "\n");
 }
 
 std::function<void()> add_optimize(CLI::App& app, CommonOptions& common) {
@@ -167,7 +170,36 @@ std::string quantize_recipe(const QuantizeFlags& f) {
   return yaml;
 }
 
+// The options that a pass has, as flags.
+struct OptionNames : OptionVisitor {
+  std::vector<std::string> names;
+  void option(const char* name, int64_t&, const char*) override { names.emplace_back(name); }
+  void option(const char* name, double&, const char*) override { names.emplace_back(name); }
+  void option(const char* name, bool&, const char*) override { names.emplace_back(name); }
+  void option(const char* name, std::string&, const char*) override { names.emplace_back(name); }
+};
+
+void check_belongs(const QuantizeFlags& f) {
+  OptionNames known;
+  pass_named(f.method).make()->visit_options(known);
+  auto flag = [](std::string name) {
+    std::replace(name.begin(), name.end(), '_', '-');
+    return "--" + name;
+  };
+  std::string list;
+  for (const std::string& name : known.names) list += (list.empty() ? "" : ", ") + flag(name);
+  for (const auto& [key, value] : f.given) {
+    bool has = std::find(known.names.begin(), known.names.end(), key) != known.names.end();
+    if (!value.empty() && !has)
+      throw UsageError(fmt::format("{} takes no {}; it takes {}", f.method, flag(key),
+                                   list.empty() ? "no options" : list));
+  }
+  if (!f.type.empty() && f.method != "rtn")
+    throw UsageError("--type belongs to --method rtn, not to " + f.method);
+}
+
 Recipe recipe_of(const QuantizeFlags& f) {
+  check_belongs(f);
   try {
     Recipe r = parse_recipe(quantize_recipe(f), "command line");
     r.main.name = f.method;
@@ -197,8 +229,8 @@ std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
   auto name = [&](const char* flag, std::string& field, const char* help) {
     return app.add_option(flag, field, help)->type_name("NAME");
   };
-  name("--type", f->type, "rtn: the encoding, q4_k, q8_0, ...; short for --encoding")
-      ->check(encoding_name());
+  auto* type = name("--type", f->type, "rtn: the encoding, q4_k, q8_0, ...; short for --encoding")
+                   ->check(encoding_name());
   name("--embeddings", f->embeddings, "encoding of the embedding; else it stays as it is")
       ->check(encoding_name());
   name("--head", f->head, "encoding of an untied head; else it stays as it is")
@@ -209,6 +241,7 @@ std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
       ->check(decoded_type_name());
   FlagOptions options(app, f->given);
   for (const PassEntry& e : pass_registry()) options.visit(e);
+  type->excludes(app.get_option("--encoding"));
   add_output_flags(app, f->options);
   return [f, &common] {
     f->options.model = f->model;

@@ -46,7 +46,10 @@ std::unique_ptr<Checkpoint> open(const fs::path& path) {
 std::string refusal(const WeightInfo& weight) {
   const GgmlType* type = find_ggml_type(weight.encoding);
   if (type == nullptr || (type->scalar && !is_float(*type->scalar)))
-    return fmt::format("GGUF has no type for {} weights", weight.encoding);
+    return fmt::format("GGUF has no type for {} weights{}", weight.encoding,
+                       weight.encoding == "int_group"
+                           ? " but symmetric ones of 4 or 8 bits in groups of 32, 64, ... columns"
+                           : "");
   if (weight.shape.empty() || weight.shape.back() % type->block_elements != 0)
     return fmt::format("{} needs rows of a multiple of {}, not {}", type->id, type->block_elements,
                        shape_string(weight.shape));

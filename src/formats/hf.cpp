@@ -21,7 +21,11 @@ std::unique_ptr<Checkpoint> open(const fs::path& path) {
 
 std::string refusal(const WeightInfo& weight) {
   if (is_float_encoding(weight.encoding)) return float_refusal(weight);
-  return fmt::format("{} weights have no plain float form; decode them first", weight.encoding);
+  return fmt::format(
+      "{} weights have no plain float form; give a float type to decode to (--decode-to), or a "
+      "layout "
+      "that holds them",
+      weight.encoding);
 }
 
 void write(const fs::path& path, const CheckpointContents& contents) {

@@ -118,6 +118,13 @@ int64_t Model::parameter_count() {
   return n;
 }
 
+std::string Model::activations_used(Activations a) {
+  bool integer = false, other = false;
+  for (Linear* l : linears()) (l->integer_capable() ? integer : other) = true;
+  if (a == Activations::f32 || !integer) return "f32";
+  return other ? "int8 and f32" : "int8";
+}
+
 Tensor Model::embed(const Batch& batch) const {
   Tensor x = embedding.forward(batch.tokens);
   if (embedding_scale != 1) x = ops::scale(x, embedding_scale);

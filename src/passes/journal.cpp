@@ -116,7 +116,8 @@ Journal::Journal(fs::path directory, const Json& identity, bool resume, bool res
   if (restart || !fs::exists(index) || !has_units()) clear();
   if (fs::exists(index)) {
     HONE_CHECK(resume, invalid_argument,
-               "{}: an interrupted run left its journal here; use --resume to go on, or remove it",
+               "{}: an interrupted run left its journal here; use --resume to go on, or --restart "
+               "to begin anew",
                directory_.string());
     Json before = parse_json(read_text_file(index), index.string());
     for (const auto& [key, value] : identity.items())

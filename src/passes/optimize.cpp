@@ -7,6 +7,7 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <ranges>
 
 #include "base/files.h"
 #include "base/fingerprint.h"
@@ -106,7 +107,7 @@ class Runner {
     if (!o_.text.empty()) text_ = read_text_file(o_.text);
     if (o_.recipe.needs_calibration()) {
       HONE_CHECK(!o_.calibration.empty(), invalid_argument,
-                 "this recipe needs a calibration text; give --calibration FILE");
+                 "a pass needs a calibration text; give --calibration FILE");
       calibration_ =
           read_calibration(o_.calibration, model, o_.recipe.calibration_samples,
                            std::min(o_.recipe.calibration_length, model.model->context), o_.seed);
@@ -178,12 +179,23 @@ class Runner {
 
   std::string default_layout(LoadedModel& m, const std::map<std::string, WeightForm>& plan) const {
     if (o_.out.extension() == ".gguf") return "gguf";
-    std::string found = "hf";
-    for (Linear* l : m.model->linears()) {
-      bool planned = plan.contains(l->name());
-      const std::string& e = planned ? plan.at(l->name()).encoding : l->weight().encoding;
-      if (e == "int_group") found = "gptq_v2";
-      if (e == "nf4" || e == "fp4" || e == "int8_row") found = "bitsandbytes";
+    // The one that refuses fewest matrices; plain floats stand last in the registry and win a draw.
+    std::string found;
+    size_t fewest = SIZE_MAX;
+    for (const Layout& candidate : std::views::reverse(layouts())) {
+      if (candidate.write == nullptr || candidate.name == "gguf") continue;
+      size_t refused = 0;
+      for (Linear* l : m.model->linears()) {
+        WeightInfo w{l->name(), l->weight().shape, l->weight().encoding, l->weight().params};
+        if (plan.contains(l->name())) {
+          w.encoding = plan.at(l->name()).encoding;
+          w.params = plan.at(l->name()).params;
+        }
+        refused += candidate.refusal(w).empty() ? 0 : 1;
+      }
+      if (refused >= fewest) continue;
+      fewest = refused;
+      found = candidate.name;
     }
     return found;
   }
@@ -199,7 +211,7 @@ class Runner {
     report_.threads = thread_count();
     report_.isa = kernels::table().isa;
     report_.text = o_.text.filename().string();
-    report_.context = o_.recipe.evaluate_context;
+    report_.context = std::min(o_.recipe.evaluate_context, m.model->context);
     report_.convention = convention_name(PerplexityConvention::llama_cpp);
     report_.hone_version = HONE_VERSION;
     std::time_t now = std::time(nullptr);
@@ -246,7 +258,7 @@ class Runner {
     v.perplexity = p.perplexity;
     v.perplexity_stderr = p.standard_error;
     v.bits_per_byte = p.bits_per_byte;
-    v.activations = std::string(activations_name(o_.activations));
+    v.activations = m.model->activations_used(o_.activations);
     return v;
   }
 

@@ -59,8 +59,11 @@ void require_map(const YAML::Node& n, const std::string& source, const std::stri
 
 void check_keys(const YAML::Node& map, const std::string& source, const std::string& what,
                 const std::set<std::string>& known) {
+  std::set<std::string> seen;
   for (const auto& entry : map) {
     auto key = as<std::string>(entry.first, source, what, "a key");
+    HONE_CHECK(seen.insert(key).second, invalid_argument, "{}: {}: '{}' stands there twice",
+               where(source, entry.first), what, key);
     std::string list;
     for (const std::string& k : known) list += (list.empty() ? "" : ", ") + k;
     HONE_CHECK(known.contains(key), invalid_argument, "{}: {}: unknown key '{}'; there are {}",
@@ -75,13 +78,21 @@ RecipeStep parse_step(const YAML::Node& n, const std::string& source) {
   s.pass = as<std::string>(n["pass"], source, "pass", "the name of a pass");
   if (n["modules"]) s.modules_text = as<std::string>(n["modules"], source, "modules", "a glob");
   s.modules = ModuleFilter(s.modules_text);
-  s.made = pass_named(s.pass).make();
+  try {
+    s.made = pass_named(s.pass).make();
+  } catch (const Error& e) {
+    fail(e.kind(), "{}: {}", where(source, n["pass"]), e.what());
+  }
   YamlOptions options(n, source);
   s.made->visit_options(options);
   std::set<std::string> known = options.known();
   known.insert({"pass", "modules"});
   check_keys(n, source, s.pass, known);
-  s.made->check_options();
+  try {
+    s.made->check_options();
+  } catch (const Error& e) {
+    fail(e.kind(), "{}: {}", where(source, n), e.what());
+  }
   return s;
 }
 
@@ -99,7 +110,8 @@ std::string spelled(const YAML::Node& steps) {
 }
 
 std::vector<RecipeStep> parse_steps(const YAML::Node& n, const std::string& source) {
-  HONE_CHECK(n.IsSequence(), invalid_argument, "{}: steps: expected a list", where(source, n));
+  HONE_CHECK(n.IsSequence() && n.size() > 0, invalid_argument,
+             "{}: steps: expected a list of at least one", where(source, n));
   std::vector<RecipeStep> steps;
   for (const auto& step : n) steps.push_back(parse_step(step, source));
   return steps;

@@ -19,6 +19,9 @@ class Rtn final : public Pass {
     WeightParams ignored;
     encoding(encoding_from_shorthand(encoding_, ignored));
     HONE_CHECK(bits_ >= 2 && bits_ <= 8, invalid_argument, "rtn: bits {}: expected 2 to 8", bits_);
+    bool plain = bits_ == Rtn().bits_ && group_ == Rtn().group_ && symmetric_;
+    HONE_CHECK(encoding_ == "int_group" || plain, invalid_argument,
+               "rtn: bits, group and symmetric belong to int_group, not to {}", encoding_);
     HONE_CHECK(group_ >= 0, invalid_argument, "rtn: group {}: expected 0 or more", group_);
   }
   WeightForm form(int64_t) const override {

@@ -37,6 +37,13 @@ TEST(Help, IsPrintedForEverySubcommand) {
   }
 }
 
+TEST(Help, TheWordHelpsToo) {
+  EXPECT_EQ(run_hone({"help"}).out, run_hone({"--help"}).out);
+  Outcome of_info = run_hone({"help", "info"});
+  EXPECT_EQ(of_info.status, 0);
+  EXPECT_EQ(of_info.out, run_hone({"info", "--help"}).out);
+}
+
 TEST(Help, VersionIsOneLine) {
   Outcome run = run_hone({"--version"});
   EXPECT_EQ(run.status, 0);
@@ -102,7 +109,15 @@ TEST_F(Usage, WrongUsageIsOneLineAndStatus2) {
       {{"quantize", m, "--method", "gptq", "--bits", "99", "--out", out}, "bits 99"},
       {{"quantize", m, "--method", "gptq", "--group", "-1", "--out", out}, "group -1"},
       {{"quantize", m, "--method", "gptq", "--damp", "nan", "--out", out}, "damp"},
-      {{"quantize", m, "--method", "nf4", "--bits", "4", "--out", out}, "bits"},
+      {{"quantize", m, "--method", "nf4", "--bits", "4", "--out", out},
+       "nf4 takes no --bits; it takes --block, --double-quant"},
+      {{"quantize", m, "--method", "gptq", "--type", "q4_k", "--out", out}, "--type"},
+      {{"quantize", m, "--method", "rtn", "--type", "q4_k", "--bits", "3", "--out", out}, "q4_k"},
+      {{"quantize", m, "--method", "rtn", "--type", "q8_0", "--encoding", "q4_k", "--out", out},
+       "--encoding"},
+      {{"eval", m, "--text", text, "--stride", "4"}, "--stride belongs to --convention hf"},
+      {{"bench"}, "MODEL is required"},
+      {{"bench", m, "--machine"}, "--machine takes no model"},
       {{"quantize", m, "--method", "rtn", "--type", "q9_9", "--out", out}, "q9_9"},
       {{"quantize", m, "--method", "rtn", "--head", "q9_9", "--out", out}, "q9_9"},
       {{"quantize", m, "--method", "rtn", "--report", "r.html", "--out", out}, "--text"},

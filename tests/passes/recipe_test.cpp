@@ -30,7 +30,11 @@ TEST(Recipe, RefusesWhatItDoesNotKnowWithLineAndReason) {
   EXPECT_NE(error("steps: [{pass: rtn, bits: four}]").find("whole number"), std::string::npos);
   EXPECT_NE(error("steps: [{pass: rtn, bits: 9}]").find("2 to 8"), std::string::npos);
   EXPECT_NE(error("stepz: []").find("unknown key"), std::string::npos);
+  EXPECT_NE(error("name: x\nsteps: [{pass: gptk}]").find("r.yaml:2"), std::string::npos);
   EXPECT_NE(error("steps: 3").find("list"), std::string::npos);
+  EXPECT_NE(error("steps: []").find("at least one"), std::string::npos);
+  EXPECT_NE(error("steps: [{pass: rtn}]\nsteps: [{pass: nf4}]").find("twice"), std::string::npos);
+  EXPECT_NE(error("steps: [{pass: rtn, bits: 4, bits: 3}]").find("twice"), std::string::npos);
   EXPECT_NE(error("{").find("not valid YAML"), std::string::npos);
   EXPECT_NE(error("a: b").find("unknown key"), std::string::npos);
 }

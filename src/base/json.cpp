@@ -92,6 +92,13 @@ Json parse_json(std::string_view text, const std::string& source, int max_depth)
   return builder.take();
 }
 
+int64_t json_integer(const Json& value, std::string_view what, const std::string& source) {
+  bool whole = value.is_number_integer() &&
+               (!value.is_number_unsigned() || value.get<uint64_t>() <= uint64_t{INT64_MAX});
+  HONE_CHECK(whole, corrupt, "{}: {}: expected an integer", source, what);
+  return value.get<int64_t>();
+}
+
 Json json_float(float x) { return std::strtod(fmt::format("{}", x).c_str(), nullptr); }
 
 }  // namespace hone

@@ -19,10 +19,7 @@ inline int64_t int_field(const Json& object, const char* key, int64_t missing,
                          const std::string& source) {
   const Json* value = find_field(object, key);
   if (value == nullptr) return missing;
-  HONE_CHECK(value->is_number_integer() &&
-                 (!value->is_number_unsigned() || value->get<uint64_t>() <= uint64_t{INT64_MAX}),
-             corrupt, "{}: \"{}\": expected an integer", source, key);
-  return value->get<int64_t>();
+  return json_integer(*value, fmt::format("\"{}\"", key), source);
 }
 
 inline double float_field(const Json& object, const char* key, double missing,

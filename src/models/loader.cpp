@@ -14,8 +14,10 @@ namespace {
 
 void add_end_ids(LoadedModel& m, const Json& ids, const std::string& source) {
   auto add = [&](const Json& id) {
-    HONE_CHECK(id.is_number_integer(), corrupt, "{}: eos_token_id: expected integers", source);
-    m.end_ids.push_back(id.get<int32_t>());
+    int64_t value = json_integer(id, "eos_token_id", source);
+    HONE_CHECK(value <= INT32_MAX, corrupt, "{}: eos_token_id: {} is no token", source, value);
+    if (value < 0) return;  // some configurations say "none" so
+    m.end_ids.push_back(static_cast<int32_t>(value));
   };
   if (ids.is_array())
     std::for_each(ids.begin(), ids.end(), add);

@@ -280,7 +280,7 @@ void JsonComponents::add_post_processor(const Json& component) {
 
 int32_t JsonComponents::checked_id(const Json& id) const {
   const auto size = static_cast<int64_t>(parts_.spec.tokens.size());
-  const auto value = id.get<int64_t>();
+  const auto value = json_integer(id, "post_processor id", parts_.spec.source);
   HONE_CHECK(value >= 0 && value < size, corrupt,
              "{}: the post_processor has token id {}; the vocabulary has {} ids",
              parts_.spec.source, value, size);
@@ -359,8 +359,11 @@ void JsonComponents::decoder_replace(const Json& c) {
 }
 
 void JsonComponents::decoder_strip(const Json& c) {
-  const auto start = c.value("start", int64_t{0});
-  if (!fused_ || c.value("stop", int64_t{0}) != 0 || start < 0 || start > 1000) {
+  auto count = [&](const char* key) {
+    return c.contains(key) ? json_integer(c.at(key), key, parts_.spec.source) : 0;
+  };
+  const int64_t start = count("start");
+  if (!fused_ || count("stop") != 0 || start < 0 || start > 1000) {
     refuse("a Strip decoder before Fuse, or at the end of a text,");
   }
   parts_.decode.strip_content = c.at("content").get<std::string>();

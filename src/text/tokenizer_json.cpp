@@ -128,7 +128,7 @@ class JsonReader {
 
   void read_added_tokens() {
     for (const Json& token : field(tokenizer_, "added_tokens")) {
-      add_token(token, token.at("id").get<int64_t>());
+      add_token(token, json_integer(token.at("id"), "id of an added token", source()));
     }
     for (const auto& [key, token] : field(config_, "added_tokens_decoder").items()) {
       const int64_t id =

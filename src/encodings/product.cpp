@@ -168,6 +168,8 @@ void pack_decoded(const Weight& w, PackedWeight& p) {
 
 // Panels that one work item multiplies: enough work to be worth handing out, few enough to balance.
 constexpr int64_t kPanelsPerItem = 8;
+// A tile of tokens (kernel_table.h) is quantised in one piece.
+constexpr int64_t kTokenTile = 8;
 // Panels that are expanded to f32 before they are multiplied.
 constexpr int64_t kExpandedPanels = 4;
 
@@ -196,23 +198,26 @@ Activations activations_from_name(std::string_view name) {
   return Activations::int8;
 }
 
-const LinearInput::Quantized& LinearInput::quantized(int64_t chunk) const {
-  auto [it, fresh] = quantized_.try_emplace(chunk);
+kernels::QuantizedRows LinearInput::quantized(int64_t chunk, int zero) const {
+  auto [it, fresh] = quantized_.try_emplace({chunk, zero});
   Quantized& q = it->second;
-  if (!fresh) return q;
-  int64_t t = x_.dim(0), k = x_.dim(1), chunks = k / chunk;
-  q.codes = Tensor::empty({t, k}, DType::i8);
-  q.scales = Tensor::empty({t, chunks}, DType::f32);
-  q.sums = Tensor::empty({t, chunks}, DType::i32);
+  const int64_t t = x_.dim(0), k = x_.dim(1), chunks = k / chunk;
+  if (fresh) {
+    q.codes = Tensor::empty({t, k}, DType::i8);
+    q.scales = Tensor::empty({t, chunks}, DType::f32);
+    q.starts = Tensor::empty({t, chunks}, DType::i32);
+    q.lows = Tensor::empty({t, chunks}, DType::f32);
+  }
+  kernels::QuantizedRows all{q.codes.mutable_data<int8_t>(), q.scales.mutable_data<float>(),
+                             q.starts.mutable_data<int32_t>(), q.lows.mutable_data<float>()};
+  if (!fresh) return all;
   const float* in = x_.data<float>();
-  auto* codes = q.codes.mutable_data<int8_t>();
-  auto* scales = q.scales.mutable_data<float>();
-  auto* sums = q.sums.mutable_data<int32_t>();
-  parallel_for(t, 8, [&](int64_t b, int64_t e) {
-    table().quantize_rows(in + b * k, k, e - b, k, chunk, codes + b * k, scales + b * chunks,
-                          sums + b * chunks);
+  parallel_for(t, kTokenTile, [&](int64_t b, int64_t e) {
+    table().quantize_rows(in + b * k, k, e - b, k, chunk, zero,
+                          {all.codes + b * k, all.scales + b * chunks, all.starts + b * chunks,
+                           all.lows + b * chunks});
   });
-  return q;
+  return all;
 }
 
 int64_t PackedWeight::byte_size() const { return ceil_div(n, kPanel) * panel_bytes; }
@@ -254,10 +259,7 @@ Tensor multiply(const LinearInput& in, const PackedWeight& w, const Tensor& bias
   bool integer = w.coded && a == Activations::int8 && w.form.table == nullptr;
   if (integer) {
     args.chunk = w.form.group % kernels::kChunk == 0 ? kernels::kChunk : 16;
-    const auto& q = in.quantized(args.chunk);
-    args.xq = q.codes.data<int8_t>();
-    args.xscale = q.scales.data<float>();
-    args.xsum = q.sums.data<int32_t>();
+    args.xq = in.quantized(args.chunk, w.form.zero);
   }
   const auto* base = w.bytes.data<uint8_t>();
   parallel_for(ceil_div(w.n, kPanel), kPanelsPerItem, [&](int64_t p0, int64_t p1) {

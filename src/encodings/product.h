@@ -25,16 +25,17 @@ Activations activations_from_name(std::string_view name);
 class LinearInput {
  public:
   explicit LinearInput(Tensor x) : x_(std::move(x)) {}
-  struct Quantized {
-    Tensor codes, scales, sums;
-  };
   const Tensor& x() const { return x_; }
-  /// Quantised in chunks of `chunk` (32 or 16) columns; not thread-safe.
-  const Quantized& quantized(int64_t chunk) const;
+  /// Quantised in chunks of `chunk` (32 or 16) columns for weights with this zero point; not
+  /// thread-safe.
+  kernels::QuantizedRows quantized(int64_t chunk, int zero) const;
 
  private:
   Tensor x_;
-  mutable std::map<int64_t, Quantized> quantized_;
+  struct Quantized {
+    Tensor codes, scales, starts, lows;
+  };
+  mutable std::map<std::pair<int64_t, int>, Quantized> quantized_;
 };
 
 /// A weight in kernel layout. `bytes` holds ceil(N/16) panels of panel_bytes each.

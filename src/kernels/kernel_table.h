@@ -13,7 +13,9 @@
 //                   row r, column j, stored as code+128. 4-bit: units of 8 columns, 64 bytes: the
 //                   low nibble of byte 4r+j is row r, column j; the high nibble column 4+j.
 // int8 activations are quantised in chunks of kChunk = 32 columns (16 where a weight's group is
-// 16), symmetric, scale = amax/127 (llama.cpp's Q8_0 rule).
+// 16), symmetric, scale = amax/127 (llama.cpp's Q8_0 rule). Tokens stand in tiles: of eight as far
+// as they go, then of four, two and one. A tile of m tokens that begins at token t0 has its codes
+// from t0·K on, [K/4][m][4], and its scales from t0·chunks on, [chunks][m].
 #pragma once
 
 #include <stdint.h>
@@ -24,8 +26,6 @@ constexpr int kPanel = 16;
 constexpr int kChunk = 32;
 // Keys of one page of a KV cache; also the width of an attention tile.
 constexpr int kPageKeys = 64;
-// How far ahead of their use weights are fetched.
-constexpr int kPrefetchBytes = 4096;
 
 struct CodeForm {
   int bits;            // 4 or 8
@@ -36,16 +36,22 @@ struct CodeForm {
   const float* table;  // 16 values replacing (code − zero), or null
 };
 
+// int8 activations of t tokens.
+struct QuantizedRows {
+  int8_t* codes;    // [t·k]
+  float* scales;    // [t·chunks]
+  int32_t* starts;  // likewise: −zero·(sum of the chunk's codes), zero being the weight's
+  float* lows;      // likewise: scale·(sum of the codes), what a weight's min multiplies
+};
+
 // y[t, n] = Σ_k x[t, k]·w[n, k] + bias[n] for the panels [p0, p1).
 struct GemmArgs {
   const void* panels;  // the first byte of panel p0
   const float* x;      // [t, k], rows ldx apart
   int64_t ldx;
-  const int8_t* xq;     // int8 activations [t, k], contiguous (integer kernels)
-  const float* xscale;  // [t, k/chunk]
-  const int32_t* xsum;  // [t, k/chunk]: sum of the codes
-  int64_t chunk;        // 32 or 16
-  float* y;             // [t, n], rows ldy apart
+  QuantizedRows xq;  // integer kernels
+  int64_t chunk;     // 32 or 16
+  float* y;          // [t, n], rows ldy apart
   int64_t ldy;
   const float* bias;  // [n] or null
   int64_t t, n, k;
@@ -88,9 +94,9 @@ struct KernelTable {
   void (*gemm_codes)(const GemmArgs*);  // int8 activations
   // Expands one code panel to a float panel [K][16].
   void (*expand_codes)(const void* panel, CodeForm form, int64_t k, float* out);
-  // x[t, k] → codes, scales, sums by chunks.
-  void (*quantize_rows)(const float* x, int64_t ldx, int64_t t, int64_t k, int64_t chunk,
-                        int8_t* codes, float* scales, int32_t* sums);
+  // x[t, k], rows ldx apart.
+  void (*quantize_rows)(const float* x, int64_t ldx, int64_t t, int64_t k, int64_t chunk, int zero,
+                        QuantizedRows out);
   void (*attention)(const AttentionArgs*);
   // y = x/rms(x)·(w + offset); rows of d.
   void (*rms_norm)(const float* x, const float* w, float offset, float eps, int64_t rows, int64_t d,

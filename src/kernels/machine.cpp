@@ -123,15 +123,14 @@ Candidate time_candidate(const KernelTable& t) {
   std::vector<uint8_t> codes(kRows / kPanel * (kColumns / kGroup) * kRecord);
   std::vector<int8_t> xq(kTokens * kColumns);
   std::vector<float> scales(kTokens * kColumns / kChunk);
-  std::vector<int32_t> sums(scales.size());
-  t.quantize_rows(x.data(), kColumns, kTokens, kColumns, kChunk, xq.data(), scales.data(),
-                  sums.data());
+  std::vector<int32_t> starts(scales.size());
+  std::vector<float> lows(scales.size());
+  QuantizedRows rows{xq.data(), scales.data(), starts.data(), lows.data()};
+  t.quantize_rows(x.data(), kColumns, kTokens, kColumns, kChunk, 8, rows);
   GemmArgs g{};
   g.x = x.data();
   g.ldx = g.k = kColumns;
-  g.xq = xq.data();
-  g.xscale = scales.data();
-  g.xsum = sums.data();
+  g.xq = rows;
   g.chunk = kChunk;
   g.y = y.data();
   g.ldy = g.n = kRows;

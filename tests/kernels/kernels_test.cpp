@@ -105,20 +105,34 @@ TEST_P(KernelsTest, RowsDoNotDependOnTheirNeighbours) {
 }
 
 TEST_P(KernelsTest, QuantizedRowsDecodeWithinHalfAStep) {
-  const int64_t t = 3, kk = 96;
-  auto x = random_values(t * kk, 8, 3);
-  std::memset(x.data() + 32, 0, 32 * 4);  // a chunk of zeros has scale 0
-  std::vector<int8_t> q(t * kk);
-  std::vector<float> s(t * 3);
-  std::vector<int32_t> sums(t * 3);
-  k().quantize_rows(x.data(), kk, t, kk, 32, q.data(), s.data(), sums.data());
-  EXPECT_EQ(s[1], 0);
-  for (int64_t i = 0; i < t * kk; ++i)
-    ASSERT_NEAR(x[i], q[i] * s[i / 32], s[i / 32] * 0.5f + 1e-7f) << i;
-  for (int64_t c = 0; c < t * 3; ++c) {
-    int sum = 0;
-    for (int i = 0; i < 32; ++i) sum += q[c * 32 + i];
-    EXPECT_EQ(sum, sums[c]);
+  const int64_t kk = 96, chunks = 3;
+  const int zero = 8;
+  // Tiles of eight, four, two and one token.
+  for (int64_t t : {1, 3, 8, 15}) {
+    auto x = random_values(t * kk, 8, 3);
+    std::memset(x.data() + 32, 0, 32 * 4);  // a chunk of zeros has scale 0
+    std::vector<int8_t> codes(t * kk);
+    std::vector<float> scales(t * chunks), lows(t * chunks);
+    std::vector<int32_t> starts(t * chunks);
+    k().quantize_rows(x.data(), kk, t, kk, 32, zero,
+                      {codes.data(), scales.data(), starts.data(), lows.data()});
+    for (int64_t t0 = 0, tile = 0; t0 < t; t0 += tile) {
+      tile = t - t0 >= 8 ? 8 : t - t0 >= 4 ? 4 : t - t0 >= 2 ? 2 : 1;
+      for (int64_t r = 0; r < tile; ++r)
+        for (int64_t c = 0; c < chunks; ++c) {
+          int64_t at = t0 * chunks + c * tile + r;
+          int sum = 0;
+          for (int64_t i = c * 32; i < c * 32 + 32; ++i) {
+            int code = codes[t0 * kk + (i / 4 * tile + r) * 4 + i % 4];
+            ASSERT_NEAR(x[(t0 + r) * kk + i], code * scales[at], scales[at] * 0.5f + 1e-7f)
+                << t << " tokens, token " << t0 + r << " column " << i;
+            sum += code;
+          }
+          EXPECT_EQ(starts[at], -zero * sum);
+          EXPECT_EQ(lows[at], scales[at] * static_cast<float>(sum));
+        }
+    }
+    EXPECT_EQ(scales[t >= 8 ? 8 : t == 3 ? 2 : 1], 0) << "the first token's second chunk";
   }
 }
 

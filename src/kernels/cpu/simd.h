@@ -58,6 +58,10 @@ HONE_INLINE vf pow2i(vf whole) {
 HONE_INLINE vf select_bits(uint32_t bits, vf a, vf other) {
   return {_mm512_mask_blend_ps((__mmask16)bits, other.v, a.v)};
 }
+// Whole numbers of −128 … 127.
+HONE_INLINE void store_bytes(int8_t* p, vf a) {
+  _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
 HONE_INLINE float first_lane(vf a) { return _mm512_cvtss_f32(a.v); }
 
 HONE_INLINE vi zero_i() { return {_mm512_setzero_si512()}; }
@@ -68,6 +72,7 @@ HONE_INLINE vi high_nibbles(vi a) {
   return {_mm512_and_si512(_mm512_srli_epi32(a.v, 4), _mm512_set1_epi8(15))};
 }
 HONE_INLINE vi either(vi a, vi b) { return {_mm512_or_si512(a.v, b.v)}; }
+HONE_INLINE vi sum_i(vi a, vi b) { return {_mm512_add_epi32(a.v, b.v)}; }
 HONE_INLINE vf to_float(vi a) { return {_mm512_cvtepi32_ps(a.v)}; }
 // Byte j of every 32-bit lane, as a float.
 template <int j>
@@ -149,6 +154,12 @@ HONE_INLINE __m256 half_select(uint32_t bits, __m256 x, __m256 other) {
 HONE_INLINE vf select_bits(uint32_t bits, vf x, vf other) {
   return {half_select(bits & 255, x.a, other.a), half_select((bits >> 8) & 255, x.b, other.b)};
 }
+HONE_INLINE void store_bytes(int8_t* p, vf x) {
+  __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b));
+  words = _mm256_permute4x64_epi64(words, 0xd8);  // the lanes of a, then those of b
+  _mm_storeu_si128((__m128i*)p, _mm_packs_epi16(_mm256_castsi256_si128(words),
+                                                _mm256_extracti128_si256(words, 1)));
+}
 HONE_INLINE float first_lane(vf x) { return _mm256_cvtss_f32(x.a); }
 
 HONE_INLINE vi zero_i() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
@@ -167,6 +178,9 @@ HONE_INLINE vi high_nibbles(vi x) {
           _mm256_and_si256(_mm256_srli_epi32(x.b, 4), m)};
 }
 HONE_INLINE vi either(vi x, vi y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
+HONE_INLINE vi sum_i(vi x, vi y) {
+  return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)};
+}
 HONE_INLINE vf to_float(vi x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 template <int j>
 HONE_INLINE vf byte_to_float(vi x) {
@@ -285,6 +299,7 @@ HONE_INLINE vf select_bits(uint32_t bits, vf a, vf o) {
   HONE_LANES a.v[i] = (bits >> i) & 1 ? a.v[i] : o.v[i];
   return a;
 }
+HONE_INLINE void store_bytes(int8_t* p, vf a) { HONE_LANES p[i] = (int8_t)a.v[i]; }
 HONE_INLINE float first_lane(vf a) { return a.v[0]; }
 HONE_INLINE vi set_i(int32_t x) {
   vi r;
@@ -303,6 +318,10 @@ HONE_INLINE vi low_nibbles(vi a) {
 }
 HONE_INLINE vi high_nibbles(vi a) {
   HONE_LANES a.v[i] = (int32_t)(((uint32_t)a.v[i] >> 4) & 0x0f0f0f0fu);
+  return a;
+}
+HONE_INLINE vi sum_i(vi a, vi b) {
+  HONE_LANES a.v[i] += b.v[i];
   return a;
 }
 HONE_INLINE vi either(vi a, vi b) {
@@ -340,20 +359,38 @@ HONE_INLINE vi dot4(vi acc, vi u, vi s) { return dot8(acc, u, s); }
 #endif
 
 // The same tree on every instruction set: lane i with lane i+8, then i+4, i+2, i+1.
+#if defined(__AVX2__)
+#if defined(__AVX512F__)
+HONE_INLINE __m256 lower(vf x) { return _mm512_castps512_ps256(x.v); }
+HONE_INLINE __m256 upper(vf x) { return _mm512_extractf32x8_ps(x.v, 1); }
+#else
+HONE_INLINE __m256 lower(vf x) { return x.a; }
+HONE_INLINE __m256 upper(vf x) { return x.b; }
+#endif
+HONE_INLINE float reduce_add(vf x) {
+  __m256 eight = _mm256_add_ps(lower(x), upper(x));
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+HONE_INLINE float reduce_max(vf x) {
+  __m256 eight = _mm256_max_ps(lower(x), upper(x));
+  __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+#else
 HONE_INLINE float reduce_add(vf a) {
-  float t[16];
-  store_f(t, a);
   for (int step = 8; step > 0; step /= 2)
-    for (int i = 0; i < step; ++i) t[i] += t[i + step];
-  return t[0];
+    for (int i = 0; i < step; ++i) a.v[i] += a.v[i + step];
+  return a.v[0];
 }
 HONE_INLINE float reduce_max(vf a) {
-  float t[16];
-  store_f(t, a);
   for (int step = 8; step > 0; step /= 2)
-    for (int i = 0; i < step; ++i) t[i] = t[i] > t[i + step] ? t[i] : t[i + step];
-  return t[0];
+    for (int i = 0; i < step; ++i) a.v[i] = a.v[i] > a.v[i + step] ? a.v[i] : a.v[i + step];
+  return a.v[0];
 }
+#endif
 HONE_INLINE vi set_bytes(const void* four) {
   int32_t x;
   memcpy(&x, four, 4);
@@ -391,6 +428,17 @@ HONE_INLINE void store_part(float* p, vf a, int64_t n) {
   float t[16];
   store_f(t, a);
   memcpy(p, t, (size_t)n * 4);
+}
+
+// Up to 16 columns of y, of which `valid` exist.
+HONE_INLINE vf load_y(const float* p, int64_t valid) {
+  return valid >= kPanel ? load_f(p) : load_part(p, valid);
+}
+HONE_INLINE void store_y(float* p, vf a, int64_t valid) {
+  if (valid >= kPanel)
+    store_f(p, a);
+  else
+    store_part(p, a, valid);
 }
 
 }  // namespace hone::kernels::HONE_ISA

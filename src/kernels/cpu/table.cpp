@@ -11,7 +11,7 @@ void gemm_bf16(const GemmArgs*);
 void gemm_f16(const GemmArgs*);
 void gemm_codes(const GemmArgs*);
 void expand_codes(const void*, CodeForm, int64_t, float*);
-void quantize_rows(const float*, int64_t, int64_t, int64_t, int64_t, int8_t*, float*, int32_t*);
+void quantize_rows(const float*, int64_t, int64_t, int64_t, int64_t, int, QuantizedRows);
 void attention(const AttentionArgs*);
 void rms_norm(const float*, const float*, float, float, int64_t, int64_t, float*);
 void layer_norm(const float*, const float*, const float*, float, int64_t, int64_t, float*);

@@ -1,0 +1,208 @@
+// Products with code panels: int8 activations with integer weights.
+//
+// A tile is one panel × kTokens tokens. The activations of a tile lie together (kernel_table.h), so
+// that one pointer walks them. A chunk's products are summed exactly in int32, beginning with what
+// the weights' zero point takes off; then scale·sum is added to a float lane: the same steps for
+// one token as for many. Where a weight's group has several chunks, the token's scale is applied
+// chunk by chunk and the group's once. Limits: 64 multiply-adds per VNNI dot; of ten operations of
+// a chunk that compete for the same units, eight are dots. Below about 8 tokens the weight bytes,
+// which are fetched ahead.
+#include "kernels/cpu/simd.h"
+
+namespace hone::kernels::HONE_ISA {
+namespace {
+
+HONE_INLINE int64_t scale_bytes(CodeForm f) {
+  return (f.scale_is_f16 ? 32 : 64) * (1 + f.has_mins);
+}
+HONE_INLINE int64_t record_bytes(CodeForm f) {
+  return scale_bytes(f) + f.group * kPanel * f.bits / 8;
+}
+HONE_INLINE vf load_scale(const uint8_t* p, int index, CodeForm f) {
+  if (f.scale_is_f16) return load_f16((const uint16_t*)p + index * kPanel);
+  return load_f((const float*)p + index * kPanel);
+}
+
+// The tokens [offset, offset + kTokens) of the tile of kTile tokens that begins at t0.
+template <int kTokens, int kTile, int kBits, int kColumns, bool kOneChunk>
+static void code_tile(const GemmArgs* g, const uint8_t* panel, int64_t p, int64_t t0, int offset) {
+  const CodeForm f = g->form;
+  const int64_t chunks = g->k / kColumns, per_group = f.group / kColumns;
+  const int64_t col = p * kPanel, valid = g->n - col;
+  vf acc[kTokens];
+  for (int t = 0; t < kTokens; ++t) acc[t] = g->bias ? load_y(g->bias + col, valid) : zero_f();
+  const int8_t* x = g->xq.codes + t0 * g->k + 4 * offset;
+  const float* xscale = g->xq.scales + t0 * chunks + offset;
+  const int32_t* start = g->xq.starts + t0 * chunks + offset;
+  const float* low = g->xq.lows + t0 * chunks + offset;
+  const uint8_t* at = panel;
+  const int64_t header = scale_bytes(f);
+  for (const uint8_t* end = at + record_bytes(f) * (g->k / f.group); at < end;) {
+    vf scale = load_scale(at, 0, f), least = f.has_mins ? load_scale(at, 1, f) : zero_f();
+    at += header;
+    vf part[kTokens];
+    for (int t = 0; t < kTokens; ++t) part[t] = set_f(0);
+    for (int64_t i = 0; i < (kOneChunk ? 1 : per_group); ++i) {
+      // A lone token's dots would wait for each other: two sums, exact in any order.
+      constexpr int kSums = kTokens <= 2 ? 2 : 1;
+      vi sums[kTokens][kSums];
+      for (int t = 0; t < kTokens; ++t) {
+        sums[t][0] = set_i(start[t]);
+        if (kSums == 2) sums[t][kSums - 1] = zero_i();
+      }
+#pragma GCC unroll 8
+      for (int k = 0; k < kColumns; k += 32 / kBits, at += 64) {
+        vi codes = load_i(at);
+        if constexpr (kBits == 4) {
+          vi lo = low_nibbles(codes), hi = high_nibbles(codes);
+          for (int t = 0; t < kTokens; ++t)
+            sums[t][0] = dot4(sums[t][0], lo, set_bytes(x + k * kTile + 4 * t));
+          for (int t = 0; t < kTokens; ++t)
+            sums[t][kSums - 1] =
+                dot4(sums[t][kSums - 1], hi, set_bytes(x + (k + 4) * kTile + 4 * t));
+        } else {
+          for (int t = 0; t < kTokens; ++t) {
+            vi& sum = sums[t][k / 4 % kSums];
+            sum = dot8(sum, codes, set_bytes(x + k * kTile + 4 * t));
+          }
+        }
+      }
+      for (int t = 0; t < kTokens; ++t) {
+        vf sum = to_float(kSums == 2 ? sum_i(sums[t][0], sums[t][kSums - 1]) : sums[t][0]);
+        if constexpr (kOneChunk)
+          acc[t] = fma(sum, mul(scale, set_f(xscale[t])), acc[t]);
+        else
+          part[t] = fma(sum, set_f(xscale[t]), part[t]);
+        if (f.has_mins) acc[t] = fma(least, set_f(low[t]), acc[t]);
+      }
+      x += kTile * kColumns;
+      xscale += kTile;
+      start += kTile;
+      low += kTile;
+    }
+    if constexpr (!kOneChunk)
+      for (int t = 0; t < kTokens; ++t) acc[t] = fma(scale, part[t], acc[t]);
+  }
+  for (int t = 0; t < kTokens; ++t) store_y(g->y + (t0 + offset + t) * g->ldy + col, acc[t], valid);
+}
+
+// As many tokens as the sums of a tile have registers.
+#if defined(__AVX512F__)
+constexpr int kAtOnce = 8;
+#elif defined(__AVX2__)
+constexpr int kAtOnce = 4;
+#else
+constexpr int kAtOnce = 2;
+#endif
+
+// The panels of a part stay in the second-level cache while the token tiles pass over them, and a
+// token tile in the first while the panels pass.
+template <int kTile, int kBits, int kColumns, bool kOneChunk>
+static void panels_of_tile(const GemmArgs* g, int64_t bytes, int64_t t0) {
+  constexpr int kTokens = kTile < kAtOnce ? kTile : kAtOnce;
+  for (int64_t p = g->p0; p < g->p1; ++p) {
+    const uint8_t* panel = (const uint8_t*)g->panels + (p - g->p0) * bytes;
+    for (int offset = 0; offset < kTile; offset += kTokens)
+      code_tile<kTokens, kTile, kBits, kColumns, kOneChunk>(g, panel, p, t0, offset);
+  }
+}
+
+template <int kBits, int kColumns, bool kOneChunk>
+static void code_panels(const GemmArgs* g) {
+  const int64_t bytes = record_bytes(g->form) * (g->k / g->form.group);
+  int64_t t = 0;
+  for (; t + 8 <= g->t; t += 8) panels_of_tile<8, kBits, kColumns, kOneChunk>(g, bytes, t);
+  for (; t + 4 <= g->t; t += 4) panels_of_tile<4, kBits, kColumns, kOneChunk>(g, bytes, t);
+  for (; t + 2 <= g->t; t += 2) panels_of_tile<2, kBits, kColumns, kOneChunk>(g, bytes, t);
+  for (; t < g->t; ++t) panels_of_tile<1, kBits, kColumns, kOneChunk>(g, bytes, t);
+}
+
+template <int kBits>
+static void code_gemm(const GemmArgs* g) {
+  if (g->chunk == 16)
+    code_panels<kBits, 16, true>(g);
+  else if (g->form.group == kChunk)
+    code_panels<kBits, kChunk, true>(g);
+  else
+    code_panels<kBits, kChunk, false>(g);
+}
+
+// One token's chunk: codes 4 bytes wide, `stride` bytes from each other.
+HONE_INLINE void quantize_chunk(const float* in, int64_t columns, int zero, int64_t stride,
+                                int8_t* codes, float* scale, int32_t* start, float* low) {
+  vf top = zero_f();
+  for (int64_t i = 0; i < columns; i += 16) {
+    vf v = load_f(in + i);
+    top = max(top, max(v, sub(zero_f(), v)));
+  }
+  float step = reduce_max(top) / 127.0f;
+  vf inverse = set_f(step > 0 ? 1.0f / step : 0.0f), total = zero_f();
+  for (int64_t i = 0; i < columns; i += 16) {
+    vf q = round_f(mul(load_f(in + i), inverse));
+    total = add(total, q);
+    int8_t bytes[16];
+    store_bytes(bytes, q);
+    for (int j = 0; j < 4; ++j) memcpy(codes + (i / 4 + j) * stride, bytes + 4 * j, 4);
+  }
+  float sum = reduce_add(total);  // of whole numbers: exact
+  *scale = step;
+  *start = -zero * (int32_t)sum;
+  *low = step * sum;
+}
+
+template <bool kTable>
+static void expand(const uint8_t* at, CodeForm f, int64_t k, float* out) {
+  vf table = f.table ? load_f(f.table) : zero_f(), zero = set_f((float)f.zero);
+  for (int64_t g = 0; g < k; g += f.group) {
+    vf scale = load_scale(at, 0, f), low = f.has_mins ? load_scale(at, 1, f) : zero_f();
+    const uint8_t* codes = at + scale_bytes(f);
+    at += record_bytes(f);
+    for (int64_t i = 0; i < f.group; codes += 64) {
+      for (int half = 0; half < (f.bits == 4 ? 2 : 1); ++half, i += 4, out += 4 * kPanel) {
+        vi u = load_i(codes);
+        if (f.bits == 4) u = half ? high_nibbles(u) : low_nibbles(u);
+#define HONE_EXPAND(j)                                                          \
+  {                                                                             \
+    vf q = kTable ? byte_lookup<j>(u, table) : sub(byte_to_float<j>(u), zero);  \
+    store_f(out + j * kPanel, f.has_mins ? fma(scale, q, low) : mul(scale, q)); \
+  }
+        HONE_EXPAND(0) HONE_EXPAND(1) HONE_EXPAND(2) HONE_EXPAND(3)
+#undef HONE_EXPAND
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void gemm_codes(const GemmArgs* g) {
+  if (g->form.bits == 4)
+    code_gemm<4>(g);
+  else
+    code_gemm<8>(g);
+}
+
+void expand_codes(const void* panel, CodeForm form, int64_t k, float* out) {
+  if (form.table)
+    expand<true>((const uint8_t*)panel, form, k, out);
+  else
+    expand<false>((const uint8_t*)panel, form, k, out);
+}
+
+void quantize_rows(const float* x, int64_t ldx, int64_t t, int64_t k, int64_t chunk, int zero,
+                   QuantizedRows out) {
+  const int64_t chunks = k / chunk;
+  for (int64_t t0 = 0; t0 < t;) {
+    int64_t left = t - t0, tile = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    for (int64_t r = 0; r < tile; ++r)
+      for (int64_t c = 0; c < chunks; ++c) {
+        int64_t at = t0 * chunks + c * tile + r;
+        quantize_chunk(x + (t0 + r) * ldx + c * chunk, chunk, zero, 4 * tile,
+                       out.codes + t0 * k + c * chunk * tile + 4 * r, out.scales + at,
+                       out.starts + at, out.lows + at);
+      }
+    t0 += tile;
+  }
+}
+
+}  // namespace hone::kernels::HONE_ISA

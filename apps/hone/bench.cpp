@@ -57,36 +57,52 @@ void measure(const BenchFlags& f, LoadedModel& m, Activations activations, Measu
   Session session(*m.model, activations);
   auto ids = some_tokens(longest, m.model->vocabulary());
   std::span<const int32_t> all(ids);
+  auto prefill = [&] {
+    session.truncate(f.depth);
+    double started = monotonic_seconds();
+    session.append(all.subspan(f.depth, f.prompt));
+    return monotonic_seconds() - started;
+  };
+  auto decode = [&] {
+    session.truncate(f.depth);
+    double started = monotonic_seconds();
+    for (int64_t i = 0; i < f.decode; ++i) session.append(all.subspan(f.depth + i, 1));
+    return monotonic_seconds() - started;
+  };
   if (f.depth > 0) session.append(all.first(f.depth));
-  Progress progress("benchmark", f.runs);
   // The first round warms caches and page tables and does not count.
-  for (int64_t run = -1; run < f.runs; ++run) {
-    if (f.prompt > 0) {
-      session.truncate(f.depth);
-      double started = monotonic_seconds();
-      session.append(all.subspan(f.depth, f.prompt));
-      if (run >= 0) out.prefill.push_back(double(f.prompt) / (monotonic_seconds() - started));
-    }
-    if (f.decode > 0) {
-      session.truncate(f.depth);
-      double started = monotonic_seconds();
-      for (int64_t i = 0; i < f.decode; ++i) session.append(all.subspan(f.depth + i, 1));
-      if (run >= 0) out.decode.push_back(double(f.decode) / (monotonic_seconds() - started));
-    }
-    if (run >= 0) progress.update(run + 1);
-  }
-  out.model_bytes = m.running_bytes();
-  for (const Linear* l : m.model->linears()) out.read_bytes += l->resident_bytes();
+  if (f.prompt > 0) prefill();
+  if (f.decode > 0) decode();
   out.peak_rss = peak_rss_bytes();
   out.activations = m.model->activations_used(activations);
-  out.roofs = kernels::measure_roofs();
+  out.model_bytes = m.running_bytes();
+  for (const Linear* l : m.model->linears()) out.read_bytes += l->resident_bytes();
   Work work = work_of(*m.model, activations);
-  if (f.prompt > 0)
-    out.prefill_of =
-        prefill_limit(work, out.roofs, f.prompt, f.depth) * median(out.prefill) / double(f.prompt);
-  // The middle of the decoded tokens stands for all.
-  if (f.decode > 0)
-    out.decode_of = decode_limit(work, out.roofs, f.depth + f.decode / 2) * median(out.decode);
+  kernels::RoofMeter meter;
+  out.roofs = meter.measure();
+  std::vector<double> reads{out.roofs.bytes_per_second}, prefill_of, decode_of;
+  Progress progress("benchmark", f.runs);
+  for (int64_t run = 0; run < f.runs; ++run) {
+    if (f.prompt > 0) {
+      double seconds = prefill();
+      out.prefill.push_back(double(f.prompt) / seconds);
+      prefill_of.push_back(prefill_limit(work, out.roofs, f.prompt, f.depth) / seconds);
+    }
+    if (f.decode > 0) {
+      kernels::Roofs now = out.roofs;
+      double before = meter.read_per_second(), seconds = decode();
+      reads.push_back(meter.read_per_second());
+      now.bytes_per_second = (before + reads.back()) / 2;
+      out.decode.push_back(double(f.decode) / seconds);
+      // The middle of the decoded tokens stands for all.
+      double least = decode_limit(work, now, f.depth + f.decode / 2);
+      decode_of.push_back(double(f.decode) * least / seconds);
+    }
+    progress.update(run + 1);
+  }
+  out.roofs.bytes_per_second = median(reads);
+  if (f.prompt > 0) out.prefill_of = median(prefill_of);
+  if (f.decode > 0) out.decode_of = median(decode_of);
 }
 
 Json to_json(const BenchFlags& f, const Measured& r) {

@@ -173,13 +173,14 @@ constexpr int64_t kTokenTile = 8;
 // Panels that are expanded to f32 before they are multiplied.
 constexpr int64_t kExpandedPanels = 4;
 
-void multiply_expanded(kernels::GemmArgs args, const PackedWeight& w, int64_t p0, int64_t p1) {
+void multiply_expanded(kernels::GemmArgs args, const PackedWeight& w) {
   std::vector<float> scratch(static_cast<size_t>(kExpandedPanels * kPanel * w.k));
-  const auto* base = w.bytes.data<uint8_t>();
+  const auto* base = static_cast<const uint8_t*>(args.panels);
+  const int64_t p0 = args.p0, p1 = args.p1;
   for (int64_t p = p0; p < p1; p += kExpandedPanels) {
     int64_t last = std::min(p1, p + kExpandedPanels);
     for (int64_t q = p; q < last; ++q)
-      table().expand_codes(base + q * w.panel_bytes, w.form, w.k,
+      table().expand_codes(base + (q - p0) * w.panel_bytes, w.form, w.k,
                            scratch.data() + (q - p) * kPanel * w.k);
     args.panels = scratch.data();
     args.p0 = p;
@@ -187,6 +188,57 @@ void multiply_expanded(kernels::GemmArgs args, const PackedWeight& w, int64_t p0
     table().gemm_f32(&args);
   }
 }
+
+// One product, ready to be computed in parts by several threads.
+class Job {
+ public:
+  Job(const LinearInput& in, const Product& product, Activations a) : w_(*product.weight) {
+    const Tensor& x = in.x();
+    HONE_ASSERT(x.rank() == 2 && x.dim(1) == w_.k);
+    args_.x = x.data<float>();
+    args_.ldx = w_.k;
+    args_.bias = product.bias->empty_handle() ? nullptr : product.bias->data<float>();
+    args_.t = x.dim(0);
+    args_.n = w_.n;
+    args_.k = w_.k;
+    args_.form = w_.form;
+    integer_ = w_.coded && a == Activations::int8 && w_.form.table == nullptr;
+    if (!integer_) return;
+    args_.chunk = w_.form.group % kernels::kChunk == 0 ? kernels::kChunk : 16;
+    args_.xq = in.quantized(args_.chunk, w_.form.zero);
+  }
+
+  int64_t panels() const { return ceil_div(w_.n, kPanel); }
+  int64_t columns(int64_t p0, int64_t p1) const {
+    return std::min(w_.n, p1 * kPanel) - p0 * kPanel;
+  }
+
+  /// Columns of panels [p0, p1) of the result: to y, rows ldy apart, from its first column on.
+  void run(int64_t p0, int64_t p1, float* y, int64_t ldy) const {
+    kernels::GemmArgs part = args_;
+    part.panels = w_.bytes.data<uint8_t>() + p0 * w_.panel_bytes;
+    part.n = columns(p0, p1);
+    part.p1 = p1 - p0;
+    part.y = y;
+    part.ldy = ldy;
+    if (part.bias != nullptr) part.bias += p0 * kPanel;
+    if (integer_)
+      table().gemm_codes(&part);
+    else if (w_.coded)
+      multiply_expanded(part, w_);
+    else if (w_.type == DType::f32)
+      table().gemm_f32(&part);
+    else if (w_.type == DType::bf16)
+      table().gemm_bf16(&part);
+    else
+      table().gemm_f16(&part);
+  }
+
+ private:
+  const PackedWeight& w_;
+  kernels::GemmArgs args_{};
+  bool integer_ = false;
+};
 
 }  // namespace
 
@@ -242,41 +294,49 @@ PackedWeight pack_weight(const Weight& w) {
   return p;
 }
 
-Tensor multiply(const LinearInput& in, const PackedWeight& w, const Tensor& bias, Activations a) {
-  const Tensor& x = in.x();
-  HONE_ASSERT(x.rank() == 2 && x.dim(1) == w.k);
-  Tensor y = Tensor::empty({x.dim(0), w.n}, DType::f32);
-  kernels::GemmArgs args{};
-  args.x = x.data<float>();
-  args.ldx = w.k;
-  args.y = y.mutable_data<float>();
-  args.ldy = w.n;
-  args.bias = bias.empty_handle() ? nullptr : bias.data<float>();
-  args.t = x.dim(0);
-  args.n = w.n;
-  args.k = w.k;
-  args.form = w.form;
-  bool integer = w.coded && a == Activations::int8 && w.form.table == nullptr;
-  if (integer) {
-    args.chunk = w.form.group % kernels::kChunk == 0 ? kernels::kChunk : 16;
-    args.xq = in.quantized(args.chunk, w.form.zero);
+std::vector<Tensor> multiply_all(const LinearInput& in, std::span<const Product> products,
+                                 Activations a) {
+  std::vector<Job> jobs;
+  std::vector<Tensor> results;
+  std::vector<int64_t> first{0};  // work item of each job
+  for (const Product& p : products) {
+    jobs.emplace_back(in, p, a);
+    results.push_back(Tensor::empty({in.x().dim(0), p.weight->n}, DType::f32));
+    first.push_back(first.back() + ceil_div(jobs.back().panels(), kPanelsPerItem));
   }
-  const auto* base = w.bytes.data<uint8_t>();
-  parallel_for(ceil_div(w.n, kPanel), kPanelsPerItem, [&](int64_t p0, int64_t p1) {
-    kernels::GemmArgs part = args;
-    part.panels = base + p0 * w.panel_bytes;
-    part.p0 = p0;
-    part.p1 = p1;
-    if (integer)
-      table().gemm_codes(&part);
-    else if (w.coded)
-      multiply_expanded(part, w, p0, p1);
-    else if (w.type == DType::f32)
-      table().gemm_f32(&part);
-    else if (w.type == DType::bf16)
-      table().gemm_bf16(&part);
-    else
-      table().gemm_f16(&part);
+  parallel_for(first.back(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) {
+      auto after = std::upper_bound(first.begin(), first.end(), item);
+      size_t i = static_cast<size_t>(after - first.begin()) - 1;
+      int64_t p0 = (item - first[i]) * kPanelsPerItem;
+      int64_t p1 = std::min(jobs[i].panels(), p0 + kPanelsPerItem);
+      jobs[i].run(p0, p1, results[i].mutable_data<float>() + p0 * kPanel, results[i].dim(1));
+    }
+  });
+  return results;
+}
+
+Tensor multiply(const LinearInput& x, const PackedWeight& w, const Tensor& bias, Activations a) {
+  Product one{&w, &bias};
+  return multiply_all(x, {&one, 1}, a)[0];
+}
+
+Tensor multiply_gated(const LinearInput& in, const Product& gate, const Product& up, GatePair pair,
+                      Activations a) {
+  HONE_ASSERT(gate.weight->n == up.weight->n);
+  const Job gates(in, gate, a), ups(in, up, a);
+  const int64_t t = in.x().dim(0), n = up.weight->n;
+  Tensor y = Tensor::empty({t, n}, DType::f32);
+  float* out = y.mutable_data<float>();
+  parallel_for(ups.panels(), kPanelsPerItem, [&](int64_t p0, int64_t p1) {
+    const int64_t columns = ups.columns(p0, p1);
+    static thread_local std::vector<float> scratch;
+    scratch.resize(static_cast<size_t>(2 * t * columns));
+    float *g = scratch.data(), *u = g + t * columns;
+    gates.run(p0, p1, g, columns);
+    ups.run(p0, p1, u, columns);
+    for (int64_t r = 0; r < t; ++r)
+      pair(g + r * columns, u + r * columns, columns, out + r * n + p0 * kPanel);
   });
   return y;
 }

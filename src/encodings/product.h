@@ -9,7 +9,9 @@
 
 #include <map>
 #include <memory>
+#include <span>
 #include <string_view>
+#include <vector>
 
 #include "encodings/encoding.h"
 #include "kernels/kernel_table.h"
@@ -59,5 +61,19 @@ int64_t packed_bytes(const Weight& w);
 /// x·Wᵀ + bias: [T, N] f32; bias is [N] or an empty handle. The result does not depend on the
 /// number of threads, and a row of it does not depend on the other rows.
 Tensor multiply(const LinearInput& x, const PackedWeight& w, const Tensor& bias, Activations a);
+
+struct Product {
+  const PackedWeight* weight;
+  const Tensor* bias;  ///< [N] or an empty handle
+};
+/// Several products of one input, as multiply gives each; in one parallel loop.
+std::vector<Tensor> multiply_all(const LinearInput& x, std::span<const Product> products,
+                                 Activations a);
+/// y[i] = pair(gate[i], up[i]) over n values.
+using GatePair = void (*)(const float* gate, const float* up, int64_t n, float* y);
+/// pair(x·Gᵀ + g, x·Uᵀ + u): [T, N], for gate and up of one shape; neither product is ever whole in
+/// memory.
+Tensor multiply_gated(const LinearInput& x, const Product& gate, const Product& up, GatePair pair,
+                      Activations a);
 
 }  // namespace hone

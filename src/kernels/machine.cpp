@@ -27,8 +27,10 @@ constexpr int kReadPasses = 5;
 constexpr double kPeakSeconds = 0.05;
 constexpr int kPeakPasses = 4;
 
-// Zeroed memory of one page size.
-class Region {
+}  // namespace
+
+// Memory of one page size.
+class RoofMeter::Region {
  public:
   explicit Region(bool huge) {
     void* p =
@@ -50,14 +52,17 @@ class Region {
   std::byte* data_;
 };
 
+namespace {
+
 // The fastest of a few passes: others on the machine only ever slow it down.
-double read_speed(const KernelTable& t, const Region& region, int64_t bytes = kReadBytes) {
+double read_speed(const KernelTable& t, const std::byte* data, int64_t bytes = kReadBytes,
+                  int passes = kReadPasses) {
   int64_t chunk = std::min(kReadChunk, bytes / 16), times = kReadBytes / bytes;
   double best = 0;
-  for (int pass = 0; pass < kReadPasses; ++pass) {
+  for (int pass = 0; pass < passes; ++pass) {
     double started = monotonic_seconds();
     parallel_for(times * bytes, chunk,
-                 [&](int64_t b, int64_t e) { t.read_memory(region.data() + b % bytes, e - b); });
+                 [&](int64_t b, int64_t e) { t.read_memory(data + b % bytes, e - b); });
     best = std::max(best, double(times * bytes) / (monotonic_seconds() - started));
   }
   return best;
@@ -193,14 +198,15 @@ Machine measure_machine(const std::function<void(double)>& progress) {
   double done = 0, all = 2 * m.threads + 3 * double(tables.size());
   auto step = [&] { progress(++done / all); };
   for (bool huge : {false, true}) {
-    Region region(huge);
+    RoofMeter::Region region(huge);
     for (int n = 1; n <= m.threads; ++n) {
       set_threads(n);
-      m.bandwidths.push_back({n, huge, read_speed(*tables.back(), region)});
+      m.bandwidths.push_back({n, huge, read_speed(*tables.back(), region.data())});
       step();
     }
     if (huge)
-      m.cached_bytes_per_second = read_speed(*tables.back(), region, cached_part(m.cache_bytes));
+      m.cached_bytes_per_second =
+          read_speed(*tables.back(), region.data(), cached_part(m.cache_bytes));
   }
   for (const KernelTable* t : tables) {
     for (const PeakLoop* p = t->peaks; p->name != nullptr; ++p)
@@ -219,12 +225,19 @@ Machine measure_machine(const std::function<void(double)>& progress) {
   return m;
 }
 
-Roofs measure_roofs() {
+RoofMeter::RoofMeter() : region_(std::make_unique<Region>(true)) {}
+RoofMeter::~RoofMeter() = default;
+
+Roofs RoofMeter::measure() const {
   const KernelTable& t = table();
-  Region region(true);
-  int64_t cache = last_cache_bytes();
-  return {read_speed(t, region), peak_speed(loop_named(t, "fp32 FMA")),
-          peak_speed(loop_named(t, "int8 dot")), cache, read_speed(t, region, cached_part(cache))};
+  const int64_t cache = last_cache_bytes();
+  return {read_speed(t, region_->data()), peak_speed(loop_named(t, "fp32 FMA")),
+          peak_speed(loop_named(t, "int8 dot")), cache,
+          read_speed(t, region_->data(), cached_part(cache))};
+}
+
+double RoofMeter::read_per_second() const {
+  return read_speed(table(), region_->data(), kReadBytes, 2);
 }
 
 std::optional<Roofs> roofs_of(const Machine& m, const std::string& isa) {

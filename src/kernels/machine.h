@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -62,8 +63,23 @@ std::string cpu_name();
 /// Times everything with the current number of threads; takes some seconds. `progress` gets a
 /// fraction.
 Machine measure_machine(const std::function<void(double fraction)>& progress);
-/// Only the roofs of the current table, in about a third of a second.
-Roofs measure_roofs();
+/// Measures the roofs of the current table: all in about a third of a second, memory alone in some
+/// hundredths. On a shared machine the bandwidth changes from second to second: what is compared
+/// with it must run between two measurements. Holds 256 MB.
+class RoofMeter {
+ public:
+  class Region;
+  RoofMeter();
+  ~RoofMeter();
+  RoofMeter(const RoofMeter&) = delete;
+  RoofMeter& operator=(const RoofMeter&) = delete;
+  Roofs measure() const;
+  /// Bytes a second, read by all threads.
+  double read_per_second() const;
+
+ private:
+  std::unique_ptr<Region> region_;
+};
 /// Those of `isa` in a measurement; nothing where it has none.
 std::optional<Roofs> roofs_of(const Machine& m, const std::string& isa);
 

@@ -1,8 +1,10 @@
 #include "nn/layers.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/threads.h"
+#include "kernels/select.h"
 #include "ops/dense.h"
 
 namespace hone {
@@ -53,6 +55,18 @@ Tensor Linear::forward(const LinearInput& x, Activations a) {
   return multiply(x, packed_, bias_, a);
 }
 
+Product Linear::product() {
+  pack();
+  return {&packed_, &bias_};
+}
+
+std::vector<Tensor> forward_all(std::span<Linear* const> linears, const LinearInput& x,
+                                Activations a) {
+  std::vector<Product> products;
+  for (Linear* l : linears) products.push_back(l->product());
+  return multiply_all(x, products, a);
+}
+
 Tensor Embedding::forward(std::span<const int32_t> ids) const {
   const Encoding& e = encoding(table_.encoding);
   int64_t d = table_.cols();
@@ -72,7 +86,8 @@ Tensor Norm::forward(const Tensor& x) const {
   return ops::layer_norm(x, weight, bias, eps);
 }
 
-Rope::Rope(int64_t dim, float theta, const RopeScaling& s) : dim_(dim) {
+Rope::Rope(int64_t dim, float theta, const RopeScaling& s)
+    : dim_(dim), latest_(std::make_shared<Latest>()) {
   for (int64_t i = 0; i < dim / 2; ++i) {
     // In f32, as the models were trained: the angle of a far position depends on the last bit.
     float f = 1.0f / std::pow(theta, static_cast<float>(2 * i) / static_cast<float>(dim));
@@ -97,20 +112,41 @@ void Rope::divide_frequencies(std::span<const float> divisors) {
   HONE_CHECK(divisors.size() == frequencies_.size(), corrupt,
              "rope_freqs: expected {} values, got {}", frequencies_.size(), divisors.size());
   for (size_t i = 0; i < divisors.size(); ++i) frequencies_[i] /= divisors[i];
+  latest_ = std::make_shared<Latest>();
+}
+
+std::shared_ptr<const Rope::Angles> Rope::angles_of(std::span<const int64_t> positions) const {
+  {
+    std::lock_guard lock(latest_->mutex);
+    auto latest = latest_->angles;
+    if (latest && std::ranges::equal(latest->positions, positions)) return latest;
+  }
+  const int64_t half = dim_ / 2;
+  auto made = std::make_shared<Angles>();
+  made->positions.assign(positions.begin(), positions.end());
+  made->cosine.resize(positions.size() * static_cast<size_t>(half));
+  made->sine.resize(made->cosine.size());
+  parallel_for(std::ssize(positions), 16, [&](int64_t b, int64_t e) {
+    for (int64_t row = b; row < e; ++row)
+      for (int64_t i = 0; i < half; ++i) {
+        float angle = static_cast<float>(positions[row]) * frequencies_[i];
+        made->cosine[row * half + i] = std::cos(angle);
+        made->sine[row * half + i] = std::sin(angle);
+      }
+  });
+  std::lock_guard lock(latest_->mutex);
+  latest_->angles = made;
+  return made;
 }
 
 void Rope::apply(Tensor& x, int64_t head_dim, std::span<const int64_t> positions) const {
   int64_t t = x.dim(0), width = x.dim(1), half = dim_ / 2;
   HONE_ASSERT(static_cast<int64_t>(positions.size()) == t && width % head_dim == 0);
+  auto angles = angles_of(positions);
   float* data = x.mutable_data<float>();
   parallel_for(t, 16, [&](int64_t b, int64_t e) {
-    std::vector<float> cosine(half), sine(half);
     for (int64_t row = b; row < e; ++row) {
-      for (int64_t i = 0; i < half; ++i) {
-        float angle = static_cast<float>(positions[row]) * frequencies_[i];
-        cosine[i] = std::cos(angle);
-        sine[i] = std::sin(angle);
-      }
+      const float *cosine = &angles->cosine[row * half], *sine = &angles->sine[row * half];
       for (float* head = data + row * width; head < data + (row + 1) * width; head += head_dim)
         for (int64_t i = 0; i < half; ++i) {
           float a = head[i], c = head[i + half];
@@ -123,15 +159,13 @@ void Rope::apply(Tensor& x, int64_t head_dim, std::span<const int64_t> positions
 
 Tensor Mlp::expand(const Tensor& x, Activations a) {
   LinearInput in(x);
-  Tensor h = up.forward(in, a);
-  if (gate.defined()) {
-    Tensor g = gate.forward(in, a);
-    h = activation == Activation::silu ? ops::silu_mul(g, h) : ops::gelu_tanh_mul(g, h);
-  } else {
+  if (!gate.defined()) {
     HONE_ASSERT(activation == Activation::gelu_tanh);
-    h = ops::gelu_tanh(h);
+    return ops::gelu_tanh(up.forward(in, a));
   }
-  return h;
+  const kernels::KernelTable& table = kernels::table();
+  return multiply_gated(in, gate.product(), up.product(),
+                        activation == Activation::silu ? table.silu_mul : table.gelu_tanh_mul, a);
 }
 
 }  // namespace hone

@@ -4,6 +4,8 @@
 // which is what recipes and adapters address. Linear's forward names no encoding and no method.
 #pragma once
 
+#include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -42,6 +44,8 @@ class Linear {
 
   /// x·Wᵀ + b: [T, out].
   Tensor forward(const LinearInput& x, Activations a);
+  /// Packed, for products that several Linears share.
+  Product product();
 
  private:
   std::string name_;
@@ -50,6 +54,11 @@ class Linear {
   PackedWeight packed_;
   int64_t n_ = 0, k_ = 0;
 };
+
+/// Linears that multiply one input: what depends on the input is made once, and their products run
+/// in one parallel loop. Returns [T, out] of each.
+std::vector<Tensor> forward_all(std::span<Linear* const> linears, const LinearInput& x,
+                                Activations a);
 
 class Embedding {
  public:
@@ -106,11 +115,24 @@ class Rope {
   void apply(Tensor& x, int64_t head_dim, std::span<const int64_t> positions) const;
 
  private:
+  // Cosines and sines of a batch's positions: all layers ask for the same ones.
+  struct Angles {
+    std::vector<int64_t> positions;
+    std::vector<float> cosine, sine;  // [T, dim/2]
+  };
+  struct Latest {
+    std::mutex mutex;
+    std::shared_ptr<const Angles> angles;
+  };
+  std::shared_ptr<const Angles> angles_of(std::span<const int64_t> positions) const;
+
   int64_t dim_ = 0;
   std::vector<float> frequencies_;  // [dim/2]
+  std::shared_ptr<Latest> latest_;  // shared by copies
 };
 
 struct Mlp {
+  /// Gated: SwiGLU and GeGLU (Shazeer 2020).
   enum class Activation { silu, gelu_tanh };
   Activation activation = Activation::silu;
   Linear gate;  ///< undefined in an ungated MLP

@@ -22,9 +22,9 @@ void Batch::append(std::span<const int32_t> more, KvSequence* sequence) {
 
 Tensor SoftmaxAttention::mix(const Tensor& x, const Batch& batch, KvCache& cache, int64_t layer) {
   LinearInput in(x);
-  Tensor qs = q.forward(in, batch.activations);
-  Tensor ks = k.forward(in, batch.activations);
-  Tensor vs = v.forward(in, batch.activations);
+  std::vector<Linear*> linears = inputs();
+  std::vector<Tensor> products = forward_all(linears, in, batch.activations);
+  Tensor &qs = products[0], &ks = products[1], &vs = products[2];
   if (q_norm.defined()) qs = q_norm.forward(qs);
   if (k_norm.defined()) ks = k_norm.forward(ks);
   if (rope.defined()) {

@@ -60,20 +60,6 @@ Tensor add(const Tensor& a, const Tensor& b) {
   return elementwise(a, [&](int64_t i, int64_t n, float* y) { table().add(p + i, q + i, n, y); });
 }
 
-Tensor silu_mul(const Tensor& gate, const Tensor& up) {
-  HONE_ASSERT(gate.numel() == up.numel());
-  const float *p = gate.data<float>(), *q = up.data<float>();
-  return elementwise(gate,
-                     [&](int64_t i, int64_t n, float* y) { table().silu_mul(p + i, q + i, n, y); });
-}
-
-Tensor gelu_tanh_mul(const Tensor& gate, const Tensor& up) {
-  HONE_ASSERT(gate.numel() == up.numel());
-  const float *p = gate.data<float>(), *q = up.data<float>();
-  return elementwise(
-      gate, [&](int64_t i, int64_t n, float* y) { table().gelu_tanh_mul(p + i, q + i, n, y); });
-}
-
 Tensor gelu_tanh(const Tensor& x) {
   const float* p = x.data<float>();
   return elementwise(x, [&](int64_t i, int64_t n, float* y) { table().gelu_tanh(p + i, n, y); });

@@ -16,10 +16,6 @@ Tensor rms_norm(const Tensor& x, const Tensor& w, float offset, float eps);
 Tensor layer_norm(const Tensor& x, const Tensor& w, const Tensor& b, float eps);
 
 Tensor add(const Tensor& a, const Tensor& b);
-/// silu(gate)·up (SwiGLU, Shazeer 2020).
-Tensor silu_mul(const Tensor& gate, const Tensor& up);
-/// gelu_tanh(gate)·up (GeGLU).
-Tensor gelu_tanh_mul(const Tensor& gate, const Tensor& up);
 Tensor gelu_tanh(const Tensor& x);
 /// x·s.
 Tensor scale(const Tensor& x, float s);

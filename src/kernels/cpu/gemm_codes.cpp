@@ -89,10 +89,8 @@ static void code_tile(const GemmArgs* g, const uint8_t* panel, int64_t p, int64_
 // As many tokens as the sums of a tile have registers.
 #if defined(__AVX512F__)
 constexpr int kAtOnce = 8;
-#elif defined(__AVX2__)
-constexpr int kAtOnce = 4;
 #else
-constexpr int kAtOnce = 2;
+constexpr int kAtOnce = 4;
 #endif
 
 // The panels of a part stay in the second-level cache while the token tiles pass over them, and a

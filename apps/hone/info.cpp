@@ -73,7 +73,8 @@ Json to_json(LoadedModel& m, const Facts& f) {
             {"kv_bytes_per_token", int64_t(f.kv_per_token)}};
   for (const auto& [name, s] : f.encodings)
     j["encodings"][name] = {{"parameters", s.parameters}, {"bytes", s.bytes}};
-  for (int64_t context : f.contexts) j["memory_bytes"][std::to_string(context)] = int64_t(f.memory(context));
+  for (int64_t context : f.contexts)
+    j["memory_bytes"][std::to_string(context)] = int64_t(f.memory(context));
   return j;
 }
 

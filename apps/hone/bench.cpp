@@ -11,14 +11,13 @@
 #include "kernels/machine.h"
 #include "kernels/select.h"
 #include "models/roofline.h"
-#include "models/session.h"
 
 namespace hone {
 namespace {
 
 struct BenchFlags {
   ModelArgument model;
-  int64_t prompt = 512, decode = 64, depth = 0, runs = 5;
+  int64_t prompt = 512, decode = 64, depth = 0, batch = 1, runs = 5;
   bool machine = false;
 };
 
@@ -49,27 +48,76 @@ struct Measured {
   double prefill_of = 0, decode_of = 0;  // fractions of the limits
 };
 
+// Sequences of the same tokens that run side by side.
+class Sequences {
+ public:
+  Sequences(Model& model, Activations activations, int64_t count, std::vector<int32_t> tokens)
+      : model_(model),
+        activations_(activations),
+        tokens_(std::move(tokens)),
+        cache_(model.kv_shapes()),
+        sequences_(static_cast<size_t>(count)) {}
+
+  void fill(int64_t depth) {
+    for (KvSequence& s : sequences_) run(s, 0, depth);
+  }
+  void truncate(int64_t length) {
+    for (KvSequence& s : sequences_) cache_.truncate(s, length);
+  }
+  /// `count` tokens of the first sequence, and the logits of the last.
+  void prefill(int64_t from, int64_t count) {
+    Tensor last = run(sequences_[0], from, count);
+    model_.logits(last.rows(last.dim(0) - 1, last.dim(0)), activations_);
+  }
+  /// One token of every sequence, and their logits.
+  void step(int64_t position) {
+    Batch batch;
+    batch.activations = activations_;
+    for (KvSequence& s : sequences_) batch.append({&tokens_[position], 1}, &s);
+    model_.logits(model_.forward(batch, cache_), activations_);
+  }
+
+ private:
+  // In pieces, as a session runs them; the hidden states of the last piece.
+  Tensor run(KvSequence& s, int64_t from, int64_t count) {
+    constexpr int64_t kPiece = 512;
+    Tensor last;
+    for (int64_t at = from; at < from + count; at += kPiece) {
+      Batch batch;
+      batch.activations = activations_;
+      auto size = static_cast<size_t>(std::min(kPiece, from + count - at));
+      batch.append(std::span(tokens_).subspan(static_cast<size_t>(at), size), &s);
+      last = model_.forward(batch, cache_);
+    }
+    return last;
+  }
+
+  Model& model_;
+  Activations activations_;
+  std::vector<int32_t> tokens_;
+  KvCache cache_;
+  std::vector<KvSequence> sequences_;
+};
+
 void measure(const BenchFlags& f, LoadedModel& m, Activations activations, Measured& out) {
   int64_t longest = f.depth + std::max(f.prompt, f.decode);
   HONE_CHECK(longest <= m.model->context, invalid_argument,
              "depth {} and {} tokens exceed the context of {}, {}", f.depth, longest - f.depth,
              m.path, m.model->context);
-  Session session(*m.model, activations);
-  auto ids = some_tokens(longest, m.model->vocabulary());
-  std::span<const int32_t> all(ids);
+  Sequences all(*m.model, activations, f.batch, some_tokens(longest, m.model->vocabulary()));
+  all.fill(f.depth);
   auto prefill = [&] {
-    session.truncate(f.depth);
+    all.truncate(f.depth);
     double started = monotonic_seconds();
-    session.append(all.subspan(f.depth, f.prompt));
+    all.prefill(f.depth, f.prompt);
     return monotonic_seconds() - started;
   };
   auto decode = [&] {
-    session.truncate(f.depth);
+    all.truncate(f.depth);
     double started = monotonic_seconds();
-    for (int64_t i = 0; i < f.decode; ++i) session.append(all.subspan(f.depth + i, 1));
+    for (int64_t i = 0; i < f.decode; ++i) all.step(f.depth + i);
     return monotonic_seconds() - started;
   };
-  if (f.depth > 0) session.append(all.first(f.depth));
   // The first round warms caches and page tables and does not count.
   if (f.prompt > 0) prefill();
   if (f.decode > 0) decode();
@@ -93,9 +141,9 @@ void measure(const BenchFlags& f, LoadedModel& m, Activations activations, Measu
       double before = meter.read_per_second(), seconds = decode();
       reads.push_back(meter.read_per_second());
       now.bytes_per_second = (before + reads.back()) / 2;
-      out.decode.push_back(double(f.decode) / seconds);
+      out.decode.push_back(double(f.batch * f.decode) / seconds);
       // The middle of the decoded tokens stands for all.
-      double least = decode_limit(work, now, f.depth + f.decode / 2);
+      double least = decode_limit(work, now, f.depth + f.decode / 2, f.batch);
       decode_of.push_back(double(f.decode) * least / seconds);
     }
     progress.update(run + 1);
@@ -113,12 +161,13 @@ Json to_json(const BenchFlags& f, const Measured& r) {
   }
   if (!r.decode.empty()) {
     j["decode_tokens_per_second"] = median(r.decode);
-    j["decode_bytes_per_second"] = median(r.decode) * double(r.read_bytes);
+    j["decode_bytes_per_second"] = median(r.decode) / double(f.batch) * double(r.read_bytes);
     j["decode_of_limit"] = r.decode_of;
   }
   j["prompt"] = f.prompt;
   j["decode"] = f.decode;
   j["depth"] = f.depth;
+  j["batch"] = f.batch;
   j["model_bytes"] = r.model_bytes;
   j["load_seconds"] = r.load_seconds;
   j["peak_rss_bytes"] = r.peak_rss;
@@ -143,11 +192,14 @@ void print_table(const BenchFlags& f, const Measured& r) {
     rows.push_back({name, fmt::format("{:.1f}", bytes / 1e6), "", "MB"});
   };
   speed(fmt::format("prefill of {}", f.prompt), r.prefill, r.prefill_of);
-  speed(fmt::format("decode of {}", f.decode), r.decode, r.decode_of);
+  speed(f.batch == 1 ? fmt::format("decode of {}", f.decode)
+                     : fmt::format("decode of {} × {}", f.batch, f.decode),
+        r.decode, r.decode_of);
   if (!r.decode.empty())
-    rows.push_back({"weights read in decode",
-                    fmt::format("{:.1f}", median(r.decode) * double(r.read_bytes) / 1e9), "",
-                    "GB/s"});
+    rows.push_back(
+        {"weights read in decode",
+         fmt::format("{:.1f}", median(r.decode) / double(f.batch) * double(r.read_bytes) / 1e9), "",
+         "GB/s"});
   size("weights in memory", double(r.model_bytes));
   size("peak memory", double(r.peak_rss));
   rows.push_back({"load", fmt::format("{:.3f}", r.load_seconds), "", "s"});
@@ -228,6 +280,7 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   number("--prompt", f->prompt, 0, 1 << 20, "tokens of the prefill, 0 = none");
   number("--decode", f->decode, 0, 1 << 20, "tokens decoded one by one, 0 = none");
   number("--depth", f->depth, 0, 1 << 20, "tokens that are in the cache before");
+  number("--batch", f->batch, 1, 1024, "sequences that decode side by side; speeds are of all");
   number("--runs", f->runs, 1, 1000, "runs that count; the median is printed");
   app.footer(
       "\nmodel_bytes (weights in memory) is all weights as they run: in kernel layout, with the\n"

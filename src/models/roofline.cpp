@@ -26,10 +26,9 @@ Work work_of(Model& m, Activations a) {
   return w;
 }
 
-double decode_limit(const Work& w, const kernels::Roofs& r, int64_t depth) {
-  double bytes = w.weight_bytes + w.kv_bytes * double(depth + 1);
-  double read = bytes / r.read_per_second(bytes);
-  return std::max(read, prefill_limit(w, r, 1, depth));
+double decode_limit(const Work& w, const kernels::Roofs& r, int64_t depth, int64_t batch) {
+  double n = double(batch), bytes = w.weight_bytes + n * w.kv_bytes * double(depth + 1);
+  return std::max(bytes / r.read_per_second(bytes), n * prefill_limit(w, r, 1, depth));
 }
 
 double prefill_limit(const Work& w, const kernels::Roofs& r, int64_t tokens, int64_t depth) {

@@ -22,8 +22,8 @@ struct Work {
 };
 Work work_of(Model& model, Activations a);
 
-/// Least seconds for one token behind `depth` others.
-double decode_limit(const Work& w, const kernels::Roofs& r, int64_t depth);
+/// Least seconds for one token of each of `batch` sequences, behind `depth` others.
+double decode_limit(const Work& w, const kernels::Roofs& r, int64_t depth, int64_t batch = 1);
 /// Least seconds for `tokens` tokens behind `depth` others, causal, one row of logits.
 double prefill_limit(const Work& w, const kernels::Roofs& r, int64_t tokens, int64_t depth);
 

@@ -24,6 +24,7 @@ TEST(Roofline, CountsWhatAModelMustDo) {
   double bytes = w.weight_bytes + 10 * w.kv_bytes;
   kernels::Roofs slow_memory{1, 1e30, 1e30, 0, 0};
   EXPECT_EQ(decode_limit(w, slow_memory, 9), bytes);
+  EXPECT_EQ(decode_limit(w, slow_memory, 9, 3), w.weight_bytes + 3 * 10 * w.kv_bytes);
   kernels::Roofs cached{1, 1e30, 1e30, static_cast<int64_t>(3 * bytes), 4};
   EXPECT_EQ(decode_limit(w, cached, 9), bytes / 4);
   kernels::Roofs slow_cpu{1e30, 1, 1e30, 0, 0};

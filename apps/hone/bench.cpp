@@ -4,13 +4,16 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/threads.h"
 #include "command.h"
 #include "kernels/machine.h"
 #include "kernels/select.h"
 #include "models/roofline.h"
+#include "models/session.h"
 
 namespace hone {
 namespace {
@@ -45,17 +48,19 @@ struct Measured {
   int64_t peak_rss = 0;
   std::string activations;               // that products used
   kernels::Roofs roofs;                  // of this moment
-  double prefill_of = 0, decode_of = 0;  // fractions of the limits
+  bool limits = false;                   // were measured
+  double prefill_of = 0, decode_of = 0;  // fractions of them
 };
 
 // Sequences of the same tokens that run side by side.
 class Sequences {
  public:
-  Sequences(Model& model, Activations activations, int64_t count, std::vector<int32_t> tokens)
+  Sequences(Model& model, Activations activations, DType kv, int64_t count,
+            std::vector<int32_t> tokens)
       : model_(model),
         activations_(activations),
         tokens_(std::move(tokens)),
-        cache_(model.kv_shapes()),
+        cache_(model.kv_shapes(), kv),
         sequences_(static_cast<size_t>(count)) {}
 
   void fill(int64_t depth) {
@@ -80,12 +85,11 @@ class Sequences {
  private:
   // In pieces, as a session runs them; the hidden states of the last piece.
   Tensor run(KvSequence& s, int64_t from, int64_t count) {
-    constexpr int64_t kPiece = 512;
     Tensor last;
-    for (int64_t at = from; at < from + count; at += kPiece) {
+    for (int64_t at = from; at < from + count; at += kChunkTokens) {
       Batch batch;
       batch.activations = activations_;
-      auto size = static_cast<size_t>(std::min(kPiece, from + count - at));
+      auto size = static_cast<size_t>(std::min(kChunkTokens, from + count - at));
       batch.append(std::span(tokens_).subspan(static_cast<size_t>(at), size), &s);
       last = model_.forward(batch, cache_);
     }
@@ -99,12 +103,14 @@ class Sequences {
   std::vector<KvSequence> sequences_;
 };
 
-void measure(const BenchFlags& f, LoadedModel& m, Activations activations, Measured& out) {
+void measure(const BenchFlags& f, LoadedModel& m, const CommonOptions& common, Measured& out) {
+  const Activations activations = common.precision();
   int64_t longest = f.depth + std::max(f.prompt, f.decode);
   HONE_CHECK(longest <= m.model->context, invalid_argument,
              "depth {} and {} tokens exceed the context of {}, {}", f.depth, longest - f.depth,
              m.path, m.model->context);
-  Sequences all(*m.model, activations, f.batch, some_tokens(longest, m.model->vocabulary()));
+  Sequences all(*m.model, activations, common.kv(), f.batch,
+                some_tokens(longest, m.model->vocabulary()));
   all.fill(f.depth);
   auto prefill = [&] {
     all.truncate(f.depth);
@@ -125,9 +131,11 @@ void measure(const BenchFlags& f, LoadedModel& m, Activations activations, Measu
   out.activations = m.model->activations_used(activations);
   out.model_bytes = m.running_bytes();
   for (const Linear* l : m.model->linears()) out.read_bytes += l->resident_bytes();
-  Work work = work_of(*m.model, activations);
-  kernels::RoofMeter meter;
-  out.roofs = meter.measure();
+  Work work = work_of(*m.model, activations, common.kv());
+  // Where its memory is not to be had the limits are missing, and nothing else.
+  std::optional<kernels::RoofMeter> meter;
+  if (available_memory() > 2 * kernels::RoofMeter::kBytes) meter.emplace();
+  if (meter) out.roofs = meter->measure();
   std::vector<double> reads{out.roofs.bytes_per_second}, prefill_of, decode_of;
   Progress progress("benchmark", f.runs);
   for (int64_t run = 0; run < f.runs; ++run) {
@@ -138,8 +146,8 @@ void measure(const BenchFlags& f, LoadedModel& m, Activations activations, Measu
     }
     if (f.decode > 0) {
       kernels::Roofs now = out.roofs;
-      double before = meter.read_per_second(), seconds = decode();
-      reads.push_back(meter.read_per_second());
+      double before = meter ? meter->read_per_second() : 0, seconds = decode();
+      reads.push_back(meter ? meter->read_per_second() : 0);
       now.bytes_per_second = (before + reads.back()) / 2;
       out.decode.push_back(double(f.batch * f.decode) / seconds);
       // The middle of the decoded tokens stands for all.
@@ -149,20 +157,21 @@ void measure(const BenchFlags& f, LoadedModel& m, Activations activations, Measu
     progress.update(run + 1);
   }
   out.roofs.bytes_per_second = median(reads);
+  out.limits = meter.has_value();
   if (f.prompt > 0) out.prefill_of = median(prefill_of);
   if (f.decode > 0) out.decode_of = median(decode_of);
 }
 
-Json to_json(const BenchFlags& f, const Measured& r) {
+Json to_json(const BenchFlags& f, const Measured& r, const CommonOptions& common) {
   Json j;
   if (!r.prefill.empty()) {
     j["prefill_tokens_per_second"] = median(r.prefill);
-    j["prefill_of_limit"] = r.prefill_of;
+    if (r.limits) j["prefill_of_limit"] = r.prefill_of;
   }
   if (!r.decode.empty()) {
     j["decode_tokens_per_second"] = median(r.decode);
     j["decode_bytes_per_second"] = median(r.decode) / double(f.batch) * double(r.read_bytes);
-    j["decode_of_limit"] = r.decode_of;
+    if (r.limits) j["decode_of_limit"] = r.decode_of;
   }
   j["prompt"] = f.prompt;
   j["decode"] = f.decode;
@@ -171,12 +180,15 @@ Json to_json(const BenchFlags& f, const Measured& r) {
   j["model_bytes"] = r.model_bytes;
   j["load_seconds"] = r.load_seconds;
   j["peak_rss_bytes"] = r.peak_rss;
-  j["read_bytes_per_second"] = r.roofs.bytes_per_second;
-  j["f32_operations_per_second"] = r.roofs.f32_per_second;
-  j["int8_operations_per_second"] = r.roofs.int8_per_second;
+  if (r.limits) {
+    j["read_bytes_per_second"] = r.roofs.bytes_per_second;
+    j["f32_operations_per_second"] = r.roofs.f32_per_second;
+    j["int8_operations_per_second"] = r.roofs.int8_per_second;
+  }
   j["threads"] = thread_count();
   j["isa"] = kernels::table().isa;
   j["activations"] = r.activations;
+  j["kv_cache"] = common.kv_cache;
   return j;
 }
 
@@ -186,7 +198,7 @@ void print_table(const BenchFlags& f, const Measured& r) {
     if (!v.empty())
       rows.push_back({name, fmt::format("{:.1f}", median(v)),
                       fmt::format("{:.1f}", *std::max_element(v.begin(), v.end())), "tokens/s",
-                      fmt::format("{:.0f} %", 100 * of)});
+                      r.limits ? fmt::format("{:.0f} %", 100 * of) : ""});
   };
   auto size = [&](const char* name, double bytes) {
     rows.push_back({name, fmt::format("{:.1f}", bytes / 1e6), "", "MB"});
@@ -203,12 +215,14 @@ void print_table(const BenchFlags& f, const Measured& r) {
   size("weights in memory", double(r.model_bytes));
   size("peak memory", double(r.peak_rss));
   rows.push_back({"load", fmt::format("{:.3f}", r.load_seconds), "", "s"});
-  rows.push_back(
-      {"limit: read", fmt::format("{:.1f}", r.roofs.bytes_per_second / 1e9), "", "GB/s"});
-  rows.push_back(
-      {"limit: f32", fmt::format("{:.0f}", r.roofs.f32_per_second / 1e9), "", "GFLOP/s"});
-  rows.push_back(
-      {"limit: int8", fmt::format("{:.0f}", r.roofs.int8_per_second / 1e9), "", "GOP/s"});
+  if (r.limits) {
+    rows.push_back(
+        {"limit: read", fmt::format("{:.1f}", r.roofs.bytes_per_second / 1e9), "", "GB/s"});
+    rows.push_back(
+        {"limit: f32", fmt::format("{:.0f}", r.roofs.f32_per_second / 1e9), "", "GFLOP/s"});
+    rows.push_back(
+        {"limit: int8", fmt::format("{:.0f}", r.roofs.int8_per_second / 1e9), "", "GOP/s"});
+  }
   print_text(text_table(rows));
 }
 
@@ -249,9 +263,15 @@ void run_machine(const CommonOptions& common) {
     Progress progress("measuring the machine", 100);
     m = kernels::measure_machine([&](double done) { progress.update(int64_t(100 * done)); });
   }
-  kernels::save_machine(m, kernels::machine_cache());
-  if (common.json) return print_json(kernels::machine_json(m));
-  print_machine(m);
+  if (common.json)
+    print_json(kernels::machine_json(m));
+  else
+    print_machine(m);
+  try {
+    kernels::save_machine(m, kernels::machine_cache());
+  } catch (const std::exception& e) {
+    return log_warning("{}: not kept: {}", kernels::machine_cache().string(), e.what());
+  }
   log_info("kept in {}: speeds are printed beside these limits from now on",
            kernels::machine_cache().string());
 }
@@ -261,21 +281,23 @@ void run(const BenchFlags& f, const CommonOptions& common) {
   double started = monotonic_seconds();
   LoadedModel m = f.model.load();
   r.load_seconds = monotonic_seconds() - started;
-  measure(f, m, common.precision(), r);
-  if (common.json) return print_json(to_json(f, r));
+  measure(f, m, common, r);
+  if (common.json) return print_json(to_json(f, r, common));
   print_table(f, r);
-  log_info("depth {}; {}", f.depth, precision_line(m, common.precision()));
+  log_info("depth {}; {}", f.depth, precision_line(m, common));
 }
 
 std::function<void()> add(CLI::App& app, CommonOptions& common) {
   auto f = std::make_shared<BenchFlags>();
   f->model.add(app, false);
-  app.add_flag("--machine", f->machine, "measure the machine's limits, and keep them");
+  auto* machine =
+      app.add_flag("--machine", f->machine, "measure the machine's limits, and keep them");
   auto number = [&](const char* name, int64_t& field, double low, double high, const char* help) {
     app.add_option(name, field, help)
         ->check(between(low, high))
         ->type_name("N")
-        ->capture_default_str();
+        ->capture_default_str()
+        ->excludes(machine);
   };
   number("--prompt", f->prompt, 0, 1 << 20, "tokens of the prefill, 0 = none");
   number("--decode", f->decode, 0, 1 << 20, "tokens decoded one by one, 0 = none");

@@ -32,7 +32,7 @@ class Conversation {
         common_(common),
         model_(f.model.load()),
         template_(checked_template(model_), model_.path + ": chat template"),
-        session_(*model_.model, common.precision()) {
+        session_(*model_.model, common.precision(), common.kv()) {
     options_.add_generation_prompt = true;
     options_.bos_token = token_text(*model_.tokenizer, model_.tokenizer->bos());
     options_.eos_token = token_text(*model_.tokenizer, model_.tokenizer->eos());
@@ -60,11 +60,11 @@ class Conversation {
     add("assistant", g.text);
     if (common_.json) return answers_.push_back(to_json(g));
     stream("\n");
-    log_info("{}", speed_line(g, model_, common_.precision()));
+    log_info("{}", speed_line(g, model_, common_));
   }
 
   void finish() {
-    std::string precision = precision_line(model_, common_.precision());
+    std::string precision = precision_line(model_, common_);
     if (common_.json)
       print_json({{"answers", answers_},
                   {"messages", history_},

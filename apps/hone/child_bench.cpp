@@ -5,6 +5,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
+
 #include <nlohmann/json.hpp>
 
 #include "base/threads.h"
@@ -56,7 +58,7 @@ RunFigures bench_in_child(const CommonOptions& common, const std::filesystem::pa
   Json j = parse_json(out, "hone bench");
   return {j.at("prefill_tokens_per_second").get<double>(),
           j.at("decode_tokens_per_second").get<double>(), j.at("peak_rss_bytes").get<double>(),
-          j.at("prefill_of_limit").get<double>(), j.at("decode_of_limit").get<double>()};
+          j.value("prefill_of_limit", std::nan("")), j.value("decode_of_limit", std::nan(""))};
 }
 
 }  // namespace hone

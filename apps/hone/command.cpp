@@ -100,12 +100,12 @@ void add_generation_flags(CLI::App& app, GenerateOptions& o) {
          "divides the logits of tokens seen, 1 = none");
 }
 
-std::string speed_line(const Generation& g, LoadedModel& m, Activations a) {
+std::string speed_line(const Generation& g, LoadedModel& m, const CommonOptions& common) {
   std::string prefill, decode;
   if (g.decode_steps > 0) decode = fmt::format(" at {:.1f} tok/s", g.decode_speed());
   if (auto machine = kernels::load_machine(kernels::machine_cache()))
     if (auto roofs = kernels::roofs_of(*machine, kernels::table().isa)) {
-      Work work = work_of(*m.model, a);
+      Work work = work_of(*m.model, common.precision(), common.kv());
       auto part = [](double least, double seconds) {
         return fmt::format(" ({:.0f} % of the machine's limit)", 100 * least / seconds);
       };
@@ -124,9 +124,11 @@ std::string speed_line(const Generation& g, LoadedModel& m, Activations a) {
                      g.tokens.size(), decode);
 }
 
-std::string precision_line(LoadedModel& m, Activations a) {
-  return fmt::format("{} activations; {}, {} thread{}", m.model->activations_used(a),
-                     kernels::table().isa, thread_count(), thread_count() == 1 ? "" : "s");
+std::string precision_line(LoadedModel& m, const CommonOptions& common) {
+  std::string kv = common.kv_cache == "f32" ? "" : common.kv_cache + " KV cache; ";
+  return fmt::format("{} activations; {}{}, {} thread{}",
+                     m.model->activations_used(common.precision()), kv, kernels::table().isa,
+                     thread_count(), thread_count() == 1 ? "" : "s");
 }
 
 void print_json(const Json& object) {

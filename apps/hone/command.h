@@ -32,8 +32,12 @@ struct CommonOptions {
   uint64_t seed = 0;
   std::string isa = "auto";
   std::string activations = "int8";
+  std::string kv_cache = "f32";
 
   Activations precision() const { return activations_from_name(activations); }
+  DType kv() const {
+    return kv_cache == "f32" ? DType::f32 : kv_cache == "bf16" ? DType::bf16 : DType::f16;
+  }
 };
 
 /// One subcommand: `add` declares its flags on `app` and returns what to run after parsing.
@@ -76,10 +80,10 @@ void add_generation_flags(CLI::App& app, GenerateOptions& options);
 
 /// "9 prompt tokens at 736 tok/s; 40 more at 234.5 tok/s"; where the machine has been measured
 /// (hone bench --machine), with the fraction of its limits that each speed reaches.
-std::string speed_line(const Generation& g, LoadedModel& model, Activations a);
+std::string speed_line(const Generation& g, LoadedModel& model, const CommonOptions& common);
 
-/// "int8 and f32 activations; avx512_vnni, 2 threads"
-std::string precision_line(LoadedModel& model, Activations a);
+/// "int8 and f32 activations; bf16 KV cache; avx512_vnni, 2 threads"; an f32 cache is not named.
+std::string precision_line(LoadedModel& model, const CommonOptions& common);
 
 /// Prints the object as one line on stdout.
 void print_json(const Json& object);

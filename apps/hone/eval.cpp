@@ -67,6 +67,7 @@ Json to_json(const EvalFlags& f, const Perplexity& p, const std::string& activat
 void run(EvalFlags& f, const CommonOptions& common) {
   f.options.convention = convention_from_name(f.convention);
   f.options.activations = common.precision();
+  f.options.kv = common.kv();
   if (f.options.stride > 0 && f.options.convention == PerplexityConvention::llama_cpp)
     throw UsageError("--stride belongs to --convention hf");
   if (f.options.stride > f.options.context)
@@ -76,7 +77,7 @@ void run(EvalFlags& f, const CommonOptions& common) {
   LoadedModel model = f.model.load();
   std::optional<LoadedModel> reference;
   if (!f.reference.empty()) reference = load_model(f.reference);
-  std::string precision = precision_line(model, f.options.activations);
+  std::string precision = precision_line(model, common);
   Perplexity p = measure_perplexity(model, text, f.options, reference ? &*reference : nullptr);
   if (common.json)
     print_json(to_json(f, p, model.model->activations_used(f.options.activations), precision));

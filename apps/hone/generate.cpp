@@ -37,7 +37,7 @@ void run(const GenerateFlags& f, const CommonOptions& common) {
   std::vector<int32_t> ids = m.encode(prompt);
   if (ids.empty() && m.tokenizer->bos()) ids.push_back(*m.tokenizer->bos());
   HONE_CHECK(!ids.empty(), invalid_argument, "the prompt is empty and {} has no bos token", m.path);
-  Session session(*m.model, common.precision());
+  Session session(*m.model, common.precision(), common.kv());
   // The prompt is echoed with the first piece behind it: by then nothing refuses it any more.
   std::string echo = prompt;
   auto stream = [&](std::string_view piece) {
@@ -45,10 +45,10 @@ void run(const GenerateFlags& f, const CommonOptions& common) {
     print_text(std::exchange(echo, {}) + std::string(piece));
   };
   Generation g = generate(m, session, ids, f.options, stream);
-  std::string precision = precision_line(m, common.precision());
+  std::string precision = precision_line(m, common);
   if (common.json) return print_json(to_json(g, precision));
   stream("\n");
-  log_info("{}; {}", speed_line(g, m, common.precision()), precision);
+  log_info("{}; {}", speed_line(g, m, common), precision);
 }
 
 std::function<void()> add(CLI::App& app, CommonOptions& common) {

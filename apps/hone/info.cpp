@@ -31,7 +31,7 @@ struct Facts {
   }
 };
 
-Facts facts_of(LoadedModel& m) {
+Facts facts_of(LoadedModel& m, DType kv) {
   Facts f;
   Model& model = *m.model;
   auto count = [&](const Weight& w) {
@@ -44,7 +44,7 @@ Facts facts_of(LoadedModel& m) {
   for (Linear* l : model.linears())
     if (l != &model.head || !model.tied_head) count(l->weight());
   f.running_bytes = m.running_bytes();
-  KvCache cache(model.kv_shapes());
+  KvCache cache(model.kv_shapes(), kv);
   f.kv_per_token = double(cache.page_bytes()) / double(kernels::kPageKeys);
   for (int64_t c : kContexts)
     if (c < m.config.context) f.contexts.push_back(c);
@@ -112,7 +112,7 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   return [argument, &common] {
     // Not packed: the headers and shapes say it all.
     LoadedModel m = argument->load(false);
-    Facts facts = facts_of(m);
+    Facts facts = facts_of(m, common.kv());
     if (common.json)
       print_json(to_json(m, facts));
     else

@@ -34,7 +34,7 @@ std::vector<Unit> plan_units(const AttentionSpec& spec, const std::vector<Sequen
 // Buffers of one thread, reused from unit to unit.
 struct Workspace {
   std::vector<int64_t> q_offset, o_offset;
-  std::vector<const float*> k_pages, v_pages;
+  std::vector<const void*> k_pages, v_pages;
   std::vector<uint64_t> masks;
   std::vector<float> scratch;
 };
@@ -81,6 +81,9 @@ void run_unit(const AttentionSpec& spec, const Unit& u, const float* q, float* o
   a.rows = rows;
   a.tiles = static_cast<int64_t>(w.k_pages.size());
   a.d = spec.k_dim;
+  a.kv_form = cache.type() == DType::f32    ? kernels::kKvF32
+              : cache.type() == DType::bf16 ? kernels::kKvBf16
+                                            : kernels::kKvF16;
   a.dv = spec.v_dim;
   a.scale = spec.scale;
   a.softcap = spec.softcap;

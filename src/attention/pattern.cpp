@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "base/error.h"
@@ -102,6 +103,12 @@ uint64_t Pattern::mask(int64_t q, int64_t k0) const {
   for (int j = 0; j < 64; ++j)
     if (sees(q, k0 + j)) bits |= uint64_t{1} << j;
   return bits;
+}
+
+int64_t Pattern::reach() const {
+  return evaluate<int64_t>(
+      nodes_, [](const PatternNode& n) { return n.kind == Kind::window ? n.a : INT64_MAX; },
+      [](int64_t a, int64_t b) { return std::min(a, b); }, [](int64_t) { return INT64_MAX; });
 }
 
 std::string Pattern::describe() const {

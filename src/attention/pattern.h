@@ -47,6 +47,8 @@ class Pattern {
   TileKind classify(int64_t q0, int64_t q1, int64_t k0, int64_t k1) const;
   /// Bit j is set where the query sees key k0+j; j < 64.
   uint64_t mask(int64_t q, int64_t k0) const;
+  /// No query sees a key so far away: |query − key| < reach. INT64_MAX where there is no bound.
+  int64_t reach() const;
   /// "causal & window(512)", in infix.
   std::string describe() const;
 

@@ -135,7 +135,7 @@ void pack_codes(const Weight& w, PackedWeight& p) {
   });
 }
 
-// Rows to panel [K][16] of elements of `size` bytes.
+// Rows to a panel [K][16].
 template <typename T>
 void transpose_rows(const T* rows, int64_t have, int64_t k, T* out) {
   for (int64_t i = 0; i < k; ++i)
@@ -168,6 +168,8 @@ void pack_decoded(const Weight& w, PackedWeight& p) {
 
 // Panels that one work item multiplies: enough work to be worth handing out, few enough to balance.
 constexpr int64_t kPanelsPerItem = 8;
+// Tokens of a gated product whose halves are held at once: whole token tiles.
+constexpr int64_t kGatedTokens = 256;
 // A tile of tokens (kernel_table.h) is quantised in one piece.
 constexpr int64_t kTokenTile = 8;
 // Panels that are expanded to f32 before they are multiplied.
@@ -213,12 +215,22 @@ class Job {
     return std::min(w_.n, p1 * kPanel) - p0 * kPanel;
   }
 
-  /// Columns of panels [p0, p1) of the result: to y, rows ldy apart, from its first column on.
-  void run(int64_t p0, int64_t p1, float* y, int64_t ldy) const {
+  /// Columns of panels [p0, p1) of the tokens [t0, t1), t0 a multiple of a token tile, of the
+  /// result: to y, rows ldy apart, from its first column on.
+  void run(int64_t p0, int64_t p1, int64_t t0, int64_t t1, float* y, int64_t ldy) const {
     kernels::GemmArgs part = args_;
     part.panels = w_.bytes.data<uint8_t>() + p0 * w_.panel_bytes;
     part.n = columns(p0, p1);
     part.p1 = p1 - p0;
+    part.t = t1 - t0;
+    part.x += t0 * part.ldx;
+    if (integer_) {
+      const int64_t chunks = part.k / part.chunk;
+      part.xq.codes += t0 * part.k;
+      part.xq.scales += t0 * chunks;
+      part.xq.starts += t0 * chunks;
+      part.xq.lows += t0 * chunks;
+    }
     part.y = y;
     part.ldy = ldy;
     if (part.bias != nullptr) part.bias += p0 * kPanel;
@@ -310,7 +322,8 @@ std::vector<Tensor> multiply_all(const LinearInput& in, std::span<const Product>
       size_t i = static_cast<size_t>(after - first.begin()) - 1;
       int64_t p0 = (item - first[i]) * kPanelsPerItem;
       int64_t p1 = std::min(jobs[i].panels(), p0 + kPanelsPerItem);
-      jobs[i].run(p0, p1, results[i].mutable_data<float>() + p0 * kPanel, results[i].dim(1));
+      jobs[i].run(p0, p1, 0, in.x().dim(0), results[i].mutable_data<float>() + p0 * kPanel,
+                  results[i].dim(1));
     }
   });
   return results;
@@ -331,12 +344,15 @@ Tensor multiply_gated(const LinearInput& in, const Product& gate, const Product&
   parallel_for(ups.panels(), kPanelsPerItem, [&](int64_t p0, int64_t p1) {
     const int64_t columns = ups.columns(p0, p1);
     static thread_local std::vector<float> scratch;
-    scratch.resize(static_cast<size_t>(2 * t * columns));
-    float *g = scratch.data(), *u = g + t * columns;
-    gates.run(p0, p1, g, columns);
-    ups.run(p0, p1, u, columns);
-    for (int64_t r = 0; r < t; ++r)
-      pair(g + r * columns, u + r * columns, columns, out + r * n + p0 * kPanel);
+    scratch.resize(static_cast<size_t>(2 * kGatedTokens * kPanelsPerItem * kPanel));
+    float *g = scratch.data(), *u = g + kGatedTokens * columns;
+    for (int64_t t0 = 0; t0 < t; t0 += kGatedTokens) {
+      int64_t t1 = std::min(t, t0 + kGatedTokens);
+      gates.run(p0, p1, t0, t1, g, columns);
+      ups.run(p0, p1, t0, t1, u, columns);
+      for (int64_t r = t0; r < t1; ++r)
+        pair(g + (r - t0) * columns, u + (r - t0) * columns, columns, out + r * n + p0 * kPanel);
+    }
   });
   return y;
 }

@@ -167,9 +167,9 @@ Perplexity measure_perplexity(LoadedModel& model, const std::string& text,
   if (tokenizer.bos() && !none.empty() && none[0] == *tokenizer.bos()) bos = tokenizer.bos();
   std::vector<ScoredChunk> chunks = perplexity_chunks(tokens, bos, o);
 
-  Session session(*model.model, o.activations);
+  Session session(*model.model, o.activations, o.kv);
   std::optional<Session> other;
-  if (reference) other.emplace(*reference->model, o.activations);
+  if (reference) other.emplace(*reference->model, o.activations, o.kv);
   Progress progress("evaluating", static_cast<int64_t>(chunks.size()));
   std::vector<TokenScore> scores;
   int64_t bytes = 0;

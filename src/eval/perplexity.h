@@ -29,6 +29,7 @@ struct PerplexityOptions {
   int64_t stride = 0;      ///< hf: tokens between windows; 0 = context/2
   int64_t max_tokens = 0;  ///< stop after about this many tokens of text; 0 = all
   Activations activations = Activations::int8;
+  DType kv = DType::f32;  ///< type of the KV cache
 };
 
 struct Perplexity {

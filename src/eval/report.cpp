@@ -308,7 +308,8 @@ std::string report_headline(const Report& report) {
   add(text::change(before->decode_tokens_per_second, after->decode_tokens_per_second,
                    "slower decode", "faster decode", "same decode speed", 0.03));
   if (std::isfinite(after->decode_of_limit))
-    add(fmt::format("decode at {} of the machine's limit", text::percent(after->decode_of_limit)));
+    add(fmt::format("decode at {} % of the machine's limit",
+                    text::percent(after->decode_of_limit)));
   if (parts.empty())
     return fmt::format("{}: nothing to compare was measured", plain_name(after->name));
 

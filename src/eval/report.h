@@ -42,7 +42,8 @@ struct ReportVariant {
   double decode_of_limit = kNotMeasured;
   double peak_rss_bytes = kNotMeasured;
   double seconds_to_make = kNotMeasured;
-  std::string activations;  // precision of activations while measured: "f32", "int8 per token"
+  std::string
+      activations;  // precision of activations while measured: "f32", "int8", "int8 and f32"
 };
 
 /// One weight of the written variant, in model order.

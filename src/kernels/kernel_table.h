@@ -59,18 +59,22 @@ struct GemmArgs {
   CodeForm form;  // code panels
 };
 
+// What the pages of a KV cache hold.
+enum KvForm { kKvF32, kKvBf16, kKvF16 };
+
 // One work unit of attention: `rows` query rows (heads of one group × consecutive positions)
 // against a list of tiles of kPageKeys keys of one kv head. Pages hold K as four panels [4][D][16]
 // (lanes are keys) and V as [64][Dv].
 struct AttentionArgs {
-  const float* q;               // row r at q + q_offset[r], D floats
-  const int64_t* q_offset;      // [rows]
-  float* o;                     // row r at o + o_offset[r], Dv floats
-  const int64_t* o_offset;      // [rows]
-  const float* const* k_pages;  // [tiles], f32
-  const float* const* v_pages;  // [tiles]
-  const uint64_t* masks;        // [tiles][rows]: bit j set = key j of the tile is seen
+  const float* q;              // row r at q + q_offset[r], D floats
+  const int64_t* q_offset;     // [rows]
+  float* o;                    // row r at o + o_offset[r], Dv floats
+  const int64_t* o_offset;     // [rows]
+  const void* const* k_pages;  // [tiles]
+  const void* const* v_pages;  // [tiles]
+  const uint64_t* masks;       // [tiles][rows]: bit j set = key j of the tile is seen
   int64_t rows, tiles, d, dv;
+  int kv_form;
   float scale;
   float softcap;   // 0 = none
   float* scratch;  // at least rows·(kPageKeys + dv + 2) floats
@@ -115,7 +119,7 @@ struct KernelTable {
   void (*accumulate_tn)(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows,
                         int64_t i0, int64_t i1, int64_t j0, int64_t j1, float* c, int64_t ldc);
   const PeakLoop* peaks;
-  // Reads memory, a multiple of 1024 bytes, as fast as it can.
+  // Reads memory, a multiple of 256 bytes, as fast as it can.
   void (*read_memory)(const void* from, int64_t bytes);
 };
 

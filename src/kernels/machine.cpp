@@ -3,7 +3,6 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
 #include <fstream>
 #include <memory>
@@ -21,7 +20,7 @@ namespace hone::kernels {
 namespace {
 
 // Far beyond any cache, so that memory is read and not the last of them.
-constexpr int64_t kReadBytes = int64_t{256} << 20;
+constexpr int64_t kReadBytes = RoofMeter::kBytes;
 constexpr int64_t kReadChunk = int64_t{1} << 20;
 constexpr int kReadPasses = 5;
 constexpr double kPeakSeconds = 0.05;
@@ -184,8 +183,11 @@ Machine from_json(const Json& j) {
 std::string cpu_name() {
   std::ifstream cpu("/proc/cpuinfo");
   std::string line;
-  while (std::getline(cpu, line))
-    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+  while (std::getline(cpu, line)) {
+    size_t colon = line.find(": ");
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos)
+      return line.substr(colon + 2);
+  }
   return "unknown CPU";
 }
 
@@ -241,6 +243,7 @@ double RoofMeter::read_per_second() const {
 }
 
 std::optional<Roofs> roofs_of(const Machine& m, const std::string& isa) {
+  if (m.threads != thread_count()) return {};
   Roofs r;
   r.cache_bytes = m.cache_bytes;
   r.cached_bytes_per_second = m.cached_bytes_per_second;
@@ -292,7 +295,9 @@ std::optional<Machine> load_machine(const std::filesystem::path& file) {
   try {
     if (!fs::is_regular_file(file)) return {};
     Machine m = from_json(parse_json(read_text_file(file), file.string()));
-    if (m.cpu == cpu_name() && m.threads == thread_count()) return m;
+    bool runs = false;
+    for (const KernelTable* t : available_tables()) runs |= m.best_isa == t->isa;
+    if (m.cpu == cpu_name() && runs) return m;
   } catch (const std::exception& e) {
     log_info("{}: not used: {}", file.string(), e.what());
   }

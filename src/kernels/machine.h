@@ -68,6 +68,7 @@ Machine measure_machine(const std::function<void(double fraction)>& progress);
 /// with it must run between two measurements. Holds 256 MB.
 class RoofMeter {
  public:
+  static constexpr int64_t kBytes = int64_t{256} << 20;  ///< that it holds
   class Region;
   RoofMeter();
   ~RoofMeter();
@@ -80,7 +81,7 @@ class RoofMeter {
  private:
   std::unique_ptr<Region> region_;
 };
-/// Those of `isa` in a measurement; nothing where it has none.
+/// Those of `isa` with the current number of threads; nothing where that was not measured.
 std::optional<Roofs> roofs_of(const Machine& m, const std::string& isa);
 
 /// Where measurements are kept: the user's cache directory.
@@ -89,7 +90,8 @@ std::filesystem::path machine_cache();
 Json machine_json(const Machine& m);
 /// Raises io.
 void save_machine(const Machine& m, const std::filesystem::path& file);
-/// Nothing where there is none, it is not readable, or it is of another CPU or number of threads.
+/// Nothing where there is none, it is not readable, it is of another CPU, or chooses an instruction
+/// set that does not run here.
 std::optional<Machine> load_machine(const std::filesystem::path& file);
 
 }  // namespace hone::kernels

@@ -6,8 +6,34 @@
 #include "kernels/kernel_table.h"
 
 namespace hone {
+namespace {
 
-Work work_of(Model& m, Activations a) {
+// Keys that `tokens` queries behind `depth` positions see together, at most `reach` each.
+double visible_pairs(int64_t tokens, int64_t depth, int64_t reach) {
+  // The first queries see less than their reach.
+  int64_t growing = std::clamp<int64_t>(reach - depth, 0, tokens);
+  double few = double(growing) * double(depth) + double(growing) * double(growing + 1) / 2;
+  return few + double(tokens - growing) * double(reach);
+}
+
+// Seconds of `tokens` tokens behind `depth` others in each of `batch` sequences.
+double least_seconds(const Work& w, const kernels::Roofs& r, int64_t tokens, int64_t depth,
+                     int64_t batch) {
+  const double n = double(batch), t = n * double(tokens);
+  double bytes = w.weight_bytes, f32 = w.f32_operations * t + w.head_f32 * n;
+  for (const Work::Attention& a : w.layers) {
+    f32 += n * a.pair_operations * visible_pairs(tokens, depth, a.reach);
+    int64_t first = std::max<int64_t>(0, depth - a.reach + 1);  // that the first query still sees
+    bytes += n * a.kv_bytes * double(depth + tokens - first);
+  }
+  double operations =
+      (w.int8_operations * t + w.head_int8 * n) / r.int8_per_second + f32 / r.f32_per_second;
+  return std::max(bytes / r.read_per_second(bytes), operations);
+}
+
+}  // namespace
+
+Work work_of(Model& m, Activations a, DType kv) {
   Work w;
   for (Linear* l : m.linears()) {
     w.weight_bytes += double(l->resident_bytes());
@@ -19,23 +45,20 @@ Work work_of(Model& m, Activations a) {
   }
   for (const Block& b : m.blocks) {
     auto* s = dynamic_cast<SoftmaxAttention*>(b.mixer.get());
-    if (s != nullptr)
-      w.pair_operations += 2.0 * double(s->spec.heads) * double(s->spec.k_dim + s->spec.v_dim);
+    if (s == nullptr) continue;
+    double page = double(KvCache({b.mixer->kv_shape()}, kv).page_bytes());
+    w.layers.push_back({2.0 * double(s->spec.heads) * double(s->spec.k_dim + s->spec.v_dim),
+                        page / kernels::kPageKeys, s->spec.pattern.reach()});
   }
-  w.kv_bytes = double(KvCache(m.kv_shapes()).page_bytes()) / kernels::kPageKeys;
   return w;
 }
 
 double decode_limit(const Work& w, const kernels::Roofs& r, int64_t depth, int64_t batch) {
-  double n = double(batch), bytes = w.weight_bytes + n * w.kv_bytes * double(depth + 1);
-  return std::max(bytes / r.read_per_second(bytes), n * prefill_limit(w, r, 1, depth));
+  return least_seconds(w, r, 1, depth, batch);
 }
 
 double prefill_limit(const Work& w, const kernels::Roofs& r, int64_t tokens, int64_t depth) {
-  double t = double(tokens), pairs = t * double(depth) + t * (t + 1) / 2;
-  double int8 = w.int8_operations * t + w.head_int8;
-  double f32 = w.f32_operations * t + w.head_f32 + w.pair_operations * pairs;
-  return int8 / r.int8_per_second + f32 / r.f32_per_second;
+  return least_seconds(w, r, tokens, depth, 1);
 }
 
 }  // namespace hone

@@ -1,11 +1,13 @@
 // The least time that a model's work can take on a machine (kernels/machine.h), and so the fraction
 // of the machine's limits that a measured speed reaches.
 //
-// Decode reads every weight once for each step, and the keys and values behind it. Prefill is bound
-// by arithmetic: 2 operations for each weight and token, int8 where the weight has an integer form
-// and the activations are int8, else f32; attention's products of visible pairs are f32. The head
-// multiplies one row.
+// A step reads every weight once, and the keys and values that its queries see. Its operations are
+// 2 for each weight and token, int8 where the weight has an integer form and the activations are
+// int8, else f32; attention's products of visible pairs are f32. The head multiplies one row of
+// each sequence. The limit is the longer of the two times.
 #pragma once
+
+#include <vector>
 
 #include "kernels/machine.h"
 #include "nn/model.h"
@@ -17,10 +19,15 @@ struct Work {
   double int8_operations = 0;  ///< of one token's products in the blocks
   double f32_operations = 0;
   double head_int8 = 0, head_f32 = 0;  ///< of one row of logits
-  double pair_operations = 0;          ///< of one (query, key) pair over all layers and heads
-  double kv_bytes = 0;                 ///< of one position over all layers
+  struct Attention {
+    double pair_operations = 0;  ///< of one (query, key) pair over all heads
+    double kv_bytes = 0;         ///< of one position
+    int64_t reach = 0;           ///< keys that a query sees at most
+  };
+  std::vector<Attention> layers;
 };
-Work work_of(Model& model, Activations a);
+/// `kv` is the type of the KV cache.
+Work work_of(Model& model, Activations a, DType kv = DType::f32);
 
 /// Least seconds for one token of each of `batch` sequences, behind `depth` others.
 double decode_limit(const Work& w, const kernels::Roofs& r, int64_t depth, int64_t batch = 1);

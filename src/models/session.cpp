@@ -4,16 +4,8 @@
 #include <cstring>
 
 namespace hone {
-namespace {
-
-// Tokens that run through the stack together: enough to reuse each weight, few enough that the
-// widest activation stays in the cache.
-constexpr int64_t kChunkTokens = 512;
-
-}  // namespace
-
-Session::Session(Model& model, Activations activations)
-    : model_(model), activations_(activations), cache_(model.kv_shapes()) {}
+Session::Session(Model& model, Activations activations, DType kv)
+    : model_(model), activations_(activations), cache_(model.kv_shapes(), kv) {}
 
 void Session::check_room(size_t more) const {
   HONE_CHECK(sequence_.length + static_cast<int64_t>(more) <= model_.context, invalid_argument,

@@ -15,6 +15,7 @@
 #include "base/memory.h"
 #include "base/temporary.h"
 #include "base/threads.h"
+#include "kernels/machine.h"
 #include "kernels/select.h"
 #include "models/export.h"
 #include "models/generate.h"
@@ -46,12 +47,15 @@ Json identity_of(const fs::path& p) {
 
 // What the bytes of the output depend on.
 Json run_identity(const OptimizeOptions& o) {
+  Json calibration;
+  if (o.recipe.needs_calibration())
+    calibration = {{"file", identity_of(o.calibration)},
+                   {"samples", o.recipe.calibration_samples},
+                   {"length", o.recipe.calibration_length}};
   return {{"hone version", HONE_VERSION},
           {"steps", o.recipe.main.text},
-          {"calibration samples", o.recipe.calibration_samples},
-          {"calibration length", o.recipe.calibration_length},
           {"model", identity_of(o.model)},
-          {"calibration", identity_of(o.recipe.needs_calibration() ? o.calibration : fs::path())},
+          {"calibration", calibration},
           {"seed", o.seed},
           {"instruction set", kernels::table().isa}};
 }
@@ -364,21 +368,15 @@ class Runner {
 }  // namespace
 
 std::string machine_description() {
-  std::ifstream cpu("/proc/cpuinfo");
-  std::string line, name = "unknown CPU";
-  while (std::getline(cpu, line))
-    if (line.rfind("model name", 0) == 0) {
-      name = line.substr(line.find(':') + 2);
-      break;
-    }
+  std::string line;
   std::ifstream memory("/proc/meminfo");
   double kilobytes = 0;
   if (std::getline(memory, line))
     kilobytes = std::atof(line.c_str() + line.find_first_of("0123456789"));
   utsname system{};
   ::uname(&system);
-  return fmt::format("{}, {} threads, {}, {}", name, thread_count(), human_bytes(kilobytes * 1024),
-                     system.sysname);
+  return fmt::format("{}, {} threads, {}, {}", kernels::cpu_name(), thread_count(),
+                     human_bytes(kilobytes * 1024), system.sysname);
 }
 
 Report optimize(const OptimizeOptions& options) { return Runner(options).run(); }

@@ -96,7 +96,7 @@ RecipeStep parse_step(const YAML::Node& n, const std::string& source) {
   return s;
 }
 
-// Steps that parse as the same are spelled the same, however they were written.
+// Steps with the same keys and values are spelled the same, whatever the YAML's style.
 std::string spelled(const YAML::Node& steps) {
   std::string text;
   for (const auto& step : steps) {

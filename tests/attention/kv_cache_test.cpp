@@ -99,17 +99,32 @@ TEST(KvCache, WritesEachPositionToItsPlaceInEveryLayer) {
   for (int64_t layer = 0; layer < 2; ++layer)
     for (int64_t p = 0; p < length; ++p)
       for (int64_t h = 0; h < kv_heads; ++h) {
-        const float* kp = cache.k_page(layer, s.pages[p / 64], h);
-        const float* vp = cache.v_page(layer, s.pages[p / 64], h);
+        auto* kp = reinterpret_cast<const float*>(cache.k_page(layer, s.pages[p / 64], h));
+        auto* vp = reinterpret_cast<const float*>(cache.v_page(layer, s.pages[p / 64], h));
         for (int64_t c = 0; c < d; ++c)
           ASSERT_EQ(kp[p % 64 / 16 * d * 16 + c * 16 + p % 16],
                     k[layer][(p * kv_heads + h) * d + c]);
         for (int64_t c = 0; c < dv; ++c)
           ASSERT_EQ(vp[p % 64 * dv + c], v[layer][(p * kv_heads + h) * dv + c]);
       }
-  const float* untouched = cache.k_page(0, other.pages[0], 0);
+  auto* untouched = reinterpret_cast<const float*>(cache.k_page(0, other.pages[0], 0));
   EXPECT_TRUE(
       std::all_of(untouched, untouched + cache.page_bytes() / 4, [](float x) { return x == 0; }));
+}
+
+TEST(KvCache, HalfTypesTakeHalfAndOthersAreRefused) {
+  EXPECT_EQ(KvCache({{2, 8, 8}}, DType::bf16).page_bytes(), 64 * 2 * 16 * 2);
+  EXPECT_THROW(KvCache({{2, 8, 8}}, DType::i8), Error);
+  KvCache cache({{1, 2, 3}}, DType::f16);
+  KvSequence s;
+  cache.reserve(s, 1);
+  const float keys[] = {0.1f, -2}, values[] = {1, 1000.4f, 3};
+  cache.write(0, s, 0, 1, keys, values);
+  auto* k = reinterpret_cast<const f16*>(cache.k_page(0, s.pages[0], 0));
+  auto* v = reinterpret_cast<const f16*>(cache.v_page(0, s.pages[0], 0));
+  EXPECT_EQ(k[0].bits, to_f16(0.1f).bits);
+  EXPECT_EQ(k[16].bits, to_f16(-2).bits);
+  EXPECT_EQ(v[1].bits, to_f16(1000.4f).bits);
 }
 
 TEST(KvCache, RefusesToWriteBeyondItsPages) {

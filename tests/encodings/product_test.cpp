@@ -46,26 +46,101 @@ class ProductTest : public ::testing::TestWithParam<Case> {
 };
 
 TEST_P(ProductTest, EqualsTheDecodedWeightOnEveryInstructionSet) {
-  const int64_t t = 11, n = 50, k = 256;
-  Tensor values = random_tensor({n, k}, 1), x = random_tensor({t, k}, 2),
-         bias = random_tensor({n}, 3);
+  // 144 columns are chunks of 16 in groups of 48 and of 144.
+  for (int64_t k : {256, 144}) {
+    const int64_t t = 15, n = 50;
+    if (!encoding(GetParam().encoding).encode_refusal(n, k, GetParam().params).empty()) continue;
+    Tensor values = random_tensor({n, k}, 1), x = random_tensor({t, k}, 2),
+           bias = random_tensor({n}, 3);
+    EncodeOptions options;
+    options.params = GetParam().params;
+    Weight w = encoding(GetParam().encoding).encode(values.data<float>(), n, k, options);
+    Tensor decoded = decode_weight(w);
+    std::vector<float> expected(t * n);
+    kernels::ref::gemm(x.data<float>(), decoded.data<float>(), bias.data<float>(), t, n, k,
+                       expected.data());
+    for (const auto* table : kernels::available_tables()) {
+      kernels::set_isa(table->isa);
+      PackedWeight packed = pack_weight(w);
+      EXPECT_EQ(packed.bytes.byte_size(), packed_bytes(w));
+      Tensor y = multiply(LinearInput(x), packed, bias, Activations::f32);
+      EXPECT_LT(relative_distance(y.data<float>(), expected.data(), t * n), 3e-6)
+          << table->isa << " " << k;
+      // int8 activations: the error of rounding x to 1/254 of its largest value in 32 columns.
+      Tensor z = multiply(LinearInput(x), packed, bias, Activations::int8);
+      EXPECT_LT(relative_distance(z.data<float>(), expected.data(), t * n), 0.012)
+          << table->isa << " " << k;
+    }
+  }
+}
+
+// Groups of every kind that the integer kernels tell apart do reach them.
+TEST(Product, GroupsOfAnyMultipleOf16HaveAnIntegerForm) {
+  for (auto [group, k] :
+       {std::pair<int64_t, int64_t>{16, 144}, {48, 144}, {0, 144}, {32, 256}, {64, 256}}) {
+    Tensor values = random_tensor({20, k}, 1);
+    EncodeOptions options;
+    options.params.bits = 4;
+    options.params.group = group;
+    PackedWeight p =
+        pack_weight(encoding("int_group").encode(values.data<float>(), 20, k, options));
+    EXPECT_TRUE(p.coded) << group << " of " << k;
+  }
+}
+
+// A gated product is the gate of two whole products, in blocks of tokens and with rests.
+TEST(Product, GatedIsThePairOfTheTwo) {
+  const int64_t t = 300, n = 150, k = 64;
+  Tensor x = random_tensor({t, k}, 1), none;
+  auto pack = [&](uint32_t seed) {
+    Tensor values = random_tensor({n, k}, seed);
+    EncodeOptions options;
+    options.params.bits = 4;
+    options.params.group = 32;
+    return pack_weight(encoding("int_group").encode(values.data<float>(), n, k, options));
+  };
+  PackedWeight gate = pack(2), up = pack(3);
+  for (Activations a : {Activations::f32, Activations::int8}) {
+    LinearInput in(x);
+    Tensor g = multiply(in, gate, none, a), u = multiply(in, up, none, a);
+    Tensor expected = Tensor::empty({t, n}, DType::f32);
+    for (int64_t r = 0; r < t; ++r)
+      kernels::table().silu_mul(g.data<float>() + r * n, u.data<float>() + r * n, n,
+                                expected.mutable_data<float>() + r * n);
+    Tensor y = multiply_gated(in, {&gate, &none}, {&up, &none}, kernels::table().silu_mul, a);
+    EXPECT_LT(relative_distance(y.data<float>(), expected.data<float>(), t * n), 1e-6);
+  }
+}
+
+// An activation that is not a number must not vanish in a rounding.
+TEST(Product, ActivationsThatAreNoNumbersComeOutAsNone) {
+  const int64_t t = 3, n = 20, k = 64;
+  Tensor values = random_tensor({n, k}, 4), none;
   EncodeOptions options;
-  options.params = GetParam().params;
-  Weight w = encoding(GetParam().encoding).encode(values.data<float>(), n, k, options);
-  Tensor decoded = decode_weight(w);
-  std::vector<float> expected(t * n);
-  kernels::ref::gemm(x.data<float>(), decoded.data<float>(), bias.data<float>(), t, n, k,
-                     expected.data());
+  options.params.bits = 4;
+  options.params.group = 32;
+  PackedWeight w = pack_weight(encoding("int_group").encode(values.data<float>(), n, k, options));
+  std::string isa = kernels::table().isa;
   for (const auto* table : kernels::available_tables()) {
     kernels::set_isa(table->isa);
-    PackedWeight packed = pack_weight(w);
-    EXPECT_EQ(packed.bytes.byte_size(), packed_bytes(w));
-    Tensor y = multiply(LinearInput(x), packed, bias, Activations::f32);
-    EXPECT_LT(relative_distance(y.data<float>(), expected.data(), t * n), 3e-6) << table->isa;
-    // int8 activations: the error of rounding x to 1/254 of its largest value in 32 columns.
-    Tensor z = multiply(LinearInput(x), packed, bias, Activations::int8);
-    EXPECT_LT(relative_distance(z.data<float>(), expected.data(), t * n), 0.012) << table->isa;
+    for (float bad : {NAN, INFINITY, -INFINITY})
+      for (int64_t at : {0, 5, 31, 40}) {
+        Tensor x = random_tensor({t, k}, 5);
+        x.mutable_data<float>()[k + at] = bad;
+        Tensor y = multiply(LinearInput(x), w, none, Activations::int8);
+        for (int64_t i = 0; i < n; ++i) {
+          EXPECT_TRUE(std::isfinite(y.data<float>()[i]));
+          EXPECT_FALSE(std::isfinite(y.data<float>()[n + i]))
+              << table->isa << " " << bad << " " << at;
+        }
+      }
+    // Subnormal activations count as zeros, and do no harm.
+    Tensor x = Tensor::zeros({1, k}, DType::f32);
+    x.mutable_data<float>()[3] = 1e-40f;
+    Tensor y = multiply(LinearInput(x), w, none, Activations::int8);
+    for (int64_t i = 0; i < n; ++i) EXPECT_EQ(y.data<float>()[i], 0) << table->isa;
   }
+  kernels::set_isa(isa);
 }
 
 TEST_P(ProductTest, IntegerSumsAreTheSameOnEveryInstructionSet) {

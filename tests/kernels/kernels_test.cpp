@@ -1,4 +1,5 @@
 // Every kernel table that this CPU can run, against kernels/ref: odd sizes, tails, extreme values.
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/ref/ref.h"
@@ -143,7 +144,7 @@ TEST_P(KernelsTest, AttentionEqualsReferenceAndSkipsMaskedKeys) {
       auto q = random_values(rows * d, 9, 2), kv = random_values(keys * d, 10, 2);
       auto v = random_values(keys * dv, 11);
       std::vector<float> kp(keys * d), o(rows * dv), expected(dv);
-      std::vector<const float*> k_pages, v_pages;
+      std::vector<const void*> k_pages, v_pages;
       for (int64_t j = 0; j < keys; ++j)
         for (int64_t c = 0; c < d; ++c) {
           int64_t slot = j % kPageKeys;
@@ -165,10 +166,51 @@ TEST_P(KernelsTest, AttentionEqualsReferenceAndSkipsMaskedKeys) {
         oo.push_back(r * dv);
       }
       std::vector<float> scratch(rows * (kPageKeys + dv + 2));
-      AttentionArgs a{
-          q.data(), qo.data(), o.data(), oo.data(), k_pages.data(), v_pages.data(), masks.data(),
-          rows,     tiles,     d,        dv,        0.3f,           softcap,        scratch.data()};
+      AttentionArgs a{q.data(),
+                      qo.data(),
+                      o.data(),
+                      oo.data(),
+                      k_pages.data(),
+                      v_pages.data(),
+                      masks.data(),
+                      rows,
+                      tiles,
+                      d,
+                      dv,
+                      kKvF32,
+                      0.3f,
+                      softcap,
+                      scratch.data()};
       k().attention(&a);
+      // Pages of rounded values give the bits that the rounded values give in f32.
+      for (bool bf : {false, true}) {
+        auto rounded = [&](float x) { return bf ? to_f32(to_bf16(x)) : to_f32(to_f16(x)); };
+        auto bits = [&](float x) { return bf ? to_bf16(x).bits : to_f16(x).bits; };
+        std::vector<float> kf(kp.size()), vf(v.size()), of(o.size()), oh(o.size());
+        std::vector<uint16_t> kh(kp.size()), vh(v.size());
+        std::transform(kp.begin(), kp.end(), kf.begin(), rounded);
+        std::transform(v.begin(), v.end(), vf.begin(), rounded);
+        std::transform(kp.begin(), kp.end(), kh.begin(), bits);
+        std::transform(v.begin(), v.end(), vh.begin(), bits);
+        std::vector<const void*> kfp, vfp, khp, vhp;
+        for (int64_t t = 0; t < tiles; ++t) {
+          kfp.push_back(&kf[t * kPageKeys * d]);
+          vfp.push_back(&vf[t * kPageKeys * dv]);
+          khp.push_back(&kh[t * kPageKeys * d]);
+          vhp.push_back(&vh[t * kPageKeys * dv]);
+        }
+        AttentionArgs b = a;
+        b.o = of.data();
+        b.k_pages = kfp.data();
+        b.v_pages = vfp.data();
+        k().attention(&b);
+        b.o = oh.data();
+        b.k_pages = khp.data();
+        b.v_pages = vhp.data();
+        b.kv_form = bf ? kKvBf16 : kKvF16;
+        k().attention(&b);
+        ASSERT_EQ(of, oh) << (bf ? "bf16" : "f16");
+      }
       for (int64_t r = 0; r < rows; ++r) {
         std::vector<char> seen(keys);
         for (int64_t j = 0; j < keys; ++j)

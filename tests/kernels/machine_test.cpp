@@ -22,7 +22,7 @@ Machine example() {
   m.bandwidths = {{1, true, 9e9}, {m.threads, false, 10e9}, {m.threads, true, 30e9}};
   m.peaks = {{"avx2", "fp32 FMA", 2e11}, {"avx2", "int8 dot", 4e11}, {"avx512", "fp32 FMA", 3e11}};
   m.candidates = {{"avx2", 1e11, 2e11}};
-  m.best_isa = "avx2";
+  m.best_isa = "baseline";
   m.cache_bytes = 1 << 20;
   m.cached_bytes_per_second = 9e10;
   return m;
@@ -38,7 +38,7 @@ TEST(Machine, IsReadBackAsItWasKept) {
   EXPECT_EQ(machine_json(*m), machine_json(example()));
 }
 
-TEST(Machine, OfAnotherCpuOrThreadCountOrDamagedIsIgnored) {
+TEST(Machine, OfAnotherCpuOrInstructionSetOrDamagedIsIgnored) {
   TemporaryDirectory scratch;
   std::filesystem::path file = scratch / "machine.json";
   Machine other = example();
@@ -46,7 +46,7 @@ TEST(Machine, OfAnotherCpuOrThreadCountOrDamagedIsIgnored) {
   save_machine(other, file);
   EXPECT_FALSE(load_machine(file).has_value());
   other = example();
-  other.threads += 1;
+  other.best_isa = "mmx";
   save_machine(other, file);
   EXPECT_FALSE(load_machine(file).has_value());
   for (const char* text : {"", "{", "[]", R"({"cpu": 3})"}) {
@@ -65,6 +65,8 @@ TEST(Machine, RoofsAreThoseOfOneInstructionSetWithAllThreads) {
   EXPECT_EQ(roofs->f32_per_second, 2e11);
   EXPECT_EQ(roofs->int8_per_second, 4e11);
   EXPECT_FALSE(roofs_of(m, "avx512").has_value()) << "its int8 peak is missing";
+  m.threads += 1;
+  EXPECT_FALSE(roofs_of(m, "avx2").has_value()) << "of another number of threads";
 }
 
 // A loop that the compiler has emptied would take no time, however many rounds it has.

@@ -1,36 +1,47 @@
-// The least work of a tiny model, counted by hand.
+// The least work of a small model, counted by hand.
 #include "models/roofline.h"
 
+#include "models/loader.h"
 #include "testing.h"
-#include "tiny_models.h"
 
 namespace hone {
 namespace {
 
 TEST(Roofline, CountsWhatAModelMustDo) {
-  testing::TemporaryDirectory scratch;
   LoadedModel m = load_model(testing::source_file("models/hone-austen-3m"), {});
   const ModelConfig& c = m.config;
   double heads = double(c.heads * c.head_dim), kv = double(c.kv_heads * c.head_dim);
   double width = double(c.width), layers = double(c.layers);
   double block = width * (heads + 2 * kv) + heads * width + 3 * width * double(c.ffn);
-  double head = width * double(c.vocabulary);
   Work w = work_of(*m.model, Activations::f32);
   EXPECT_EQ(w.int8_operations, 0);
   EXPECT_EQ(w.f32_operations, 2 * layers * block);
-  EXPECT_EQ(w.head_f32, 2 * head);
-  EXPECT_EQ(w.pair_operations, layers * 4 * heads);
-  EXPECT_EQ(w.kv_bytes, layers * 2 * kv * 4);
-  double bytes = w.weight_bytes + 10 * w.kv_bytes;
+  EXPECT_EQ(w.head_f32, 2 * width * double(c.vocabulary));
+  double kv_bytes = layers * 2 * kv * 4;
+  double bytes = w.weight_bytes + 10 * kv_bytes;
   kernels::Roofs slow_memory{1, 1e30, 1e30, 0, 0};
   EXPECT_EQ(decode_limit(w, slow_memory, 9), bytes);
-  EXPECT_EQ(decode_limit(w, slow_memory, 9, 3), w.weight_bytes + 3 * 10 * w.kv_bytes);
+  EXPECT_EQ(decode_limit(w, slow_memory, 9, 3), w.weight_bytes + 3 * 10 * kv_bytes);
+  EXPECT_EQ(prefill_limit(w, slow_memory, 6, 4), bytes) << "weights are read once";
   kernels::Roofs cached{1, 1e30, 1e30, static_cast<int64_t>(3 * bytes), 4};
   EXPECT_EQ(decode_limit(w, cached, 9), bytes / 4);
   kernels::Roofs slow_cpu{1e30, 1, 1e30, 0, 0};
   // 3 tokens behind 4: 5 + 6 + 7 pairs.
   EXPECT_EQ(prefill_limit(w, slow_cpu, 3, 4),
-            3 * w.f32_operations + w.head_f32 + 18 * w.pair_operations);
+            3 * w.f32_operations + w.head_f32 + 18 * layers * 4 * heads);
+  EXPECT_EQ(decode_limit(work_of(*m.model, Activations::f32, DType::f16), slow_memory, 9),
+            w.weight_bytes + 10 * kv_bytes / 2);
+}
+
+TEST(Roofline, AWindowBoundsWhatIsSeen) {
+  Work w;
+  w.layers = {{1, 1, 4}};
+  kernels::Roofs slow_cpu{1e30, 1, 1e30, 0, 0}, slow_memory{1, 1e30, 1e30, 0, 0};
+  EXPECT_EQ(prefill_limit(w, slow_cpu, 6, 0), 1 + 2 + 3 + 4 + 4 + 4);
+  EXPECT_EQ(prefill_limit(w, slow_cpu, 3, 2), 3 + 4 + 4);
+  EXPECT_EQ(prefill_limit(w, slow_cpu, 2, 100), 8);
+  EXPECT_EQ(decode_limit(w, slow_memory, 100), 4);
+  EXPECT_EQ(decode_limit(w, slow_memory, 2), 3);
 }
 
 TEST(Roofline, QuantisedWeightsCountAsIntegersWhereActivationsAre) {

@@ -13,17 +13,17 @@ namespace {
 constexpr float kMinusInfinity = -__builtin_inff();
 
 // s[r][64] = q_r · K for R rows. K page: four panels [d][16].
-template <int R>
-static void scores(const AttentionArgs* a, int64_t r0, const float* page, float* s) {
+template <typename L, int R>
+static void scores(const AttentionArgs* a, int64_t r0, const typename L::T* page, float* s) {
   const float* q[R];
   for (int r = 0; r < R; ++r) q[r] = a->q + a->q_offset[r0 + r];
   for (int panel = 0; panel < kPageKeys / kPanel; panel += 2) {
     vf acc[R][2];
     for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = zero_f();
-    const float* k0 = page + panel * a->d * kPanel;
-    const float* k1 = k0 + a->d * kPanel;
+    const typename L::T* k0 = page + panel * a->d * kPanel;
+    const typename L::T* k1 = k0 + a->d * kPanel;
     for (int64_t i = 0; i < a->d; ++i) {
-      vf x = load_f(k0 + i * kPanel), y = load_f(k1 + i * kPanel);
+      vf x = L::load(k0 + i * kPanel), y = L::load(k1 + i * kPanel);
       for (int r = 0; r < R; ++r) {
         vf e = set_f(q[r][i]);
         acc[r][0] = fma(e, x, acc[r][0]);
@@ -64,10 +64,9 @@ HONE_INLINE float soften(const AttentionArgs* a, uint64_t mask, float* s, float*
 }
 
 // o[r][dv] = o·factor + p·V for R rows; only keys seen by the row.
-template <int R>
-static void accumulate(const AttentionArgs* a, int64_t r0, const float* page, const float* p,
+template <typename L, int R>
+static void accumulate(const AttentionArgs* a, const typename L::T* page, const float* p,
                        const float* factor, float* o) {
-  (void)r0;
   for (int64_t c = 0; c < a->dv; c += kPanel) {
     int64_t valid = a->dv - c < kPanel ? a->dv - c : kPanel;
     vf acc[R];
@@ -76,8 +75,8 @@ static void accumulate(const AttentionArgs* a, int64_t r0, const float* page, co
       acc[r] = mul(valid == kPanel ? load_f(at) : load_part(at, valid), set_f(factor[r]));
     }
     for (int j = 0; j < kPageKeys; ++j) {
-      const float* at = page + j * a->dv + c;
-      vf v = valid == kPanel ? load_f(at) : load_part(at, valid);
+      const typename L::T* at = page + j * a->dv + c;
+      vf v = valid == kPanel ? L::load(at) : L::load_part(at, valid);
       for (int r = 0; r < R; ++r) acc[r] = fma(set_f(p[r * kPageKeys + j]), v, acc[r]);
     }
     for (int r = 0; r < R; ++r) {
@@ -90,7 +89,7 @@ static void accumulate(const AttentionArgs* a, int64_t r0, const float* page, co
   }
 }
 
-template <int R>
+template <typename L, int R>
 static void attend_rows(const AttentionArgs* a, int64_t r0) {
   float* s = a->scratch;
   float* o = s + R * kPageKeys;
@@ -105,7 +104,7 @@ static void attend_rows(const AttentionArgs* a, int64_t r0) {
     uint64_t any = 0;
     for (int r = 0; r < R; ++r) any |= mask[r];
     if (any == 0) continue;
-    scores<R>(a, r0, a->k_pages[tile], s);
+    scores<L, R>(a, r0, (const typename L::T*)a->k_pages[tile], s);
     for (int r = 0; r < R; ++r) {
       if (mask[r] == 0) {
         // Not this row's tile: adding nothing must leave its sums bit for bit.
@@ -115,7 +114,7 @@ static void attend_rows(const AttentionArgs* a, int64_t r0) {
       }
       factor[r] = soften(a, mask[r], s + r * kPageKeys, &top[r], &sum[r]);
     }
-    accumulate<R>(a, r0, a->v_pages[tile], s, factor, o);
+    accumulate<L, R>(a, (const typename L::T*)a->v_pages[tile], s, factor, o);
   }
   for (int r = 0; r < R; ++r) {
     float inverse = sum[r] > 0 ? 1.0f / sum[r] : 0.0f;
@@ -124,14 +123,26 @@ static void attend_rows(const AttentionArgs* a, int64_t r0) {
   }
 }
 
+template <typename L>
+static void attend(const AttentionArgs* a) {
+  int64_t r = 0;
+  for (; r + 8 <= a->rows; r += 8) attend_rows<L, 8>(a, r);
+  for (; r + 4 <= a->rows; r += 4) attend_rows<L, 4>(a, r);
+  for (; r + 2 <= a->rows; r += 2) attend_rows<L, 2>(a, r);
+  for (; r < a->rows; ++r) attend_rows<L, 1>(a, r);
+}
+
 }  // namespace
 
 void attention(const AttentionArgs* a) {
-  int64_t r = 0;
-  for (; r + 8 <= a->rows; r += 8) attend_rows<8>(a, r);
-  for (; r + 4 <= a->rows; r += 4) attend_rows<4>(a, r);
-  for (; r + 2 <= a->rows; r += 2) attend_rows<2>(a, r);
-  for (; r < a->rows; ++r) attend_rows<1>(a, r);
+  switch (a->kv_form) {
+    case kKvF32:
+      return attend<F32>(a);
+    case kKvBf16:
+      return attend<B16>(a);
+    default:
+      return attend<H16>(a);
+  }
 }
 
 }  // namespace hone::kernels::HONE_ISA

@@ -12,19 +12,6 @@ namespace {
 // K is walked in blocks so that the panels of one tile stay in the second-level cache.
 constexpr int64_t kBlockK = 1024;
 
-struct F32 {
-  typedef float T;
-  HONE_INLINE vf load(const float* p) { return load_f(p); }
-};
-struct B16 {
-  typedef uint16_t T;
-  HONE_INLINE vf load(const uint16_t* p) { return load_bf16(p); }
-};
-struct H16 {
-  typedef uint16_t T;
-  HONE_INLINE vf load(const uint16_t* p) { return load_f16(p); }
-};
-
 template <typename L, int kTokens, int kWide>
 static void float_tile(const GemmArgs* g, const typename L::T* panel, int64_t p, int64_t t0,
                        int64_t k0, int64_t k1) {

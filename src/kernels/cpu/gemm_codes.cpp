@@ -5,8 +5,8 @@
 // the weights' zero point takes off; then scale·sum is added to a float lane: the same steps for
 // one token as for many. Where a weight's group has several chunks, the token's scale is applied
 // chunk by chunk and the group's once. Limits: 64 multiply-adds per VNNI dot; of ten operations of
-// a chunk that compete for the same units, eight are dots. Below about 8 tokens the weight bytes,
-// which are fetched ahead.
+// a chunk that compete for the same units, eight are dots. Below about 8 tokens the weight bytes;
+// the hardware's own prefetch was faster than any by software.
 #include "kernels/cpu/simd.h"
 
 namespace hone::kernels::HONE_ISA {
@@ -117,8 +117,10 @@ static void code_panels(const GemmArgs* g) {
 
 template <int kBits>
 static void code_gemm(const GemmArgs* g) {
-  if (g->chunk == 16)
+  if (g->chunk == 16 && g->form.group == 16)
     code_panels<kBits, 16, true>(g);
+  else if (g->chunk == 16)
+    code_panels<kBits, 16, false>(g);
   else if (g->form.group == kChunk)
     code_panels<kBits, kChunk, true>(g);
   else
@@ -134,6 +136,8 @@ HONE_INLINE void quantize_chunk(const float* in, int64_t columns, int zero, int6
     top = max(top, max(v, sub(zero_f(), v)));
   }
   float step = reduce_max(top) / 127.0f;
+  // Steps whose inverse overflows stand for zeros.
+  if (step < 0x1p-126f) step = 0;
   vf inverse = set_f(step > 0 ? 1.0f / step : 0.0f), total = zero_f();
   for (int64_t i = 0; i < columns; i += 16) {
     vf q = round_f(mul(load_f(in + i), inverse));
@@ -143,6 +147,11 @@ HONE_INLINE void quantize_chunk(const float* in, int64_t columns, int zero, int6
     for (int j = 0; j < 4; ++j) memcpy(codes + (i / 4 + j) * stride, bytes + 4 * j, 4);
   }
   float sum = reduce_add(total);  // of whole numbers: exact
+  // Infinities and NaN of the input come out as NaN.
+  if (!(sum >= -32768 && sum <= 32767 && step <= 0x1p+121f)) {
+    step = __builtin_nanf("");
+    sum = 0;
+  }
   *scale = step;
   *start = -zero * (int32_t)sum;
   *low = step * sum;

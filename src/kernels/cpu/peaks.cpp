@@ -100,7 +100,7 @@ const PeakLoop kPeaks[] = {
     {nullptr, 0, 0, nullptr},
 };
 
-// Reads `bytes` (a multiple of 1024), fetched 4 KB ahead.
+// Reads `bytes` (a multiple of 256), fetched 4 KB ahead.
 void read_memory(const void* from, int64_t bytes) {
   const uint8_t* p = (const uint8_t*)from;
   vi sum[4] = {zero_i(), zero_i(), zero_i(), zero_i()};

@@ -58,7 +58,7 @@ HONE_INLINE vf pow2i(vf whole) {
 HONE_INLINE vf select_bits(uint32_t bits, vf a, vf other) {
   return {_mm512_mask_blend_ps((__mmask16)bits, other.v, a.v)};
 }
-// Whole numbers of −128 … 127.
+// Whole numbers of −128 … 127; of anything else some byte.
 HONE_INLINE void store_bytes(int8_t* p, vf a) {
   _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
 }
@@ -299,7 +299,9 @@ HONE_INLINE vf select_bits(uint32_t bits, vf a, vf o) {
   HONE_LANES a.v[i] = (bits >> i) & 1 ? a.v[i] : o.v[i];
   return a;
 }
-HONE_INLINE void store_bytes(int8_t* p, vf a) { HONE_LANES p[i] = (int8_t)a.v[i]; }
+HONE_INLINE void store_bytes(int8_t* p, vf a) {
+  HONE_LANES p[i] = a.v[i] >= -128 && a.v[i] <= 127 ? (int8_t)a.v[i] : 0;
+}
 HONE_INLINE float first_lane(vf a) { return a.v[0]; }
 HONE_INLINE vi set_i(int32_t x) {
   vi r;
@@ -440,5 +442,30 @@ HONE_INLINE void store_y(float* p, vf a, int64_t valid) {
   else
     store_part(p, a, valid);
 }
+
+// Sixteen floats from storage of a float type; load_part: the first n (< 16), the others 0.
+struct F32 {
+  typedef float T;
+  HONE_INLINE vf load(const float* p) { return load_f(p); }
+  HONE_INLINE vf load_part(const float* p, int64_t n) { return HONE_ISA::load_part(p, n); }
+};
+struct B16 {
+  typedef uint16_t T;
+  HONE_INLINE vf load(const uint16_t* p) { return load_bf16(p); }
+  HONE_INLINE vf load_part(const uint16_t* p, int64_t n) {
+    uint16_t t[16] = {0};
+    memcpy(t, p, (size_t)n * 2);
+    return load_bf16(t);
+  }
+};
+struct H16 {
+  typedef uint16_t T;
+  HONE_INLINE vf load(const uint16_t* p) { return load_f16(p); }
+  HONE_INLINE vf load_part(const uint16_t* p, int64_t n) {
+    uint16_t t[16] = {0};
+    memcpy(t, p, (size_t)n * 2);
+    return load_f16(t);
+  }
+};
 
 }  // namespace hone::kernels::HONE_ISA

@@ -23,6 +23,8 @@ HONE_INLINE vf load_scale(const uint8_t* p, int index, CodeForm f) {
   return load_f((const float*)p + index * kPanel);
 }
 
+constexpr int kAhead = 2048;  // bytes
+
 // The tokens [offset, offset + kTokens) of the tile of kTile tokens that begins at t0.
 template <int kTokens, int kTile, int kBits, int kColumns, bool kOneChunk>
 static void code_tile(const GemmArgs* g, const uint8_t* panel, int64_t p, int64_t t0, int offset) {
@@ -43,6 +45,11 @@ static void code_tile(const GemmArgs* g, const uint8_t* panel, int64_t p, int64_
     vf part[kTokens];
     for (int t = 0; t < kTokens; ++t) part[t] = set_f(0);
     for (int64_t i = 0; i < (kOneChunk ? 1 : per_group); ++i) {
+      // The first tile finds the panel in memory: too many operations for the reads to run ahead on
+      // their own. (One or two tokens have few, and the hardware's prefetch is better.)
+      if (kTokens >= 4 && t0 == 0)
+        for (int b = 0; b < kColumns * kPanel * kBits / 8; b += 64)
+          __builtin_prefetch(at + b + kAhead, 0, 3);
       // A lone token's dots would wait for each other: two sums, exact in any order.
       constexpr int kSums = kTokens <= 2 ? 2 : 1;
       vi sums[kTokens][kSums];

@@ -24,6 +24,7 @@ struct Facts {
   int64_t stored_bytes = 0;   // of matrices, as in the file
   int64_t running_bytes = 0;  // of all weights, as they run
   double kv_per_token = 0;    // bytes
+  std::string kv;             // type of the cache
   std::vector<int64_t> contexts;
 
   double memory(int64_t context) const {
@@ -45,6 +46,7 @@ Facts facts_of(LoadedModel& m, DType kv) {
     if (l != &model.head || !model.tied_head) count(l->weight());
   f.running_bytes = m.running_bytes();
   KvCache cache(model.kv_shapes(), kv);
+  f.kv = dtype_name(kv);
   f.kv_per_token = double(cache.page_bytes()) / double(kernels::kPageKeys);
   for (int64_t c : kContexts)
     if (c < m.config.context) f.contexts.push_back(c);
@@ -99,8 +101,9 @@ std::string to_table(LoadedModel& m, const Facts& f) {
         fmt::format("{:.2f} M weights in {}, {:.4g} bits each: {}", double(s.parameters) / 1e6,
                     name, 8.0 * double(s.bytes) / double(s.parameters),
                     human_bytes(double(s.bytes))));
-  row("in memory", fmt::format("{} of weights, {} of KV cache (f32) a token",
-                               human_bytes(double(f.running_bytes)), human_bytes(f.kv_per_token)));
+  row("in memory",
+      fmt::format("{} of weights, {} of KV cache ({}) a token",
+                  human_bytes(double(f.running_bytes)), human_bytes(f.kv_per_token), f.kv));
   for (int64_t context : f.contexts)
     row("", fmt::format("{} with {} tokens", human_bytes(f.memory(context)), context));
   return text_table(rows, Columns::words);

@@ -73,6 +73,7 @@ TEST_F(Usage, WrongUsageIsOneLineAndStatus2) {
       {{"info", m, "--isa", "mmx"}, "--isa"},
       {{"info", m, "--activations", "fp4"}, "--activations"},
       {{"info", m, "--load-as", "q9_9"}, "q9_9"},
+      {{"info", m, "--kv-cache", "int8"}, "--kv-cache"},
       {{"generate", m, "--prompt", "x", "--prompt-file", text}, "--prompt"},
       {{"generate", m, "--prompt", "\xff\xfe"}, "not UTF-8"},
       {{"generate", m, "--max-tokens", "-1"}, "--max-tokens"},
@@ -219,6 +220,17 @@ TEST_F(Usage, ModelBytesCountTheEmbedding) {
   // Embedding and tied head of 288 x 64, norms of 5 x 64, and the blocks, all f32.
   EXPECT_EQ(bytes({}), 4 * (2 * 288 * 64 + 5 * 64 + 2 * (64 * 64 * 2 + 32 * 64 * 2 + 3 * 64 * 96)));
   EXPECT_LT(bytes({"--load-as", "int8"}), bytes({}));
+}
+
+TEST_F(Usage, AHalfKvCacheTakesHalfAndIsNamed) {
+  Json full = last_json(run_hone({"info", model, "--json"}).out);
+  Json half = last_json(run_hone({"info", model, "--json", "--kv-cache", "bf16"}).out);
+  EXPECT_EQ(full["kv_bytes_per_token"].get<int64_t>(),
+            2 * half["kv_bytes_per_token"].get<int64_t>());
+  Outcome run =
+      run_hone({"generate", model, "--prompt", "ab", "--max-tokens", "3", "--kv-cache", "f16"});
+  EXPECT_EQ(run.status, 0);
+  EXPECT_NE(run.err.find("f16 KV cache"), std::string::npos) << run.err;
 }
 
 TEST_F(Usage, InfoCountsWhatRunsNotWhatIsStored) {

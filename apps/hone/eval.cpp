@@ -94,6 +94,9 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   app.add_option("--text", f->text, "the text to score")->type_name("FILE")->required();
   app.add_option("--reference", f->reference, "compare predictions with this model's")
       ->type_name("MODEL");
+  app.add_flag("--exact-reference", f->options.exact_reference,
+               "run the reference with f32 activations and KV cache")
+      ->needs("--reference");
   app.add_option("--convention", f->convention, "how chunks are cut and scored: llama.cpp or hf")
       ->check(one_of({"llama.cpp", "hf"}))
       ->type_name("NAME")

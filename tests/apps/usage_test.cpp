@@ -117,6 +117,7 @@ TEST_F(Usage, WrongUsageIsOneLineAndStatus2) {
       {{"quantize", m, "--method", "rtn", "--type", "q4_k", "--bits", "3", "--out", out}, "q4_k"},
       {{"quantize", m, "--method", "rtn", "--type", "q8_0", "--encoding", "q4_k", "--out", out},
        "--encoding"},
+      {{"eval", m, "--text", text, "--exact-reference"}, "--reference"},
       {{"eval", m, "--text", text, "--stride", "4"}, "--stride belongs to --convention hf"},
       {{"bench"}, "MODEL is required"},
       {{"bench", m, "--machine"}, "--machine takes no model"},

@@ -216,6 +216,27 @@ TEST_F(PerplexityTest, AModelDoesNotDivergeFromItself) {
     EXPECT_TRUE(std::isnan(missing));
 }
 
+// Of the model itself, run exactly: what int8 activations cost, and f32 ones do not.
+TEST(ExactReference, ShowsWhatInt8ActivationsCost) {
+  LoadOptions load;
+  load.load_as = "int8";
+  LoadedModel m = load_model(testing::source_file("models/hone-austen-3m"), load);
+  LoadedModel same = load_model(testing::source_file("models/hone-austen-3m"), load);
+  std::string text = read_text_file(testing::source_file("examples/text/heldout.txt"));
+  PerplexityOptions o;
+  o.context = 64;
+  o.max_tokens = 512;
+  EXPECT_EQ(measure_perplexity(m, text, o, &same).kl_mean, 0);
+  o.exact_reference = true;
+  Perplexity p = measure_perplexity(m, text, o, &same);
+  EXPECT_GT(p.kl_mean, 0);
+  EXPECT_LT(p.kl_mean, 0.01);
+  o.activations = Activations::f32;
+  EXPECT_EQ(measure_perplexity(m, text, o, &same).kl_mean, 0);
+  o.kv = DType::f16;
+  EXPECT_GT(measure_perplexity(m, text, o, &same).kl_mean, 0);
+}
+
 TEST_F(PerplexityTest, MaxTokensCutsTheText) {
   PerplexityOptions o = options(16);
   o.max_tokens = 70;

@@ -55,7 +55,7 @@ struct Measured {
 // Sequences of the same tokens that run side by side.
 class Sequences {
  public:
-  Sequences(Model& model, Activations activations, DType kv, int64_t count,
+  Sequences(Model& model, Activations activations, KvType kv, int64_t count,
             std::vector<int32_t> tokens)
       : model_(model),
         activations_(activations),

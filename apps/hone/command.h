@@ -35,9 +35,7 @@ struct CommonOptions {
   std::string kv_cache = "f32";
 
   Activations precision() const { return activations_from_name(activations); }
-  DType kv() const {
-    return kv_cache == "f32" ? DType::f32 : kv_cache == "bf16" ? DType::bf16 : DType::f16;
-  }
+  KvType kv() const { return kv_type_from_name(kv_cache); }
 };
 
 /// One subcommand: `add` declares its flags on `app` and returns what to run after parsing.

@@ -32,7 +32,7 @@ struct Facts {
   }
 };
 
-Facts facts_of(LoadedModel& m, DType kv) {
+Facts facts_of(LoadedModel& m, KvType kv) {
   Facts f;
   Model& model = *m.model;
   auto count = [&](const Weight& w) {
@@ -46,7 +46,7 @@ Facts facts_of(LoadedModel& m, DType kv) {
     if (l != &model.head || !model.tied_head) count(l->weight());
   f.running_bytes = m.running_bytes();
   KvCache cache(model.kv_shapes(), kv);
-  f.kv = dtype_name(kv);
+  f.kv = kv_type_name(kv);
   f.kv_per_token = double(cache.page_bytes()) / double(kernels::kPageKeys);
   for (int64_t c : kContexts)
     if (c < m.config.context) f.contexts.push_back(c);

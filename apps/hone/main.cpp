@@ -53,8 +53,10 @@ void add_common_flags(CLI::App& app, CommonOptions& c) {
       ->check(one_of({"f32", "int8"}))
       ->type_name("TYPE")
       ->capture_default_str();
-  common(app.add_option("--kv-cache", c.kv_cache, "type of keys and values: f32, bf16 or f16"))
-      ->check(one_of({"f32", "bf16", "f16"}))
+  std::vector<std::string> kv_names;
+  for (KvType type : kv_types()) kv_names.emplace_back(kv_type_name(type));
+  common(app.add_option("--kv-cache", c.kv_cache, "keys and values: f32, bf16, f16, int8 or int4"))
+      ->check(one_of(kv_names))
       ->type_name("TYPE")
       ->capture_default_str();
   common(app.set_help_flag("-h,--help", "print this and exit"));

@@ -9,16 +9,26 @@
 namespace hone {
 namespace {
 
+using kernels::AttentionPart;
 using kernels::kPageKeys;
+using kernels::kPanel;
+using kernels::kValueGroup;
 
-// Query rows (heads of a group × positions) that share one pass over the keys.
-constexpr int64_t kUnitRows = 24;
+// Query rows (heads of a group × positions) that share one pass over the keys: what they need fits
+// the second-level cache beside a tile.
+constexpr int64_t kUnitRows = 128;
+// Keys of one part. The bounds are absolute, and parts are merged in order whether one thread makes
+// them or several, so that the bits are the same.
+constexpr int64_t kSplitKeys = 512;
 
 struct Unit {
   const SequenceSpan* span;
   int64_t kv_head;
   int64_t first, last;  // positions inside the span
+  int64_t splits;
 };
+
+int64_t keys_of(const SequenceSpan& s) { return s.start + s.end - s.begin; }
 
 std::vector<Unit> plan_units(const AttentionSpec& spec, const std::vector<SequenceSpan>& spans) {
   int64_t per_position = spec.heads / spec.kv_heads;
@@ -27,68 +37,176 @@ std::vector<Unit> plan_units(const AttentionSpec& spec, const std::vector<Sequen
   for (const SequenceSpan& s : spans)
     for (int64_t p = 0; p < s.end - s.begin; p += positions)
       for (int64_t h = 0; h < spec.kv_heads; ++h)
-        units.push_back({&s, h, p, std::min(s.end - s.begin, p + positions)});
+        units.push_back(
+            {&s, h, p, std::min(s.end - s.begin, p + positions), ceil_div(keys_of(s), kSplitKeys)});
   return units;
 }
 
 // Buffers of one thread, reused from unit to unit.
 struct Workspace {
   std::vector<int64_t> q_offset, o_offset;
-  std::vector<const void*> k_pages, v_pages;
+  std::vector<kernels::KvTile> tiles;
   std::vector<uint64_t> masks;
-  std::vector<float> scratch;
+  std::vector<float> scratch, total, more;
 };
 
-void run_unit(const AttentionSpec& spec, const Unit& u, const float* q, float* o, KvCache& cache,
-              int64_t layer, Workspace& w) {
-  const int64_t group = spec.heads / spec.kv_heads;
-  const int64_t rows = group * (u.last - u.first);
-  const int64_t q0 = u.span->start + u.first, q1 = u.span->start + u.last;
-  w.q_offset.clear();
-  w.o_offset.clear();
-  for (int64_t p = u.first; p < u.last; ++p)
-    for (int64_t g = 0; g < group; ++g) {
-      int64_t head = u.kv_head * group + g, row = u.span->begin + p;
-      w.q_offset.push_back((row * spec.heads + head) * spec.k_dim);
-      w.o_offset.push_back((row * spec.heads + head) * spec.v_dim);
+// The parts of `rows` rows that begin at `at`.
+int64_t part_floats(int64_t rows, int64_t dv) {
+  return rows * (ceil_div(dv, kValueGroup) * kValueGroup + 2);
+}
+AttentionPart part_at(float* at, int64_t rows, int64_t dv) {
+  float* top = at + rows * ceil_div(dv, kValueGroup) * kValueGroup;
+  return {at, top, top + rows};
+}
+
+class Attention {
+ public:
+  Attention(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_t layer, Tensor& o)
+      : spec_(spec),
+        group_(spec.heads / spec.kv_heads),
+        coded_(kv_is_coded(cache.type())),
+        q_(q.data<float>()),
+        o_(o.mutable_data<float>()),
+        cache_(cache),
+        layer_(layer) {}
+
+  int64_t rows(const Unit& u) const { return group_ * (u.last - u.first); }
+
+  /// The part of the keys of one split.
+  void make_part(const Unit& u, int64_t split, Workspace& w, AttentionPart out) {
+    locate(u, w);
+    plan_tiles(u, split * kSplitKeys, std::min(keys_of(*u.span), (split + 1) * kSplitKeys), w);
+    const int64_t n = rows(u), d = ceil_div(spec_.k_dim, kPanel) * kPanel;
+    const int64_t dv = ceil_div(spec_.v_dim, kValueGroup) * kValueGroup;
+    w.scratch.resize(
+        static_cast<size_t>(n * (2 * d + 2 * kPageKeys + 32) + kPageKeys * (d + dv) + 32));
+    kernels::AttentionArgs a{};
+    a.q = q_;
+    a.q_offset = w.q_offset.data();
+    a.tile = w.tiles.data();
+    a.masks = w.masks.data();
+    a.rows = n;
+    a.tiles = std::ssize(w.tiles);
+    a.d = spec_.k_dim;
+    a.dv = spec_.v_dim;
+    a.scale = spec_.scale;
+    a.softcap = spec_.softcap;
+    a.part = out;
+    a.scratch = w.scratch.data();
+    kernels::table().attention(&a);
+  }
+
+  void merge(const Unit& u, AttentionPart into, AttentionPart from) const {
+    kernels::table().attention_merge(rows(u), spec_.v_dim, into, from);
+  }
+
+  void finish(const Unit& u, Workspace& w, AttentionPart part) const {
+    locate(u, w);
+    kernels::table().attention_finish(rows(u), spec_.v_dim, part, w.o_offset.data(), o_);
+  }
+
+  /// A whole unit, one split after the other.
+  void run(const Unit& u, Workspace& w) {
+    const int64_t n = rows(u);
+    w.total.resize(static_cast<size_t>(part_floats(n, spec_.v_dim)));
+    w.more.resize(w.total.size());
+    AttentionPart total = part_at(w.total.data(), n, spec_.v_dim);
+    AttentionPart more = part_at(w.more.data(), n, spec_.v_dim);
+    make_part(u, 0, w, total);
+    for (int64_t split = 1; split < u.splits; ++split) {
+      make_part(u, split, w, more);
+      merge(u, total, more);
     }
-  w.k_pages.clear();
-  w.v_pages.clear();
-  w.masks.clear();
-  const int64_t keys = u.span->start + u.span->end - u.span->begin;
-  for (int64_t k0 = 0; k0 < keys; k0 += kPageKeys) {
-    int64_t k1 = std::min(k0 + kPageKeys, keys);
-    TileKind kind = spec.pattern.classify(q0, q1, k0, k1);
-    if (kind == TileKind::empty) continue;
-    uint64_t exist = k1 - k0 == 64 ? ~uint64_t{0} : (uint64_t{1} << (k1 - k0)) - 1;
-    int64_t page = u.span->kv->pages[k0 / kPageKeys];
-    w.k_pages.push_back(cache.k_page(layer, page, u.kv_head));
-    w.v_pages.push_back(cache.v_page(layer, page, u.kv_head));
-    for (int64_t p = q0; p < q1; ++p) {
-      uint64_t bits = kind == TileKind::full ? exist : exist & spec.pattern.mask(p, k0);
-      w.masks.insert(w.masks.end(), group, bits);
+    finish(u, w, total);
+  }
+
+ private:
+  void locate(const Unit& u, Workspace& w) const {
+    w.q_offset.clear();
+    w.o_offset.clear();
+    for (int64_t p = u.first; p < u.last; ++p)
+      for (int64_t g = 0; g < group_; ++g) {
+        int64_t head = u.kv_head * group_ + g, row = u.span->begin + p;
+        w.q_offset.push_back((row * spec_.heads + head) * spec_.k_dim);
+        w.o_offset.push_back((row * spec_.heads + head) * spec_.v_dim);
+      }
+  }
+
+  // The tiles of keys [begin, end) that some row sees.
+  void plan_tiles(const Unit& u, int64_t begin, int64_t end, Workspace& w) {
+    const int64_t q0 = u.span->start + u.first, q1 = u.span->start + u.last;
+    w.tiles.clear();
+    w.masks.clear();
+    for (int64_t k0 = begin; k0 < end; k0 += kPageKeys) {
+      TileKind kind = spec_.pattern.classify(q0, q1, k0, std::min(k0 + kPageKeys, end));
+      if (kind == TileKind::empty) continue;
+      KvSequence& kv = *u.span->kv;
+      const int64_t page = k0 / kPageKeys;
+      if (!coded_) {
+        add_tile(cache_.pooled(kv, layer_, u.kv_head, page), kind, u, k0, end, q0, q1, w);
+        continue;
+      }
+      // Of a coded cache, queries of later pages see codes, the others f32.
+      const int64_t later = std::clamp(k0 + kPageKeys, q0, q1);
+      if (later < q1)
+        add_tile(cache_.pooled(kv, layer_, u.kv_head, page), kind, u, k0, end, later, q1, w);
+      if (q0 < later)
+        add_tile(cache_.exact(kv, layer_, u.kv_head, page), kind, u, k0, end, q0, later, w);
     }
   }
-  w.scratch.resize(static_cast<size_t>(rows * (kPageKeys + spec.v_dim + 2)));
-  kernels::AttentionArgs a{};
-  a.q = q;
-  a.q_offset = w.q_offset.data();
-  a.o = o;
-  a.o_offset = w.o_offset.data();
-  a.k_pages = w.k_pages.data();
-  a.v_pages = w.v_pages.data();
-  a.masks = w.masks.data();
-  a.rows = rows;
-  a.tiles = static_cast<int64_t>(w.k_pages.size());
-  a.d = spec.k_dim;
-  a.kv_form = cache.type() == DType::f32    ? kernels::kKvF32
-              : cache.type() == DType::bf16 ? kernels::kKvBf16
-                                            : kernels::kKvF16;
-  a.dv = spec.v_dim;
-  a.scale = spec.scale;
-  a.softcap = spec.softcap;
-  a.scratch = w.scratch.data();
-  kernels::table().attention(&a);
+
+  // For the queries [from, to) of the unit's.
+  void add_tile(kernels::KvTile tile, TileKind kind, const Unit& u, int64_t k0, int64_t end,
+                int64_t from, int64_t to, Workspace& w) const {
+    const int64_t keys = std::min(kPageKeys + k0, end) - k0;
+    const uint64_t exist = keys == kPageKeys ? ~uint64_t{0} : (uint64_t{1} << keys) - 1;
+    w.tiles.push_back(tile);
+    for (int64_t i = u.first; i < u.last; ++i) {
+      const int64_t p = u.span->start + i;
+      uint64_t bits = p < from || p >= to ? 0 : exist;
+      if (bits != 0 && kind == TileKind::partial) bits &= spec_.pattern.mask(p, k0);
+      w.masks.insert(w.masks.end(), static_cast<size_t>(group_), bits);
+    }
+  }
+
+  const AttentionSpec& spec_;
+  const int64_t group_;
+  const bool coded_;
+  const float* q_;
+  float* o_;
+  KvCache& cache_;
+  const int64_t layer_;
+};
+
+Workspace& workspace() {
+  static thread_local Workspace w;
+  return w;
+}
+
+// Few units behind many keys: the splits are handed out, and merged when all are there.
+void run_split(Attention& attention, const std::vector<Unit>& units, int64_t dv) {
+  std::vector<std::pair<int64_t, int64_t>> items;  // unit, split
+  std::vector<int64_t> at{0};                      // floats before each item
+  for (int64_t i = 0; i < std::ssize(units); ++i)
+    for (int64_t split = 0; split < units[i].splits; ++split) {
+      items.emplace_back(i, split);
+      at.push_back(at.back() + part_floats(attention.rows(units[i]), dv));
+    }
+  std::vector<float> floats(static_cast<size_t>(at.back()));
+  auto part = [&](int64_t item) {
+    return part_at(floats.data() + at[item], attention.rows(units[items[item].first]), dv);
+  };
+  parallel_for(std::ssize(items), 1, [&](int64_t b, int64_t e) {
+    for (int64_t i = b; i < e; ++i)
+      attention.make_part(units[items[i].first], items[i].second, workspace(), part(i));
+  });
+  for (int64_t i = 0; i < std::ssize(items);) {
+    const int64_t first = i;
+    const Unit& u = units[items[first].first];
+    for (++i; i < std::ssize(items) && items[i].second > 0; ++i)
+      attention.merge(u, part(first), part(i));
+    attention.finish(u, workspace(), part(first));
+  }
 }
 
 }  // namespace
@@ -99,11 +217,16 @@ Tensor attend(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_
   HONE_ASSERT(q.rank() == 2 && q.dim(1) == spec.heads * spec.k_dim);
   Tensor o = Tensor::empty({q.dim(0), spec.heads * spec.v_dim}, DType::f32);
   std::vector<Unit> units = plan_units(spec, spans);
-  const float* in = q.data<float>();
-  float* out = o.mutable_data<float>();
-  parallel_for(static_cast<int64_t>(units.size()), 1, [&](int64_t b, int64_t e) {
-    static thread_local Workspace workspace;
-    for (int64_t i = b; i < e; ++i) run_unit(spec, units[i], in, out, cache, layer, workspace);
+  Attention attention(spec, q, cache, layer, o);
+  int64_t most_splits = 0;
+  for (const Unit& u : units) most_splits = std::max(most_splits, u.splits);
+  if (most_splits > 1 && std::ssize(units) < 8 * thread_count()) {
+    run_split(attention, units, spec.v_dim);
+    return o;
+  }
+  // The last positions see the most keys: they go first, so that the threads end together.
+  parallel_for(std::ssize(units), 1, [&](int64_t b, int64_t e) {
+    for (int64_t i = b; i < e; ++i) attention.run(units[units.size() - 1 - i], workspace());
   });
   return o;
 }

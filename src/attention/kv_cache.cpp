@@ -1,24 +1,68 @@
 #include "attention/kv_cache.h"
 
 #include <algorithm>
-#include <cstring>
+#include <utility>
 
 #include "base/checked.h"
 #include "base/memory.h"
-#include "kernels/kernel_table.h"
+#include "base/threads.h"
 
 namespace hone {
 
 using kernels::kPageKeys;
-using kernels::kPanel;
 
-KvCache::KvCache(std::vector<KvShape> layers, DType type) : type_(type), item_(dtype_size(type)) {
-  HONE_CHECK(type == DType::f32 || type == DType::bf16 || type == DType::f16, invalid_argument,
-             "KV cache type {}: expected f32, bf16 or f16", dtype_name(type));
-  for (const KvShape& s : layers) {
-    layers_.push_back({s, page_bytes_});
-    page_bytes_ += s.kv_heads * kPageKeys * (s.k_dim + s.v_dim) * item_;
+KvCache::KvCache(std::vector<KvShape> layers, KvType type)
+    : shapes_(std::move(layers)),
+      type_(type),
+      pooled_(layout_of(type)),
+      exact_(layout_of(KvType::f32)),
+      exact_layer_bytes_(0) {
+  for (size_t i = 0; i < shapes_.size(); ++i) {
+    int64_t end = i + 1 < shapes_.size() ? exact_.offsets[i + 1] : exact_.bytes;
+    exact_layer_bytes_ = std::max(exact_layer_bytes_, end - exact_.offsets[i]);
   }
+}
+
+KvCache::Layout KvCache::layout_of(KvType type) const {
+  Layout l{type, {}, 0};
+  for (const KvShape& s : shapes_) {
+    KvPageShape page{s.k_dim, s.v_dim};
+    l.offsets.push_back(l.bytes);
+    l.bytes += s.kv_heads * (k_page_bytes(type, page) + v_page_bytes(type, page));
+  }
+  return l;
+}
+
+KvCache::Place KvCache::place(const Layout& l, std::byte* page, int64_t layer, int64_t head) const {
+  int64_t k_bytes = k_page_bytes(l.type, page_shape(layer));
+  std::byte* at =
+      page + l.offsets[layer] + head * (k_bytes + v_page_bytes(l.type, page_shape(layer)));
+  return {at, at + k_bytes};
+}
+
+KvCache::Place KvCache::pooled_place(const KvSequence& s, int64_t layer, int64_t head,
+                                     int64_t index) {
+  return place(pooled_, pages_[s.pages[index]].mutable_raw(), layer, head);
+}
+
+KvCache::Place KvCache::exact_place(KvSequence& s, int64_t layer, int64_t head, int64_t index) {
+  const int64_t first = s.length / kPageKeys;
+  HONE_ASSERT(index >= first);
+  if (index == first) return place(exact_, s.exact.tail.mutable_raw(), layer, head);
+  if (index == s.exact.last) return place(exact_, s.exact.next.mutable_raw(), layer, head);
+  // One layer's, and so as if it were the first.
+  std::byte* at = s.exact.between.mutable_raw() + (index - first - 1) * exact_layer_bytes_;
+  return place(exact_, at - exact_.offsets[layer], layer, head);
+}
+
+kernels::KvTile KvCache::pooled(const KvSequence& s, int64_t layer, int64_t head, int64_t index) {
+  Place p = pooled_place(s, layer, head, index);
+  return {p.k, p.v, kv_form(type_)};
+}
+
+kernels::KvTile KvCache::exact(KvSequence& s, int64_t layer, int64_t head, int64_t index) {
+  Place p = exact_place(s, layer, head, index);
+  return {p.k, p.v, kernels::kKvF32};
 }
 
 void KvCache::reserve(KvSequence& s, int64_t length) {
@@ -30,78 +74,96 @@ void KvCache::reserve(KvSequence& s, int64_t length) {
   while (s.pages.size() < need) {
     if (free_.empty()) {
       // Zeros, as after forget().
-      pages_.push_back(Tensor::zeros({page_bytes_}, DType::u8));
+      pages_.push_back(Tensor::zeros({page_bytes()}, DType::u8));
       free_.push_back(static_cast<int64_t>(pages_.size()) - 1);
     }
     s.pages.push_back(free_.back());
     free_.pop_back();
   }
+  if (!kv_is_coded(type_) || length <= s.length) return;
+  const int64_t first = s.length / kPageKeys, last = (length - 1) / kPageKeys;
+  if (s.exact.tail.empty_handle()) s.exact.tail = Tensor::zeros({exact_.bytes}, DType::u8);
+  const bool open = last > first && length % kPageKeys != 0;
+  s.exact.last = open ? last : 0;
+  s.exact.next = open ? Tensor::zeros({exact_.bytes}, DType::u8) : Tensor();
+  const int64_t between = last - first - (open ? 1 : 0);
+  if (between > 0) s.exact.between = Tensor::empty({between * exact_layer_bytes_}, DType::u8);
+}
+
+void KvCache::commit(KvSequence& s, int64_t length) {
+  const bool other_page = length / kPageKeys != s.length / kPageKeys;
+  s.length = length;
+  if (!kv_is_coded(type_)) return;
+  s.exact.between = {};
+  if (!other_page) return;
+  s.exact.tail = std::exchange(s.exact.next, {});
+  s.exact.last = 0;
 }
 
 void KvCache::truncate(KvSequence& s, int64_t length) {
   auto keep = static_cast<size_t>(ceil_div(length, kPageKeys));
+  const bool coded = kv_is_coded(type_);
+  if (coded && length < s.length) {
+    if (length % kPageKeys == 0)
+      s.exact.tail = {};
+    else if (length / kPageKeys < s.length / kPageKeys)
+      reopen(s, length / kPageKeys);
+    if (!s.exact.tail.empty_handle())
+      forget(exact_, s.exact.tail.mutable_raw(), length % kPageKeys);
+  }
   while (s.pages.size() > keep) {
-    forget(s.pages.back(), 0);
+    if (!coded) forget(pooled_, pages_[s.pages.back()].mutable_raw(), 0);
     free_.push_back(s.pages.back());
     s.pages.pop_back();
   }
-  if (s.length > length && length % kPageKeys != 0) forget(s.pages.back(), length % kPageKeys);
+  if (!coded && s.length > length && length % kPageKeys != 0)
+    forget(pooled_, pages_[s.pages.back()].mutable_raw(), length % kPageKeys);
   s.length = std::min(s.length, length);
 }
 
-void KvCache::forget(int64_t page, int64_t slot) {
-  // A key that nobody sees still meets its value with a probability of 0, and 0·NaN is not 0.
-  for (int64_t layer = 0; layer < layers(); ++layer) {
-    const KvShape& s = layers_[layer].shape;
-    for (int64_t h = 0; h < s.kv_heads; ++h)
-      std::memset(v_page(layer, page, h) + slot * s.v_dim * item_, 0,
-                  static_cast<size_t>((kPageKeys - slot) * s.v_dim * item_));
-  }
+void KvCache::forget(const Layout& l, std::byte* page, int64_t slot) {
+  for (int64_t layer = 0; layer < layers(); ++layer)
+    for (int64_t h = 0; h < shapes_[layer].kv_heads; ++h)
+      forget_positions(l.type, page_shape(layer), slot, place(l, page, layer, h).v);
 }
 
-std::byte* KvCache::k_page(int64_t layer, int64_t page, int64_t head) {
-  const Layer& l = layers_[layer];
-  return pages_[page].mutable_raw() + l.offset +
-         head * kPageKeys * (l.shape.k_dim + l.shape.v_dim) * item_;
-}
-
-std::byte* KvCache::v_page(int64_t layer, int64_t page, int64_t head) {
-  return k_page(layer, page, head) + kPageKeys * layers_[layer].shape.k_dim * item_;
-}
-
-template <typename T>
-void KvCache::write_as(int64_t layer, const KvSequence& s, int64_t start, int64_t count,
-                       const float* k, const float* v) {
-  auto narrow = [](float x) {
-    if constexpr (std::is_same_v<T, float>)
-      return x;
-    else if constexpr (std::is_same_v<T, bf16>)
-      return to_bf16(x);
-    else
-      return to_f16(x);
-  };
-  const KvShape& shape = layers_[layer].shape;
-  for (int64_t i = 0; i < count; ++i) {
-    int64_t page = s.pages[(start + i) / kPageKeys], slot = (start + i) % kPageKeys;
-    for (int64_t h = 0; h < shape.kv_heads; ++h) {
-      T* to_k = reinterpret_cast<T*>(k_page(layer, page, h)) +
-                slot / kPanel * shape.k_dim * kPanel + slot % kPanel;
-      for (int64_t d = 0; d < shape.k_dim; ++d) to_k[d * kPanel] = narrow(*k++);
-      T* to_v = reinterpret_cast<T*>(v_page(layer, page, h)) + slot * shape.v_dim;
-      for (int64_t d = 0; d < shape.v_dim; ++d) to_v[d] = narrow(*v++);
+void KvCache::reopen(KvSequence& s, int64_t index) {
+  s.exact.tail = Tensor::zeros({exact_.bytes}, DType::u8);
+  for (int64_t layer = 0; layer < layers(); ++layer)
+    for (int64_t h = 0; h < shapes_[layer].kv_heads; ++h) {
+      Place from = pooled_place(s, layer, h, index);
+      Place to = place(exact_, s.exact.tail.mutable_raw(), layer, h);
+      decode_page(type_, page_shape(layer), from.k, from.v, reinterpret_cast<float*>(to.k),
+                  reinterpret_cast<float*>(to.v));
     }
+}
+
+void KvCache::write_head(int64_t layer, KvSequence& s, int64_t head, int64_t start, int64_t count,
+                         const float* k, const float* v) {
+  const KvShape& shape = shapes_[layer];
+  const bool coded = kv_is_coded(type_);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t index = (start + i) / kPageKeys, slot = (start + i) % kPageKeys;
+    Place to = coded ? exact_place(s, layer, head, index) : pooled_place(s, layer, head, index);
+    write_position(coded ? KvType::f32 : type_, page_shape(layer), slot,
+                   k + (i * shape.kv_heads + head) * shape.k_dim,
+                   v + (i * shape.kv_heads + head) * shape.v_dim, to.k, to.v);
+    if (!coded || slot != kPageKeys - 1) continue;
+    Place page = pooled_place(s, layer, head, index);
+    encode_page(type_, page_shape(layer), reinterpret_cast<const float*>(to.k),
+                reinterpret_cast<const float*>(to.v), page.k, page.v);
   }
 }
 
-void KvCache::write(int64_t layer, const KvSequence& s, int64_t start, int64_t count,
-                    const float* k, const float* v) {
+void KvCache::write(int64_t layer, KvSequence& s, int64_t start, int64_t count, const float* k,
+                    const float* v) {
   HONE_ASSERT(start + count <= static_cast<int64_t>(s.pages.size()) * kPageKeys);
-  if (type_ == DType::f32)
-    write_as<float>(layer, s, start, count, k, v);
-  else if (type_ == DType::bf16)
-    write_as<bf16>(layer, s, start, count, k, v);
-  else
-    write_as<f16>(layer, s, start, count, k, v);
+  HONE_ASSERT(!kv_is_coded(type_) || start == s.length);
+  // A single position is not worth handing out.
+  parallel_for(shapes_[layer].kv_heads, count < 16 ? shapes_[layer].kv_heads : 1,
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t h = begin; h < end; ++h) write_head(layer, s, h, start, count, k, v);
+               });
 }
 
 }  // namespace hone

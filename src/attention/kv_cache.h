@@ -1,16 +1,20 @@
 // The paged KV cache of softmax attention.
 //
 // A page holds kPageKeys = 64 consecutive positions of one sequence, for every layer and kv head at
-// once. Inside a page K is already in the layout that the attention kernel multiplies with (four
-// panels [D][16], lanes are keys), packed when it is written; V is [64][Dv]. A sequence is a list
-// of page numbers and a length; pages go back to the pool when a sequence ends. Keys and values are
-// f32, bf16 or f16; attention multiplies in f32.
+// once, in the layout of kv_page.h. A sequence is a list of page numbers and a length; pages go
+// back to the pool when a sequence ends.
+//
+// Coded types (int8, int4) know a page only once it is full: until then its positions are kept in
+// f32 beside the pool, in the sequence's tail. A query sees the pages in front of its own as codes,
+// its own (and what a pattern shows behind it) in f32, so that a result does not depend on how the
+// sequence was cut into batches.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "attention/kv_page.h"
 #include "tensor/tensor.h"
 
 namespace hone {
@@ -22,53 +26,78 @@ struct KvShape {
   int64_t v_dim = 0;
 };
 
-/// One sequence's place in a KvCache.
+/// One sequence's place in a KvCache. While a batch runs, `length` is what it held before.
 struct KvSequence {
   std::vector<int64_t> pages;
   int64_t length = 0;  ///< positions that hold keys
+
+  /// Of coded caches: f32 pages of the positions from the page of `length` on.
+  struct Exact {
+    Tensor tail;       ///< the page that holds position `length`, of all layers
+    Tensor next;       ///< the batch's last page, where it is another and not full; of all layers
+    Tensor between;    ///< those between the two, of the layer that runs
+    int64_t last = 0;  ///< index of `next`; 0 where there is none
+  } exact;
 };
 
 class KvCache {
  public:
-  /// `type`: f32, bf16 or f16; raises invalid_argument for others.
-  explicit KvCache(std::vector<KvShape> layers, DType type = DType::f32);
+  explicit KvCache(std::vector<KvShape> layers, KvType type = KvType::f32);
 
-  DType type() const { return type_; }
+  KvType type() const { return type_; }
 
   /// Bytes of one page over all layers: 64 positions.
-  int64_t page_bytes() const { return page_bytes_; }
-  int64_t layers() const { return static_cast<int64_t>(layers_.size()); }
-  const KvShape& shape(int64_t layer) const { return layers_[layer].shape; }
+  int64_t page_bytes() const { return pooled_.bytes; }
+  int64_t layers() const { return static_cast<int64_t>(shapes_.size()); }
+  const KvShape& shape(int64_t layer) const { return shapes_[layer]; }
 
   /// Gives `s` the pages for `length` positions; raises out_of_memory with the size where the
   /// system has no more.
   void reserve(KvSequence& s, int64_t length);
+  /// Says that all layers hold `length` positions.
+  void commit(KvSequence& s, int64_t length);
   /// Forgets all positions from `length` on and gives back the pages that are no longer needed.
   void truncate(KvSequence& s, int64_t length);
 
-  std::byte* k_page(int64_t layer, int64_t page, int64_t head);
-  std::byte* v_page(int64_t layer, int64_t page, int64_t head);
-
   /// Writes keys and values of `count` positions from `start` on: rows of k are [kv_heads·k_dim],
-  /// of v [kv_heads·v_dim]. The pages must have been reserved.
-  void write(int64_t layer, const KvSequence& s, int64_t start, int64_t count, const float* k,
+  /// of v [kv_heads·v_dim]. The pages must have been reserved; in a coded cache `start` is the
+  /// sequence's length.
+  void write(int64_t layer, KvSequence& s, int64_t start, int64_t count, const float* k,
              const float* v);
 
- private:
-  template <typename T>
-  void write_as(int64_t layer, const KvSequence& s, int64_t start, int64_t count, const float* k,
-                const float* v);
-  /// Zeroes the values of a page from position `slot` on.
-  void forget(int64_t page, int64_t slot);
+  /// Page `index` of a sequence as the kernel reads it: out of the pool, or the f32 page of a coded
+  /// cache, which exists from the page of `s.length` on.
+  kernels::KvTile pooled(const KvSequence& s, int64_t layer, int64_t head, int64_t index);
+  kernels::KvTile exact(KvSequence& s, int64_t layer, int64_t head, int64_t index);
 
-  struct Layer {
-    KvShape shape;
-    int64_t offset = 0;  // bytes from the page's start
+ private:
+  // Where each layer's heads stand in a page of all layers.
+  struct Layout {
+    KvType type;
+    std::vector<int64_t> offsets;
+    int64_t bytes = 0;
   };
-  std::vector<Layer> layers_;
-  DType type_;
-  int64_t item_;  // bytes of one value
-  int64_t page_bytes_ = 0;
+  struct Place {
+    std::byte *k, *v;
+  };
+  Layout layout_of(KvType type) const;
+  Place place(const Layout& l, std::byte* page, int64_t layer, int64_t head) const;
+  Place pooled_place(const KvSequence& s, int64_t layer, int64_t head, int64_t index);
+  Place exact_place(KvSequence& s, int64_t layer, int64_t head, int64_t index);
+  KvPageShape page_shape(int64_t layer) const {
+    return {shapes_[layer].k_dim, shapes_[layer].v_dim};
+  }
+  void write_head(int64_t layer, KvSequence& s, int64_t head, int64_t start, int64_t count,
+                  const float* k, const float* v);
+  /// Zeroes the values of all layers' float pages at `page` from position `slot` on.
+  void forget(const Layout& l, std::byte* page, int64_t slot);
+  /// Fills the tail with the values of page `index` from the pool.
+  void reopen(KvSequence& s, int64_t index);
+
+  std::vector<KvShape> shapes_;
+  KvType type_;
+  Layout pooled_, exact_;      // exact_: f32
+  int64_t exact_layer_bytes_;  // the most of one layer
   std::vector<Tensor> pages_;
   std::vector<int64_t> free_;
 };

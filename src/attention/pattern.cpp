@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 
 #include "base/error.h"
@@ -43,6 +44,27 @@ TileKind leaf_classify(const PatternNode& n, int64_t q0, int64_t q1, int64_t k0,
   }
 }
 
+// Bits of the keys [begin, end) among the 64 from k0 on.
+uint64_t interval(int64_t begin, int64_t end, int64_t k0) {
+  begin = std::clamp<int64_t>(begin - k0, 0, 64);
+  end = std::clamp<int64_t>(end - k0, begin, 64);
+  auto below = [](int64_t n) { return n == 64 ? ~uint64_t{0} : (uint64_t{1} << n) - 1; };
+  return below(end) & ~below(begin);
+}
+
+uint64_t leaf_mask(const PatternNode& n, int64_t q, int64_t k0) {
+  switch (n.kind) {
+    case Kind::causal:
+      return interval(k0, q + 1, k0);
+    case Kind::window:
+      return interval(q - n.a + 1, q + n.a, k0);
+    case Kind::prefix:
+      return interval(k0, n.a, k0);
+    default:
+      return ~uint64_t{0};
+  }
+}
+
 TileKind invert(TileKind t) {
   return t == TileKind::full ? TileKind::empty : t == TileKind::empty ? TileKind::full : t;
 }
@@ -51,25 +73,30 @@ TileKind both(TileKind a, TileKind b) {
   return a == TileKind::full && b == TileKind::full ? TileKind::full : TileKind::partial;
 }
 
+// Operands that wait at once.
+constexpr size_t kMostDepth = 16;
+
 // Evaluates the postfix array over any value type.
 template <typename T, typename Leaf, typename And, typename Not>
 T evaluate(const std::vector<PatternNode>& nodes, Leaf leaf, And land, Not lnot) {
-  std::vector<T> stack;
+  // Not a vector: this runs for every tile of every unit.
+  std::array<T, kMostDepth> stack{};
+  size_t size = 0;
   for (const PatternNode& n : nodes) {
     if (n.kind == Kind::lnot) {
-      stack.back() = lnot(stack.back());
+      stack[size - 1] = lnot(stack[size - 1]);
     } else if (n.kind == Kind::land || n.kind == Kind::lor) {
-      T b = stack.back();
-      stack.pop_back();
-      T a = stack.back();
+      --size;
+      T &a = stack[size - 1], &b = stack[size];
       // a | b = !(!a & !b)
-      stack.back() = n.kind == Kind::land ? land(a, b) : lnot(land(lnot(a), lnot(b)));
+      a = n.kind == Kind::land ? land(a, b) : lnot(land(lnot(a), lnot(b)));
     } else {
-      stack.push_back(leaf(n));
+      HONE_ASSERT(size < kMostDepth);
+      stack[size++] = leaf(n);
     }
   }
-  HONE_ASSERT(stack.size() == 1);
-  return stack.back();
+  HONE_ASSERT(size == 1);
+  return stack[0];
 }
 
 }  // namespace
@@ -99,10 +126,9 @@ TileKind Pattern::classify(int64_t q0, int64_t q1, int64_t k0, int64_t k1) const
 }
 
 uint64_t Pattern::mask(int64_t q, int64_t k0) const {
-  uint64_t bits = 0;
-  for (int j = 0; j < 64; ++j)
-    if (sees(q, k0 + j)) bits |= uint64_t{1} << j;
-  return bits;
+  return evaluate<uint64_t>(
+      nodes_, [&](const PatternNode& n) { return leaf_mask(n, q, k0); },
+      [](uint64_t a, uint64_t b) { return a & b; }, [](uint64_t a) { return ~a; });
 }
 
 int64_t Pattern::reach() const {

@@ -171,7 +171,7 @@ Perplexity measure_perplexity(LoadedModel& model, const std::string& text,
   std::optional<Session> other;
   if (reference)
     other.emplace(*reference->model, o.exact_reference ? Activations::f32 : o.activations,
-                  o.exact_reference ? DType::f32 : o.kv);
+                  o.exact_reference ? KvType::f32 : o.kv);
   Progress progress("evaluating", static_cast<int64_t>(chunks.size()));
   std::vector<TokenScore> scores;
   int64_t bytes = 0;

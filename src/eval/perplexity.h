@@ -29,7 +29,7 @@ struct PerplexityOptions {
   int64_t stride = 0;      ///< hf: tokens between windows; 0 = context/2
   int64_t max_tokens = 0;  ///< stop after about this many tokens of text; 0 = all
   Activations activations = Activations::int8;
-  DType kv = DType::f32;  ///< type of the KV cache
+  KvType kv = KvType::f32;  ///< type of the KV cache
   /// The reference runs with f32 activations and an f32 cache, so that what int8 activations and a
   /// smaller cache cost is part of the divergence.
   bool exact_reference = false;

@@ -59,25 +59,43 @@ struct GemmArgs {
   CodeForm form;  // code panels
 };
 
-// What the pages of a KV cache hold.
-enum KvForm { kKvF32, kKvBf16, kKvF16 };
+// What a page of a KV cache holds. Dimensions are padded with zeros: D to D' = whole vectors of 16,
+// Dv to Dv' = whole groups of kValueGroup.
+//  * floats: K as panels of 16 keys [4][D][16] (lanes are keys), V as groups [Dv'/32][64][32].
+//  * codes: value = scale·code + min. K has a scale and a min for each channel of the page: f16
+//    scales [D'], mins [D'], then codes, of 8 bits [4][D][16], of 4 bits [2][D][16] with panel 2i
+//    in the low nibbles and 2i+1 in the high ones. V has them for each key and group: f16 scales
+//    [Dv'/32][64], mins likewise, then codes, of 8 bits [Dv'/32][64][32], of 4 bits
+//    [Dv'/32][64][16] with a group's first half in the low nibbles.
+enum KvForm { kKvF32, kKvBf16, kKvF16, kKvInt8, kKvInt4 };
+constexpr int kValueGroup = 32;
 
-// One work unit of attention: `rows` query rows (heads of one group × consecutive positions)
-// against a list of tiles of kPageKeys keys of one kv head. Pages hold K as four panels [4][D][16]
-// (lanes are keys) and V as [64][Dv].
+// kPageKeys keys and values of one kv head.
+struct KvTile {
+  const void* k;
+  const void* v;
+  int form;
+};
+
+// `rows` query rows (heads of one group × consecutive positions) against a list of tiles of one kv
+// head. What comes out is a part, to be merged with those of other keys of the same rows: for each
+// row the largest score (base 2), the sum of exponentials and the unnormalised values.
+struct AttentionPart {
+  float* o;    // [rows][Dv']
+  float* top;  // [rows], −infinity where no key was seen
+  float* sum;  // [rows]
+};
 struct AttentionArgs {
-  const float* q;              // row r at q + q_offset[r], D floats
-  const int64_t* q_offset;     // [rows]
-  float* o;                    // row r at o + o_offset[r], Dv floats
-  const int64_t* o_offset;     // [rows]
-  const void* const* k_pages;  // [tiles]
-  const void* const* v_pages;  // [tiles]
-  const uint64_t* masks;       // [tiles][rows]: bit j set = key j of the tile is seen
+  const float* q;           // row r at q + q_offset[r], D floats
+  const int64_t* q_offset;  // [rows]
+  const KvTile* tile;       // [tiles]
+  const uint64_t* masks;    // [tiles][rows]: bit j set = key j of the tile is seen
   int64_t rows, tiles, d, dv;
-  int kv_form;
   float scale;
-  float softcap;   // 0 = none
-  float* scratch;  // at least rows·(kPageKeys + dv + 2) floats
+  float softcap;  // 0 = none
+  AttentionPart part;
+  // At least rows·(2·D' + 2·kPageKeys + 32) + kPageKeys·(D' + Dv') + 32 floats.
+  float* scratch;
 };
 
 // A loop of one operation on registers: what the machine can do at most.
@@ -102,6 +120,11 @@ struct KernelTable {
   void (*quantize_rows)(const float* x, int64_t ldx, int64_t t, int64_t k, int64_t chunk, int zero,
                         QuantizedRows out);
   void (*attention)(const AttentionArgs*);
+  // `into` becomes what it would be with the tiles of `from` behind its own; `from` is spoilt.
+  void (*attention_merge)(int64_t rows, int64_t dv, AttentionPart into, AttentionPart from);
+  // Row r of the result, Dv floats, to o + o_offset[r]; zeros where no key was seen.
+  void (*attention_finish)(int64_t rows, int64_t dv, AttentionPart part, const int64_t* o_offset,
+                           float* o);
   // y = x/rms(x)·(w + offset); rows of d.
   void (*rms_norm)(const float* x, const float* w, float offset, float eps, int64_t rows, int64_t d,
                    float* y);

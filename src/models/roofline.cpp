@@ -33,7 +33,7 @@ double least_seconds(const Work& w, const kernels::Roofs& r, int64_t tokens, int
 
 }  // namespace
 
-Work work_of(Model& m, Activations a, DType kv) {
+Work work_of(Model& m, Activations a, KvType kv) {
   Work w;
   for (Linear* l : m.linears()) {
     w.weight_bytes += double(l->resident_bytes());

@@ -27,7 +27,7 @@ struct Work {
   std::vector<Attention> layers;
 };
 /// `kv` is the type of the KV cache.
-Work work_of(Model& model, Activations a, DType kv = DType::f32);
+Work work_of(Model& model, Activations a, KvType kv = KvType::f32);
 
 /// Least seconds for one token of each of `batch` sequences, behind `depth` others.
 double decode_limit(const Work& w, const kernels::Roofs& r, int64_t depth, int64_t batch = 1);

@@ -4,7 +4,7 @@
 #include <cstring>
 
 namespace hone {
-Session::Session(Model& model, Activations activations, DType kv)
+Session::Session(Model& model, Activations activations, KvType kv)
     : model_(model), activations_(activations), cache_(model.kv_shapes(), kv) {}
 
 void Session::check_room(size_t more) const {

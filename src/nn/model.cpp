@@ -152,7 +152,7 @@ Tensor Model::forward(const Batch& batch, KvCache& cache) {
   Tensor x = embed(batch);
   for (size_t i = 0; i < blocks.size(); ++i)
     x = blocks[i].forward(x, batch, cache, static_cast<int64_t>(i));
-  for (const SequenceSpan& s : batch.spans) s.kv->length = s.start + s.end - s.begin;
+  for (const SequenceSpan& s : batch.spans) cache.commit(*s.kv, s.start + s.end - s.begin);
   return x;
 }
 

@@ -73,7 +73,7 @@ TEST_F(Usage, WrongUsageIsOneLineAndStatus2) {
       {{"info", m, "--isa", "mmx"}, "--isa"},
       {{"info", m, "--activations", "fp4"}, "--activations"},
       {{"info", m, "--load-as", "q9_9"}, "q9_9"},
-      {{"info", m, "--kv-cache", "int8"}, "--kv-cache"},
+      {{"info", m, "--kv-cache", "int3"}, "--kv-cache"},
       {{"generate", m, "--prompt", "x", "--prompt-file", text}, "--prompt"},
       {{"generate", m, "--prompt", "\xff\xfe"}, "not UTF-8"},
       {{"generate", m, "--max-tokens", "-1"}, "--max-tokens"},

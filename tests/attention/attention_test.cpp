@@ -77,7 +77,7 @@ Tensor run(const AttentionSpec& s, KvCache& cache, const std::vector<Slice>& sli
     row += count;
   }
   Tensor out = attend(s, Tensor::from(q, {row, s.heads * s.k_dim}), cache, 0, spans);
-  for (const Slice& x : slices) x.kv->length = x.to;
+  for (const Slice& x : slices) cache.commit(*x.kv, x.to);
   return out;
 }
 
@@ -93,7 +93,9 @@ AttentionSpec spec(int64_t heads, int64_t kv_heads, int64_t k_dim, int64_t v_dim
   return s;
 }
 
-KvCache cache_of(const AttentionSpec& s) { return KvCache({{s.kv_heads, s.k_dim, s.v_dim}}); }
+KvCache cache_of(const AttentionSpec& s, KvType type = KvType::f32) {
+  return KvCache({{s.kv_heads, s.k_dim, s.v_dim}}, type);
+}
 
 void expect_naive(const AttentionSpec& s, int64_t length) {
   Plain x = random_sequence(s, length, static_cast<uint32_t>(length));
@@ -148,19 +150,22 @@ TEST(Attention, LargeScoresDoNotOverflow) {
   expect_naive(s, 70);
 }
 
+class AttentionCache : public ::testing::TestWithParam<KvType> {};
+
 // Chunks of odd sizes, several sequences a batch in changing order: pages interleave in the pool.
-TEST(Attention, ChunksAndNeighboursChangeNoBit) {
+// Of the coded types, codes and exact pages must meet the same queries however they are cut.
+TEST_P(AttentionCache, ChunksAndNeighboursChangeNoBit) {
   AttentionSpec s = spec(4, 2, 16, 16, Pattern::causal() & Pattern::window(40));
   std::vector<Plain> plain;
   std::vector<Tensor> alone;
   const int64_t lengths[] = {63, 130, 65};
   for (int64_t length : lengths) {
     plain.push_back(random_sequence(s, length, static_cast<uint32_t>(length)));
-    KvCache cache = cache_of(s);
+    KvCache cache = cache_of(s, GetParam());
     KvSequence kv;
     alone.push_back(run(s, cache, {{&plain.back(), &kv, 0, length}}));
   }
-  KvCache cache = cache_of(s);
+  KvCache cache = cache_of(s, GetParam());
   std::vector<KvSequence> kv(3);
   std::vector<int64_t> at(3);
   for (int64_t step : {5, 1, 64, 13, 1, 130}) {
@@ -181,6 +186,69 @@ TEST(Attention, ChunksAndNeighboursChangeNoBit) {
       at[i] = x.to;
     }
   }
+}
+
+// The definition with keys and values as a query sees them: those of the pages in front of its own
+// as their codes stand for, the others exact. Errors of codes are bounded in kv_cache_test.cpp.
+TEST_P(AttentionCache, EqualsTheDefinitionOnWhatItHolds) {
+  for (const Pattern& pattern : {Pattern::causal(), Pattern::causal() & Pattern::window(70)}) {
+    AttentionSpec s = spec(4, 2, 16, 40, pattern);
+    const int64_t length = 200;
+    Plain x = random_sequence(s, length, 3);
+    KvCache cache = cache_of(s, GetParam());
+    KvSequence kv;
+    Tensor got = run(s, cache, {{&x, &kv, 0, length}});
+    // What the pool holds: whole pages as they come back when a sequence is cut inside them.
+    Plain held = x;
+    const KvPageShape page{s.k_dim, s.v_dim};
+    for (int64_t h = 0; h < s.kv_heads; ++h)
+      for (int64_t p = 0; kv_is_coded(GetParam()) && p < length / 64; ++p) {
+        kernels::KvTile tile = cache.pooled(kv, 0, h, p);
+        std::vector<float> k(64 * s.k_dim), v(64 * 64);
+        decode_page(GetParam(), page, static_cast<const std::byte*>(tile.k),
+                    static_cast<const std::byte*>(tile.v), k.data(), v.data());
+        for (int64_t j = 0; j < 64; ++j) {
+          int64_t row = (p * 64 + j) * s.kv_heads + h;
+          for (int64_t c = 0; c < s.k_dim; ++c)
+            held.k[row * s.k_dim + c] = k[(j / 16 * s.k_dim + c) * 16 + j % 16];
+          for (int64_t c = 0; c < s.v_dim; ++c)
+            held.v[row * s.v_dim + c] = v[(c / 32 * 64 + j) * 32 + c % 32];
+        }
+      }
+    const double tolerance = GetParam() == KvType::bf16 ? 2e-2 : 2e-3;
+    for (int64_t p = 0; p < length; p += 23) {
+      Plain seen = held;
+      for (auto [exact, mixed, width] :
+           {std::tuple(&x.k, &seen.k, s.kv_heads * s.k_dim), {&x.v, &seen.v, s.kv_heads * s.v_dim}})
+        std::copy(exact->begin() + p / 64 * 64 * width, exact->end(),
+                  mixed->begin() + p / 64 * 64 * width);
+      seen.length = p + 1;
+      std::vector<float> expected = naive(s, seen);
+      const int64_t width = s.heads * s.v_dim;
+      EXPECT_LT(relative_distance(got.data<float>() + p * width, &expected[p * width], width),
+                kv_is_coded(GetParam()) || GetParam() == KvType::f32 ? 2e-6 : tolerance)
+          << p << ", " << pattern.describe();
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(AllTypes, AttentionCache, ::testing::ValuesIn(kv_types()),
+                         [](const auto& p) { return std::string(kv_type_name(p.param)); });
+
+// One query behind more keys than one split holds: its splits are handed out to the threads.
+TEST(Attention, LongContextsEqualTheDefinitionAndThePrefill) {
+  AttentionSpec s = spec(6, 3, 16, 16);
+  const int64_t length = 1400;
+  Plain x = random_sequence(s, length, 5);
+  KvCache whole = cache_of(s), steps = cache_of(s);
+  KvSequence a, b;
+  Tensor prefill = run(s, whole, {{&x, &a, 0, length}});
+  run(s, steps, {{&x, &b, 0, length - 1}});
+  Tensor last = run(s, steps, {{&x, &b, length - 1, length}});
+  const int64_t width = s.heads * s.v_dim;
+  EXPECT_EQ(0, std::memcmp(prefill.data<float>() + (length - 1) * width, last.raw(), width * 4));
+  std::vector<float> expected = naive(s, x);
+  EXPECT_LT(relative_distance(last.data<float>(), &expected[(length - 1) * width], width), 2e-6);
 }
 
 TEST(Attention, ThreadsChangeNoBit) {

@@ -31,9 +31,10 @@ TEST(KvCache, GivesAPageForEvery64Positions) {
 }
 
 TEST(KvCache, CountsTheBytesOfAllLayers) {
-  EXPECT_EQ(KvCache({{2, 8, 8}}).page_bytes(), 64 * 2 * 16 * 4);
-  KvCache cache({{2, 8, 8}, {1, 4, 6}});
-  EXPECT_EQ(cache.page_bytes(), 64 * (2 * 16 + 10) * 4);
+  // Values are padded to 32.
+  EXPECT_EQ(KvCache({{2, 8, 8}}).page_bytes(), 64 * 2 * (8 + 32) * 4);
+  KvCache cache({{2, 8, 32}, {1, 4, 6}});
+  EXPECT_EQ(cache.page_bytes(), 64 * (2 * 40 + 36) * 4);
   EXPECT_EQ(cache.layers(), 2);
   EXPECT_EQ(cache.shape(1).v_dim, 6);
 }
@@ -82,7 +83,7 @@ TEST(KvCache, TruncateKeepsTheFirstPagesAndTheirOrder) {
 
 // Key position p of head h lies in lane p % 16 of panel p / 16; a value in row p.
 TEST(KvCache, WritesEachPositionToItsPlaceInEveryLayer) {
-  const int64_t kv_heads = 2, d = 3, dv = 5, length = 150;
+  const int64_t kv_heads = 2, d = 3, dv = 37, length = 150;
   KvCache cache({{kv_heads, d, dv}, {kv_heads, d, dv}});
   KvSequence other, s;
   cache.reserve(other, 1);
@@ -99,32 +100,119 @@ TEST(KvCache, WritesEachPositionToItsPlaceInEveryLayer) {
   for (int64_t layer = 0; layer < 2; ++layer)
     for (int64_t p = 0; p < length; ++p)
       for (int64_t h = 0; h < kv_heads; ++h) {
-        auto* kp = reinterpret_cast<const float*>(cache.k_page(layer, s.pages[p / 64], h));
-        auto* vp = reinterpret_cast<const float*>(cache.v_page(layer, s.pages[p / 64], h));
+        kernels::KvTile tile = cache.pooled(s, layer, h, p / 64);
+        auto *kp = static_cast<const float*>(tile.k), *vp = static_cast<const float*>(tile.v);
         for (int64_t c = 0; c < d; ++c)
           ASSERT_EQ(kp[p % 64 / 16 * d * 16 + c * 16 + p % 16],
                     k[layer][(p * kv_heads + h) * d + c]);
         for (int64_t c = 0; c < dv; ++c)
-          ASSERT_EQ(vp[p % 64 * dv + c], v[layer][(p * kv_heads + h) * dv + c]);
+          ASSERT_EQ(vp[(c / 32 * 64 + p % 64) * 32 + c % 32],
+                    v[layer][(p * kv_heads + h) * dv + c]);
       }
-  auto* untouched = reinterpret_cast<const float*>(cache.k_page(0, other.pages[0], 0));
+  auto* untouched = static_cast<const float*>(cache.pooled(other, 0, 0, 0).k);
   EXPECT_TRUE(
       std::all_of(untouched, untouched + cache.page_bytes() / 4, [](float x) { return x == 0; }));
 }
 
-TEST(KvCache, HalfTypesTakeHalfAndOthersAreRefused) {
-  EXPECT_EQ(KvCache({{2, 8, 8}}, DType::bf16).page_bytes(), 64 * 2 * 16 * 2);
-  EXPECT_THROW(KvCache({{2, 8, 8}}, DType::i8), Error);
-  KvCache cache({{1, 2, 3}}, DType::f16);
+TEST(KvCache, HalfTypesTakeHalf) {
+  EXPECT_EQ(KvCache({{2, 8, 8}}, KvType::bf16).page_bytes(), 64 * 2 * 40 * 2);
+  KvCache cache({{1, 2, 3}}, KvType::f16);
   KvSequence s;
   cache.reserve(s, 1);
   const float keys[] = {0.1f, -2}, values[] = {1, 1000.4f, 3};
   cache.write(0, s, 0, 1, keys, values);
-  auto* k = reinterpret_cast<const f16*>(cache.k_page(0, s.pages[0], 0));
-  auto* v = reinterpret_cast<const f16*>(cache.v_page(0, s.pages[0], 0));
+  kernels::KvTile tile = cache.pooled(s, 0, 0, 0);
+  auto *k = static_cast<const f16*>(tile.k), *v = static_cast<const f16*>(tile.v);
   EXPECT_EQ(k[0].bits, to_f16(0.1f).bits);
   EXPECT_EQ(k[16].bits, to_f16(-2).bits);
   EXPECT_EQ(v[1].bits, to_f16(1000.4f).bits);
+}
+
+// The largest error of a code is half a step of its grid; a channel of outliers spoils no other.
+TEST(KvCache, CodedPagesAreNearWhatWasWritten) {
+  const KvPageShape shape{5, 37};
+  std::vector<float> k = testing::random_values(64 * 5, 1), v(64 * 64);
+  for (int64_t j = 0; j < 64; ++j) {
+    float& outlier = k[(j / 16 * 5 + 2) * 16 + j % 16];
+    outlier = 1000 + 50 * outlier;
+    for (int64_t c = 0; c < 37; ++c)
+      v[(c / 32 * 64 + j) * 32 + c % 32] = static_cast<float>(c * j % 17) / (j == 3 ? 1 : 100);
+  }
+  for (KvType type : {KvType::int8, KvType::int4}) {
+    const double levels = type == KvType::int8 ? 255 : 15;
+    std::vector<std::byte> kp(k_page_bytes(type, shape)), vp(v_page_bytes(type, shape));
+    encode_page(type, shape, k.data(), v.data(), kp.data(), vp.data());
+    std::vector<float> k2(k.size()), v2(v.size());
+    decode_page(type, shape, kp.data(), vp.data(), k2.data(), v2.data());
+    // The scale is rounded up to f16, and the least of the outliers down by up to a half.
+    for (int64_t c = 0; c < 5; ++c) {
+      auto at = [&](int64_t j) { return (j / 16 * 5 + c) * 16 + j % 16; };
+      float low = k[at(0)], high = low;
+      for (int64_t j = 0; j < 64; ++j) {
+        low = std::min(low, k[at(j)]);
+        high = std::max(high, k[at(j)]);
+      }
+      for (int64_t j = 0; j < 64; ++j)
+        ASSERT_NEAR(k2[at(j)], k[at(j)], (high - low + (c == 2 ? 0.5 : 0.001)) * 0.502 / levels)
+            << c;
+    }
+    for (int64_t j = 0; j < 64; ++j)
+      for (int64_t c = 0; c < 37; ++c) {
+        double range = j == 3 ? 16 : 0.16;
+        int64_t at = (c / 32 * 64 + j) * 32 + c % 32;
+        ASSERT_NEAR(v2[at], v[at], (range + 0.002) * 0.502 / levels) << j << " " << c;
+      }
+  }
+}
+
+TEST(KvCache, ValuesThatAreNotFiniteStayWithTheirGroup) {
+  const KvPageShape shape{2, 64};
+  for (float bad : {NAN, INFINITY}) {
+    std::vector<float> k(128, 1), v(64 * 64, 2);
+    k[0] = bad;           // channel 0, key 0
+    v[5 * 32 + 1] = bad;  // key 5, first group
+    std::vector<std::byte> kp(k_page_bytes(KvType::int4, shape));
+    std::vector<std::byte> vp(v_page_bytes(KvType::int4, shape));
+    encode_page(KvType::int4, shape, k.data(), v.data(), kp.data(), vp.data());
+    decode_page(KvType::int4, shape, kp.data(), vp.data(), k.data(), v.data());
+    EXPECT_TRUE(std::isnan(k[0]));
+    EXPECT_EQ(k[16], 1) << "channel 1";
+    EXPECT_TRUE(std::isnan(v[5 * 32 + 1]));
+    EXPECT_EQ(v[6 * 32 + 1], 2) << "another key";
+    EXPECT_EQ(v[(64 + 5) * 32], 2) << "another group";
+  }
+}
+
+TEST(KvCache, CodedTypesTakeLessAndNamesAreChecked) {
+  std::vector<KvShape> shape{{4, 128, 128}};
+  // 8.5 + 9 and 4.5 + 5 bits a value.
+  EXPECT_EQ(KvCache(shape, KvType::int8).page_bytes(), 4 * 64 * 128 * 175 / 80);
+  EXPECT_EQ(KvCache(shape, KvType::int4).page_bytes(), 4 * 64 * 128 * 95 / 80);
+  for (KvType type : kv_types()) EXPECT_EQ(kv_type_from_name(kv_type_name(type)), type);
+  EXPECT_THROW(kv_type_from_name("int3"), Error);
+}
+
+// A sequence that is cut inside a coded page goes on from the values of its codes; one that is cut
+// inside its exact page loses nothing.
+TEST(KvCache, ACutCodedPageIsOpenedAgain) {
+  KvCache cache({{1, 4, 4}}, KvType::int8);
+  KvSequence s;
+  auto k = testing::random_values(100 * 4, 1), v = testing::random_values(100 * 4, 2);
+  cache.reserve(s, 100);
+  cache.write(0, s, 0, 100, k.data(), v.data());
+  cache.commit(s, 100);
+  cache.truncate(s, 90);
+  auto key = [&](int64_t p) {
+    return static_cast<const float*>(cache.exact(s, 0, 0, p / 64).k)[p % 64 / 16 * 64 + p % 16];
+  };
+  EXPECT_EQ(key(89), k[89 * 4]);
+  cache.truncate(s, 50);
+  EXPECT_EQ(s.pages.size(), 1u);
+  EXPECT_NE(key(49), k[49 * 4]) << "opened from codes";
+  EXPECT_NEAR(key(49), k[49 * 4], 0.01);
+  cache.reserve(s, 51);
+  cache.write(0, s, 50, 1, k.data(), v.data());
+  EXPECT_EQ(key(50), k[0]);
 }
 
 TEST(KvCache, RefusesToWriteBeyondItsPages) {

@@ -233,7 +233,7 @@ TEST(ExactReference, ShowsWhatInt8ActivationsCost) {
   EXPECT_LT(p.kl_mean, 0.01);
   o.activations = Activations::f32;
   EXPECT_EQ(measure_perplexity(m, text, o, &same).kl_mean, 0);
-  o.kv = DType::f16;
+  o.kv = KvType::f16;
   EXPECT_GT(measure_perplexity(m, text, o, &same).kl_mean, 0);
 }
 

@@ -29,7 +29,7 @@ TEST(Roofline, CountsWhatAModelMustDo) {
   // 3 tokens behind 4: 5 + 6 + 7 pairs.
   EXPECT_EQ(prefill_limit(w, slow_cpu, 3, 4),
             3 * w.f32_operations + w.head_f32 + 18 * layers * 4 * heads);
-  EXPECT_EQ(decode_limit(work_of(*m.model, Activations::f32, DType::f16), slow_memory, 9),
+  EXPECT_EQ(decode_limit(work_of(*m.model, Activations::f32, KvType::f16), slow_memory, 9),
             w.weight_bytes + 10 * kv_bytes / 2);
 }
 

@@ -1,147 +1,398 @@
-// Attention of a few query rows over a list of key tiles, with an online softmax (FlashAttention,
+// Attention of some query rows over a list of key tiles, with an online softmax (FlashAttention,
 // Dao et al. 2022): O(1) memory in the number of keys.
 //
-// The rows are the query heads that share one kv head, times consecutive positions, so that each K
-// and V byte is read once per group. Tiles come in a fixed absolute order and each row's sums run
-// over its own tiles only: a row's result does not depend on which other rows stand beside it. A
-// row that sees no key gives zeros.
+// The rows are the query heads that share one kv head, times consecutive positions; a tile's K and
+// V are read once for all of them. A tile goes through three stages: scores of all rows, two panels
+// of keys at a time, which stay in the first-level cache; softmax, row by row; products with V, one
+// group of 32 columns at a time. Scores are in base 2, log2 e being folded into the queries. For
+// more than a few rows, pages that are not f32 are expanded once. Scales and mins of coded pages
+// are folded into the queries and the probabilities, so that codes are multiplied as they are.
+//
+// Tiles come in a fixed absolute order and each row's sums run over its own tiles only: a row's
+// result does not depend on which other rows stand beside it. A row that sees no key gives zeros.
+//
+// Limit: operations. Of a row and tile, 8·(D + Dv) are multiply-adds on vectors, about 60 softmax.
 #include "kernels/cpu/simd.h"
 
 namespace hone::kernels::HONE_ISA {
 namespace {
 
 constexpr float kMinusInfinity = -__builtin_inff();
+constexpr float kLog2E = 1.44269504088896341f;
+constexpr int kKeyVectors = kPageKeys / kPanel;
+// Up to so many rows read other pages than f32 as they are.
+constexpr int kDirectRows = 8;
 
-// s[r][64] = q_r · K for R rows. K page: four panels [d][16].
-template <typename L, int R>
-static void scores(const AttentionArgs* a, int64_t r0, const typename L::T* page, float* s) {
-  const float* q[R];
-  for (int r = 0; r < R; ++r) q[r] = a->q + a->q_offset[r0 + r];
-  for (int panel = 0; panel < kPageKeys / kPanel; panel += 2) {
-    vf acc[R][2];
-    for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = zero_f();
-    const typename L::T* k0 = page + panel * a->d * kPanel;
-    const typename L::T* k1 = k0 + a->d * kPanel;
-    for (int64_t i = 0; i < a->d; ++i) {
-      vf x = L::load(k0 + i * kPanel), y = L::load(k1 + i * kPanel);
-      for (int r = 0; r < R; ++r) {
-        vf e = set_f(q[r][i]);
-        acc[r][0] = fma(e, x, acc[r][0]);
-        acc[r][1] = fma(e, y, acc[r][1]);
-      }
-    }
-    for (int r = 0; r < R; ++r)
-      for (int h = 0; h < 2; ++h) store_f(s + r * kPageKeys + (panel + h) * kPanel, acc[r][h]);
-  }
-}
+HONE_INLINE int64_t padded(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-// Scales, caps and masks one row of scores, updates the running maximum and sum, leaves the
-// probabilities in s, and returns the factor for what was summed before.
-HONE_INLINE float soften(const AttentionArgs* a, uint64_t mask, float* s, float* top, float* sum) {
-  constexpr int kVectors = kPageKeys / kPanel;
-  vf v[kVectors];
-  vf best = set_f(kMinusInfinity);
-  for (int i = 0; i < kVectors; ++i) {
-    v[i] = mul(load_f(s + i * kPanel), set_f(a->scale));
-    if (a->softcap > 0) v[i] = mul(tanh_f(div(v[i], set_f(a->softcap))), set_f(a->softcap));
-    v[i] = select_bits((uint32_t)(mask >> (i * kPanel)) & 0xffffu, v[i], set_f(kMinusInfinity));
-    best = max(best, v[i]);
-  }
-  float m = reduce_max(best);
-  float old = *top;
-  if (m < old) m = old;
-  vf part = zero_f();
-  for (int i = 0; i < kVectors; ++i) {
-    vf p = exp_f(sub(v[i], set_f(m)));
-    p = select_bits((uint32_t)(mask >> (i * kPanel)) & 0xffffu, p, zero_f());
-    part = add(part, p);
-    store_f(s + i * kPanel, p);
-  }
-  float factor = old == kMinusInfinity ? 0.0f : first_lane(exp_f(set_f(old - m)));
-  *sum = *sum * factor + reduce_add(part);
-  *top = m;
-  return factor;
-}
-
-// o[r][dv] = o·factor + p·V for R rows; only keys seen by the row.
-template <typename L, int R>
-static void accumulate(const AttentionArgs* a, const typename L::T* page, const float* p,
-                       const float* factor, float* o) {
-  for (int64_t c = 0; c < a->dv; c += kPanel) {
-    int64_t valid = a->dv - c < kPanel ? a->dv - c : kPanel;
-    vf acc[R];
-    for (int r = 0; r < R; ++r) {
-      float* at = o + r * a->dv + c;
-      acc[r] = mul(valid == kPanel ? load_f(at) : load_part(at, valid), set_f(factor[r]));
-    }
-    for (int j = 0; j < kPageKeys; ++j) {
-      const typename L::T* at = page + j * a->dv + c;
-      vf v = valid == kPanel ? L::load(at) : L::load_part(at, valid);
-      for (int r = 0; r < R; ++r) acc[r] = fma(set_f(p[r * kPageKeys + j]), v, acc[r]);
-    }
-    for (int r = 0; r < R; ++r) {
-      float* at = o + r * a->dv + c;
-      if (valid == kPanel)
-        store_f(at, acc[r]);
-      else
-        store_part(at, acc[r], valid);
-    }
-  }
-}
-
-template <typename L, int R>
-static void attend_rows(const AttentionArgs* a, int64_t r0) {
-  float* s = a->scratch;
-  float* o = s + R * kPageKeys;
-  float top[R], sum[R], factor[R];
-  for (int r = 0; r < R; ++r) {
-    top[r] = kMinusInfinity;
-    sum[r] = 0;
-    for (int64_t c = 0; c < a->dv; ++c) o[r * a->dv + c] = 0;
-  }
-  for (int64_t tile = 0; tile < a->tiles; ++tile) {
-    const uint64_t* mask = a->masks + tile * a->rows + r0;
-    uint64_t any = 0;
-    for (int r = 0; r < R; ++r) any |= mask[r];
-    if (any == 0) continue;
-    scores<L, R>(a, r0, (const typename L::T*)a->k_pages[tile], s);
-    for (int r = 0; r < R; ++r) {
-      if (mask[r] == 0) {
-        // Not this row's tile: adding nothing must leave its sums bit for bit.
-        factor[r] = 1;
-        for (int j = 0; j < kPageKeys; ++j) s[r * kPageKeys + j] = 0;
-        continue;
-      }
-      factor[r] = soften(a, mask[r], s + r * kPageKeys, &top[r], &sum[r]);
-    }
-    accumulate<L, R>(a, (const typename L::T*)a->v_pages[tile], s, factor, o);
-  }
-  for (int r = 0; r < R; ++r) {
-    float inverse = sum[r] > 0 ? 1.0f / sum[r] : 0.0f;
-    float* out = a->o + a->o_offset[r0 + r];
-    for (int64_t c = 0; c < a->dv; ++c) out[c] = o[r * a->dv + c] * inverse;
-  }
-}
-
+// Two vectors of a page: dimension i of the keys of two panels, or 32 values of one key. A page's
+// panel pairs, and its value groups, begin `pair` and `group` bytes apart.
 template <typename L>
-static void attend(const AttentionArgs* a) {
+struct FloatPage {
+  typedef typename L::T T;
+  HONE_INLINE int64_t pair_bytes(int64_t d) { return 2 * d * kPanel * (int64_t)sizeof(T); }
+  HONE_INLINE int64_t group_bytes() { return kPageKeys * kValueGroup * (int64_t)sizeof(T); }
+  HONE_INLINE void keys(const uint8_t* pair, int64_t d, int64_t i, vf* x, vf* y) {
+    const T* at = (const T*)pair + i * kPanel;
+    *x = L::load(at);
+    *y = L::load(at + d * kPanel);
+  }
+  HONE_INLINE void values(const uint8_t* group, int64_t j, vf* x, vf* y) {
+    const T* at = (const T*)group + j * kValueGroup;
+    *x = L::load(at);
+    *y = L::load(at + kPanel);
+  }
+};
+struct Int8Page {
+  HONE_INLINE int64_t pair_bytes(int64_t d) { return 2 * d * kPanel; }
+  HONE_INLINE int64_t group_bytes() { return kPageKeys * kValueGroup; }
+  HONE_INLINE void keys(const uint8_t* pair, int64_t d, int64_t i, vf* x, vf* y) {
+    *x = load_u8(pair + i * kPanel);
+    *y = load_u8(pair + (d + i) * kPanel);
+  }
+  HONE_INLINE void values(const uint8_t* group, int64_t j, vf* x, vf* y) {
+    *x = load_u8(group + j * kValueGroup);
+    *y = load_u8(group + j * kValueGroup + kPanel);
+  }
+};
+struct Int4Page {
+  HONE_INLINE int64_t pair_bytes(int64_t d) { return d * kPanel; }
+  HONE_INLINE int64_t group_bytes() { return kPageKeys * kPanel; }
+  HONE_INLINE void keys(const uint8_t* pair, int64_t, int64_t i, vf* x, vf* y) {
+    load_u4(pair + i * kPanel, x, y);
+  }
+  HONE_INLINE void values(const uint8_t* group, int64_t j, vf* x, vf* y) {
+    load_u4(group + j * kPanel, x, y);
+  }
+};
+
+// A tile as the stages read it.
+struct Tile {
+  const uint8_t *k, *v;                 // floats or codes
+  const uint16_t *k_scales, *v_scales;  // f16, mins behind them; null for floats
+};
+
+// Fetches a part of the next tile into the second-level cache while this one is multiplied: the
+// hardware's own prefetch ends with each page of memory.
+struct Ahead {
+  const uint8_t* at;
+  int64_t lines, step;  // 64 bytes each; lines a row
+  HONE_INLINE void fetch(Ahead& a) {
+    for (int64_t i = 0; i < a.step && a.lines > 0; ++i, --a.lines, a.at += 64)
+      __builtin_prefetch(a.at, 0, 2);
+  }
+};
+
+// What one call works with.
+struct Work {
+  const AttentionArgs* a;
+  int64_t rows, d, dp, groups;
+  float* q;        // [rows][dp], scaled
+  float* q_tile;   // the same with the scales of the tile's channels; or q
+  float* bias;     // [rows], what the mins of the channels add to each score
+  float* s;        // [rows][kPageKeys], scores and then probabilities
+  float* s_group;  // the same with the scales of a value group; or s
+  float* factor;   // [rows], for what was summed before
+  float* sums;     // [rows][16], of probabilities
+  float *k, *v;    // an expanded tile
+  Ahead next_k, next_v;
+};
+
+// s[r][two panels] = q_r · K + bias_r for R rows.
+template <typename P, int R>
+static void scores(const Work& w, int64_t r0, int pair, const uint8_t* keys) {
+  const float* q = w.q_tile + r0 * w.dp;
+  const int64_t d = w.d, dp = w.dp;
+  vf acc[R][2];
+  for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = set_f(w.bias[r0 + r]);
+#pragma GCC unroll 4
+  for (int64_t i = 0; i < d; ++i) {
+    vf x, y;
+    P::keys(keys, d, i, &x, &y);
+    for (int r = 0; r < R; ++r) {
+      vf e = set_f(q[r * dp + i]);
+      acc[r][0] = fma(e, x, acc[r][0]);
+      acc[r][1] = fma(e, y, acc[r][1]);
+    }
+  }
+  float* s = w.s + r0 * kPageKeys + pair * 2 * kPanel;
+  for (int r = 0; r < R; ++r)
+    for (int h = 0; h < 2; ++h) store_f(s + r * kPageKeys + h * kPanel, acc[r][h]);
+}
+
+// o[r][32 columns] = o·factor + p·V for R rows.
+template <typename P, int R>
+static void accumulate(const Work& w, int64_t r0, int64_t group, const uint8_t* values) {
+  const float* p = w.s_group + r0 * kPageKeys;
+  float* o = w.a->part.o + r0 * w.groups * kValueGroup + group * kValueGroup;
+  const int64_t stride = w.groups * kValueGroup;
+  vf acc[R][2];
+  for (int r = 0; r < R; ++r)
+    for (int h = 0; h < 2; ++h)
+      acc[r][h] =
+          fma(load_f(o + r * stride + h * kPanel), set_f(w.factor[r0 + r]), set_f(w.bias[r0 + r]));
+#pragma GCC unroll 4
+  for (int j = 0; j < kPageKeys; ++j) {
+    vf x, y;
+    P::values(values, j, &x, &y);
+    for (int r = 0; r < R; ++r) {
+      vf e = set_f(p[r * kPageKeys + j]);
+      acc[r][0] = fma(e, x, acc[r][0]);
+      acc[r][1] = fma(e, y, acc[r][1]);
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int h = 0; h < 2; ++h) store_f(o + r * stride + h * kPanel, acc[r][h]);
+}
+
+constexpr uint64_t kAll = ~(uint64_t)0;
+
+HONE_INLINE vf masked(uint64_t mask, int i, vf v, vf other) {
+  return select_bits((uint32_t)(mask >> (i * kPanel)) & 0xffffu, v, other);
+}
+
+// Caps and masks the scores, and moves each row's maximum; factor becomes 2^(old − new maximum).
+// Row by row in three sweeps, so that no step waits for the step before it.
+static void find_tops(Work& w, const uint64_t* mask) {
+  const float softcap = w.a->softcap;
+  float* top = w.a->part.top;
+  for (int64_t r = 0; r < w.rows; ++r) {
+    float* s = w.s + r * kPageKeys;
+    Ahead::fetch(w.next_k);
+    vf v[kKeyVectors];
+    for (int i = 0; i < kKeyVectors; ++i) v[i] = load_f(s + i * kPanel);
+    if (softcap > 0 || mask[r] != kAll)
+      for (int i = 0; i < kKeyVectors; ++i) {
+        if (softcap > 0) v[i] = mul(tanh_f(div(v[i], set_f(softcap))), set_f(softcap * kLog2E));
+        v[i] = masked(mask[r], i, v[i], set_f(kMinusInfinity));
+        store_f(s + i * kPanel, v[i]);
+      }
+    const float old = top[r], best = reduce_max(max(max(v[0], v[1]), max(v[2], v[3])));
+    // Not "best > old": a NaN stays.
+    const float m = best < old || mask[r] == 0 ? old : best;
+    top[r] = m;
+    w.factor[r] = m == old ? 0.0f : old - m;
+  }
+  for (int64_t r = 0; r < w.rows; r += kPanel) store_f(w.factor + r, exp2_f(load_f(w.factor + r)));
+}
+
+// Scores to probabilities, which are added to the sums. A row that sees nothing of this tile gets
+// zeros: adding them leaves its sums bit for bit.
+static void exponentiate(Work& w, const uint64_t* mask) {
+  const float* top = w.a->part.top;
+  for (int64_t r = 0; r < w.rows; ++r) {
+    float *s = w.s + r * kPageKeys, *sums = w.sums + r * kPanel;
+    const vf m = set_f(top[r]);
+    Ahead::fetch(w.next_v);
+    vf p[kKeyVectors];
+    for (int i = 0; i < kKeyVectors; ++i) p[i] = exp2_f(sub(load_f(s + i * kPanel), m));
+    if (mask[r] != kAll)
+      for (int i = 0; i < kKeyVectors; ++i) p[i] = masked(mask[r], i, p[i], zero_f());
+    for (int i = 0; i < kKeyVectors; ++i) store_f(s + i * kPanel, p[i]);
+    vf sum = add(add(p[0], p[1]), add(p[2], p[3]));
+    store_f(sums, fma(load_f(sums), set_f(w.factor[r]), sum));
+  }
+}
+
+// y[i] = x[i]·scale[i], and returns Σ x[i]·min[i].
+HONE_INLINE float rescale(const float* x, const uint16_t* scales, const uint16_t* mins, int64_t n,
+                          float* y) {
+  vf total = zero_f();
+  for (int64_t i = 0; i < n; i += kPanel) {
+    vf v = load_f(x + i);
+    store_f(y + i, mul(v, load_f16(scales + i)));
+    total = fma(v, load_f16(mins + i), total);
+  }
+  return reduce_add(total);
+}
+
+HONE_INLINE uint64_t seen(const uint64_t* mask, int64_t r0, int64_t count) {
+  uint64_t any = 0;
+  for (int64_t r = r0; r < r0 + count; ++r) any |= mask[r];
+  return any;
+}
+
+// Calls body<R>(r0) for blocks of R rows of which some see the tile: as many at once as the sums
+// have registers.
+template <typename F>
+HONE_INLINE void each_block(int64_t rows, const uint64_t* mask, F body) {
   int64_t r = 0;
-  for (; r + 8 <= a->rows; r += 8) attend_rows<L, 8>(a, r);
-  for (; r + 4 <= a->rows; r += 4) attend_rows<L, 4>(a, r);
-  for (; r + 2 <= a->rows; r += 2) attend_rows<L, 2>(a, r);
-  for (; r < a->rows; ++r) attend_rows<L, 1>(a, r);
+#if defined(__AVX512F__)
+  for (; r + 8 <= rows; r += 8)
+    if (seen(mask, r, 8)) body.template operator()<8>(r);
+  for (; r + 4 <= rows; r += 4)
+    if (seen(mask, r, 4)) body.template operator()<4>(r);
+#endif
+  for (; r + 2 <= rows; r += 2)
+    if (seen(mask, r, 2)) body.template operator()<2>(r);
+  for (; r < rows; ++r)
+    if (seen(mask, r, 1)) body.template operator()<1>(r);
+}
+
+template <typename P>
+static void attend_tile(Work& w, const Tile& tile, const uint64_t* mask) {
+  float* const coded_q = w.q_tile;
+  float* const coded_s = w.s_group;
+  for (int64_t r = 0; r < w.rows; ++r) w.bias[r] = 0;
+  if (tile.k_scales == 0)
+    w.q_tile = w.q;
+  else
+    for (int64_t r = 0; r < w.rows; ++r)
+      w.bias[r] =
+          rescale(w.q + r * w.dp, tile.k_scales, tile.k_scales + w.dp, w.dp, coded_q + r * w.dp);
+  for (int pair = 0; pair < kKeyVectors / 2; ++pair)
+    each_block(w.rows, mask, [&]<int R>(int64_t r0) {
+      scores<P, R>(w, r0, pair, tile.k + pair * P::pair_bytes(w.d));
+    });
+  find_tops(w, mask);
+  exponentiate(w, mask);
+  for (int64_t r = 0; r < w.rows; ++r) w.bias[r] = 0;
+  if (tile.v_scales == 0) w.s_group = w.s;
+  for (int64_t g = 0; g < w.groups; ++g) {
+    if (tile.v_scales != 0) {
+      const uint16_t* scales = tile.v_scales + g * kPageKeys;
+      for (int64_t r = 0; r < w.rows; ++r)
+        w.bias[r] = rescale(w.s + r * kPageKeys, scales, scales + w.groups * kPageKeys, kPageKeys,
+                            coded_s + r * kPageKeys);
+    }
+    each_block(w.rows, mask, [&]<int R>(int64_t r0) {
+      accumulate<P, R>(w, r0, g, tile.v + g * P::group_bytes());
+    });
+  }
+  w.q_tile = coded_q;
+  w.s_group = coded_s;
+}
+
+// The same tile with floats, or codes as floats.
+template <typename P>
+static Tile expand(const Work& w, Tile t) {
+  for (int pair = 0; pair < kKeyVectors / 2; ++pair) {
+    const uint8_t* from = t.k + pair * P::pair_bytes(w.d);
+    float* to = w.k + pair * 2 * w.d * kPanel;
+    for (int64_t i = 0; i < w.d; ++i) {
+      vf x, y;
+      P::keys(from, w.d, i, &x, &y);
+      store_f(to + i * kPanel, x);
+      store_f(to + (w.d + i) * kPanel, y);
+    }
+  }
+  for (int64_t g = 0; g < w.groups; ++g)
+    for (int j = 0; j < kPageKeys; ++j) {
+      vf x, y;
+      P::values(t.v + g * P::group_bytes(), j, &x, &y);
+      float* to = w.v + (g * kPageKeys + j) * kValueGroup;
+      store_f(to, x);
+      store_f(to + kPanel, y);
+    }
+  t.k = (const uint8_t*)w.k;
+  t.v = (const uint8_t*)w.v;
+  return t;
+}
+
+template <typename P>
+static void attend(Work& w, const Tile& tile, const uint64_t* mask) {
+  if (w.rows > kDirectRows)
+    attend_tile<FloatPage<F32>>(w, expand<P>(w, tile), mask);
+  else
+    attend_tile<P>(w, tile, mask);
+}
+
+// Where the parts of a tile stand (kernel_table.h).
+static Tile open_tile(const KvTile& t, int64_t dp, int64_t groups) {
+  const uint8_t *k = (const uint8_t*)t.k, *v = (const uint8_t*)t.v;
+  if (t.form != kKvInt8 && t.form != kKvInt4) return {k, v, 0, 0};
+  return {k + 4 * dp, v + 4 * groups * kPageKeys, (const uint16_t*)k, (const uint16_t*)v};
+}
+
+static void begin(Work& w) {
+  const AttentionArgs* a = w.a;
+  const float scale = a->softcap > 0 ? a->scale : a->scale * kLog2E;
+  for (int64_t r = 0; r < w.rows; ++r) {
+    const float* from = a->q + a->q_offset[r];
+    for (int64_t i = 0; i < w.dp; ++i) w.q[r * w.dp + i] = i < w.d ? from[i] * scale : 0.0f;
+    a->part.top[r] = kMinusInfinity;
+    store_f(w.sums + r * kPanel, zero_f());
+    for (int64_t c = 0; c < w.groups * kValueGroup; c += kPanel)
+      store_f(a->part.o + r * w.groups * kValueGroup + c, zero_f());
+  }
 }
 
 }  // namespace
 
 void attention(const AttentionArgs* a) {
-  switch (a->kv_form) {
-    case kKvF32:
-      return attend<F32>(a);
-    case kKvBf16:
-      return attend<B16>(a);
-    default:
-      return attend<H16>(a);
+  Work w;
+  w.a = a;
+  w.rows = a->rows;
+  w.d = a->d;
+  w.dp = padded(a->d, kPanel);
+  w.groups = padded(a->dv, kValueGroup) / kValueGroup;
+  float* free = a->scratch;
+  auto take = [&](int64_t n) {
+    float* p = free;
+    free += n;
+    return p;
+  };
+  w.q = take(w.rows * w.dp);
+  w.q_tile = take(w.rows * w.dp);
+  w.s = take(w.rows * kPageKeys);
+  w.s_group = take(w.rows * kPageKeys);
+  w.sums = take(w.rows * kPanel);
+  w.bias = take(padded(w.rows, kPanel));
+  w.factor = take(padded(w.rows, kPanel));
+  w.k = take(kPageKeys * w.dp);
+  w.v = take(kPageKeys * w.groups * kValueGroup);
+  begin(w);
+  for (int64_t i = 0; i < a->tiles; ++i) {
+    const uint64_t* mask = a->masks + i * a->rows;
+    if (!seen(mask, 0, w.rows)) continue;
+    Tile tile = open_tile(a->tile[i], w.dp, w.groups);
+    w.next_k = w.next_v = {0, 0, 0};
+    if (i + 1 < a->tiles && w.rows > kDirectRows) {
+      const int64_t k = 64 * w.d * 4 / 64, v = 64 * w.groups * kValueGroup * 4 / 64;
+      w.next_k = {(const uint8_t*)a->tile[i + 1].k, k, (k + w.rows - 1) / w.rows};
+      w.next_v = {(const uint8_t*)a->tile[i + 1].v, v, (v + w.rows - 1) / w.rows};
+    }
+    switch (a->tile[i].form) {
+      case kKvF32:
+        attend_tile<FloatPage<F32>>(w, tile, mask);
+        break;
+      case kKvBf16:
+        attend<FloatPage<B16>>(w, tile, mask);
+        break;
+      case kKvF16:
+        attend<FloatPage<H16>>(w, tile, mask);
+        break;
+      case kKvInt8:
+        attend<Int8Page>(w, tile, mask);
+        break;
+      default:
+        attend<Int4Page>(w, tile, mask);
+    }
+  }
+  for (int64_t r = 0; r < w.rows; ++r) a->part.sum[r] = reduce_add(load_f(w.sums + r * kPanel));
+}
+
+void attention_merge(int64_t rows, int64_t dv, AttentionPart into, AttentionPart from) {
+  const int64_t width = padded(dv, kValueGroup);
+  for (int64_t r = 0; r < rows; ++r) {
+    if (from.top[r] == kMinusInfinity) continue;
+    float top = into.top[r] > from.top[r] ? into.top[r] : from.top[r];
+    vf old = exp2_f(set_f(into.top[r] - top)), more = exp2_f(set_f(from.top[r] - top));
+    into.top[r] = top;
+    into.sum[r] = into.sum[r] * first_lane(old) + from.sum[r] * first_lane(more);
+    float *o = into.o + r * width, *p = from.o + r * width;
+    for (int64_t c = 0; c < width; c += kPanel)
+      store_f(o + c, fma(load_f(p + c), more, mul(load_f(o + c), old)));
+  }
+}
+
+void attention_finish(int64_t rows, int64_t dv, AttentionPart part, const int64_t* o_offset,
+                      float* o) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* from = part.o + r * padded(dv, kValueGroup);
+    // Not "sum > 0": a NaN must come out as one.
+    const float inverse = part.sum[r] == 0 ? 0.0f : 1.0f / part.sum[r];
+    for (int64_t c = 0; c < dv; ++c) o[o_offset[r] + c] = from[c] * inverse;
   }
 }
 

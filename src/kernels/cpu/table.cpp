@@ -13,6 +13,8 @@ void gemm_codes(const GemmArgs*);
 void expand_codes(const void*, CodeForm, int64_t, float*);
 void quantize_rows(const float*, int64_t, int64_t, int64_t, int64_t, int, QuantizedRows);
 void attention(const AttentionArgs*);
+void attention_merge(int64_t, int64_t, AttentionPart, AttentionPart);
+void attention_finish(int64_t, int64_t, AttentionPart, const int64_t*, float*);
 void rms_norm(const float*, const float*, float, float, int64_t, int64_t, float*);
 void layer_norm(const float*, const float*, const float*, float, int64_t, int64_t, float*);
 void silu_mul(const float*, const float*, int64_t, float*);
@@ -28,9 +30,26 @@ extern const PeakLoop kPeaks[];
 
 extern const KernelTable kTable;
 const KernelTable kTable = {
-    HONE_STRING(HONE_ISA), HONE_ISA_RANK, gemm_f32,  gemm_bf16,   gemm_f16,      gemm_codes,
-    expand_codes,          quantize_rows, attention, rms_norm,    layer_norm,    silu_mul,
-    gelu_tanh_mul,         gelu_tanh,     add,       log_sum_exp, accumulate_tn, kPeaks,
+    HONE_STRING(HONE_ISA),
+    HONE_ISA_RANK,
+    gemm_f32,
+    gemm_bf16,
+    gemm_f16,
+    gemm_codes,
+    expand_codes,
+    quantize_rows,
+    attention,
+    attention_merge,
+    attention_finish,
+    rms_norm,
+    layer_norm,
+    silu_mul,
+    gelu_tanh_mul,
+    gelu_tanh,
+    add,
+    log_sum_exp,
+    accumulate_tn,
+    kPeaks,
     read_memory,
 };
 

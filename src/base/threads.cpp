@@ -59,11 +59,18 @@ int affinity_count() {
   return 1;
 }
 
+// The steps of a loop that one thread begins with: neighbours, so that it reads memory in one
+// stream. Who is through with its own takes steps from the others' shares.
+struct alignas(64) Share {
+  std::atomic<int64_t> next{0};
+  int64_t end = 0;
+};
+
 class Pool {
  public:
-  explicit Pool(int n) {
+  explicit Pool(int n) : shares_(static_cast<size_t>(std::max(n, 1))) {
     try {
-      for (int i = 1; i < n; ++i) workers_.emplace_back([this] { work(); });
+      for (int i = 1; i < n; ++i) workers_.emplace_back([this, i] { work(i); });
     } catch (const std::system_error&) {
       // No more threads are to be had (a limit on processes or memory): go on with those there are.
     }
@@ -84,7 +91,11 @@ class Pool {
     body_ = &body;
     n_ = n;
     grain_ = grain;
-    next_ = 0;
+    const int64_t steps = (n - 1) / grain + 1, threads = size();
+    for (int64_t i = 0; i < threads; ++i) {
+      shares_[i].next = steps / threads * i + std::min(i, steps % threads);
+      shares_[i].end = steps / threads * (i + 1) + std::min(i + 1, steps % threads);
+    }
     error_ = nullptr;
     active_ = static_cast<int>(workers_.size());
     {
@@ -92,7 +103,7 @@ class Pool {
       ++generation_;
     }
     if (sleeping_.load() > 0) wake_.notify_all();
-    take();
+    take(0);
     for (int polls = 0; active_.load(std::memory_order_acquire) > 0; ++polls) {
       if (polls < kSpinPolls)
         cpu_pause();
@@ -103,23 +114,26 @@ class Pool {
   }
 
  private:
-  void take() {
+  void take(int self) {
     t_in_loop = true;
     try {
-      while (true) {
-        int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
-        if (begin >= n_) break;
-        (*body_)(begin, std::min(n_, begin + grain_));
+      for (int i = 0; i < size(); ++i) {
+        Share& share = shares_[static_cast<size_t>((self + i) % size())];
+        while (true) {
+          int64_t step = share.next.fetch_add(1, std::memory_order_relaxed);
+          if (step >= share.end) break;
+          (*body_)(step * grain_, n_ - step * grain_ > grain_ ? (step + 1) * grain_ : n_);
+        }
       }
     } catch (...) {
       std::lock_guard lock(mutex_);
       if (!error_) error_ = std::current_exception();
-      next_ = n_;
+      for (Share& share : shares_) share.next = share.end;
     }
     t_in_loop = false;
   }
 
-  void work() {
+  void work(int self) {
     uint64_t seen = 0;
     while (true) {
       for (int polls = 0; polls < kSpinPolls && generation_.load(std::memory_order_acquire) == seen;
@@ -133,7 +147,7 @@ class Pool {
       }
       seen = generation_.load(std::memory_order_acquire);
       if (stop_.load()) return;
-      take();
+      take(self);
       active_.fetch_sub(1, std::memory_order_release);
     }
   }
@@ -144,7 +158,7 @@ class Pool {
   std::atomic<uint64_t> generation_{0};
   std::atomic<int> active_{0}, sleeping_{0};
   std::atomic<bool> stop_{false};
-  std::atomic<int64_t> next_{0};
+  std::vector<Share> shares_;  // of each thread
   const std::function<void(int64_t, int64_t)>* body_ = nullptr;
   int64_t n_ = 0, grain_ = 1;
   std::exception_ptr error_;

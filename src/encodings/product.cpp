@@ -166,12 +166,17 @@ void pack_decoded(const Weight& w, PackedWeight& p) {
   });
 }
 
-// Panels that one work item multiplies: enough work to be worth handing out, few enough to balance.
-constexpr int64_t kPanelsPerItem = 8;
-// Tokens of a gated product whose halves are held at once: whole token tiles.
-constexpr int64_t kGatedTokens = 256;
 // A tile of tokens (kernel_table.h) is quantised in one piece.
 constexpr int64_t kTokenTile = 8;
+// Panels that one work item multiplies: enough work to be worth handing out, few enough to balance.
+// Many tokens go over them tile by tile, so that they should stay in the second-level cache.
+constexpr int64_t kPanelsPerItem = 8;
+constexpr int64_t kPanelsOfFewTokens = 2;
+int64_t panels_per_item(int64_t tokens) {
+  return tokens < kTokenTile ? kPanelsOfFewTokens : kPanelsPerItem;
+}
+// Tokens of a gated product whose halves are held at once: whole token tiles.
+constexpr int64_t kGatedTokens = 256;
 // Panels that are expanded to f32 before they are multiplied.
 constexpr int64_t kExpandedPanels = 4;
 
@@ -311,17 +316,18 @@ std::vector<Tensor> multiply_all(const LinearInput& in, std::span<const Product>
   std::vector<Job> jobs;
   std::vector<Tensor> results;
   std::vector<int64_t> first{0};  // work item of each job
+  const int64_t step = panels_per_item(in.x().dim(0));
   for (const Product& p : products) {
     jobs.emplace_back(in, p, a);
     results.push_back(Tensor::empty({in.x().dim(0), p.weight->n}, DType::f32));
-    first.push_back(first.back() + ceil_div(jobs.back().panels(), kPanelsPerItem));
+    first.push_back(first.back() + ceil_div(jobs.back().panels(), step));
   }
   parallel_for(first.back(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       auto after = std::upper_bound(first.begin(), first.end(), item);
       size_t i = static_cast<size_t>(after - first.begin()) - 1;
-      int64_t p0 = (item - first[i]) * kPanelsPerItem;
-      int64_t p1 = std::min(jobs[i].panels(), p0 + kPanelsPerItem);
+      int64_t p0 = (item - first[i]) * step;
+      int64_t p1 = std::min(jobs[i].panels(), p0 + step);
       jobs[i].run(p0, p1, 0, in.x().dim(0), results[i].mutable_data<float>() + p0 * kPanel,
                   results[i].dim(1));
     }
@@ -341,7 +347,7 @@ Tensor multiply_gated(const LinearInput& in, const Product& gate, const Product&
   const int64_t t = in.x().dim(0), n = up.weight->n;
   Tensor y = Tensor::empty({t, n}, DType::f32);
   float* out = y.mutable_data<float>();
-  parallel_for(ups.panels(), kPanelsPerItem, [&](int64_t p0, int64_t p1) {
+  parallel_for(ups.panels(), panels_per_item(t), [&](int64_t p0, int64_t p1) {
     const int64_t columns = ups.columns(p0, p1);
     static thread_local std::vector<float> scratch;
     scratch.resize(static_cast<size_t>(2 * kGatedTokens * kPanelsPerItem * kPanel));

@@ -1,7 +1,8 @@
 // Speed of softmax attention alone: a prefill, beside the f32 multiply-add peak of this moment, and
 // a decode step behind many keys, beside the bytes of its keys and values.
 //
-//   attention [--keys N] [--heads H] [--kv-heads H] [--head-size D] [--rounds N] [--json]
+//   attention [--keys N] [--heads H] [--kv-heads H] [--head-size D] [--rounds N] [--prefill-only]
+//   [--json]
 //
 // Operations are counted as 2·(k_dim + v_dim) a query head and a pair that the pattern shows.
 #include "attention/attention.h"
@@ -11,6 +12,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -43,7 +45,7 @@ Tensor random_rows(int64_t rows, int64_t width, uint32_t seed) {
 struct Flags {
   int64_t keys = 4096, heads = 8, kv_heads = 8, head_size = 128, rounds = 5;
   std::string isa = "auto";
-  bool json = false;
+  bool json = false, prefill_only = false;
 };
 
 struct Case {
@@ -121,9 +123,11 @@ void run(const Flags& f) {
                  r.operations / r.seconds / 1e9, 100 * r.of_peak, r.bytes / r.seconds / 1e9,
                  100 * r.of_bandwidth);
   };
-  report("prefill, every key", {full, KvType::f32, f.keys});
-  for (KvType t : kv_types()) report("prefill, causal", {spec, t, f.keys});
-  for (KvType t : kv_types()) report("decode", {spec, t, 1});
+  if (!f.prefill_only) report("prefill, every key", {full, KvType::f32, f.keys});
+  for (KvType t : kv_types())
+    if (t == KvType::f32 || !f.prefill_only) report("prefill, causal", {spec, t, f.keys});
+  for (KvType t : kv_types())
+    if (!f.prefill_only) report("decode", {spec, t, 1});
   if (f.json)
     fmt::print("{}\n", nlohmann::json{{"keys", f.keys},
                                       {"heads", f.heads},
@@ -148,6 +152,7 @@ int main(int argc, char** argv) {
   app.add_option("--rounds", f.rounds)->check(CLI::Range(1, 1000));
   app.add_option("--isa", f.isa);
   app.add_flag("--json", f.json);
+  app.add_flag("--prefill-only", f.prefill_only);
   CLI11_PARSE(app, argc, argv);
   try {
     hone::run(f);

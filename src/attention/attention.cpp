@@ -34,25 +34,41 @@ std::vector<Unit> plan_units(const AttentionSpec& spec, const std::vector<Sequen
   int64_t per_position = spec.heads / spec.kv_heads;
   int64_t positions = std::max<int64_t>(1, kUnitRows / per_position);
   std::vector<Unit> units;
+  // Head by head, so that a head's keys stay in a cache; the last positions, which see the most
+  // keys, first, so that the threads end together.
   for (const SequenceSpan& s : spans)
-    for (int64_t p = 0; p < s.end - s.begin; p += positions)
-      for (int64_t h = 0; h < spec.kv_heads; ++h)
-        units.push_back(
-            {&s, h, p, std::min(s.end - s.begin, p + positions), ceil_div(keys_of(s), kSplitKeys)});
+    for (int64_t h = 0; h < spec.kv_heads; ++h)
+      for (int64_t last = s.end - s.begin; last > 0; last -= positions)
+        units.push_back({&s, h, std::max<int64_t>(0, last - positions), last,
+                         ceil_div(keys_of(s), kSplitKeys)});
   return units;
 }
+
+// Floats that begin with a cache line: vectors that cross one are read and written twice.
+class Buffer {
+ public:
+  float* take(int64_t n) {
+    floats_.resize(std::max(floats_.size(), static_cast<size_t>(n) + kLine));
+    auto address = reinterpret_cast<uintptr_t>(floats_.data());
+    return floats_.data() + (kLine * 4 - address % (kLine * 4)) % (kLine * 4) / 4;
+  }
+
+ private:
+  static constexpr size_t kLine = 16;
+  std::vector<float> floats_;
+};
 
 // Buffers of one thread, reused from unit to unit.
 struct Workspace {
   std::vector<int64_t> q_offset, o_offset;
   std::vector<kernels::KvTile> tiles;
   std::vector<uint64_t> masks;
-  std::vector<float> scratch, total, more;
+  Buffer scratch, total, more;
 };
 
-// The parts of `rows` rows that begin at `at`.
+// The parts of `rows` rows that begin at `at`; a multiple of a cache line.
 int64_t part_floats(int64_t rows, int64_t dv) {
-  return rows * (ceil_div(dv, kValueGroup) * kValueGroup + 2);
+  return ceil_div(rows * (ceil_div(dv, kValueGroup) * kValueGroup + 2), kPanel) * kPanel;
 }
 AttentionPart part_at(float* at, int64_t rows, int64_t dv) {
   float* top = at + rows * ceil_div(dv, kValueGroup) * kValueGroup;
@@ -78,8 +94,6 @@ class Attention {
     plan_tiles(u, split * kSplitKeys, std::min(keys_of(*u.span), (split + 1) * kSplitKeys), w);
     const int64_t n = rows(u), d = ceil_div(spec_.k_dim, kPanel) * kPanel;
     const int64_t dv = ceil_div(spec_.v_dim, kValueGroup) * kValueGroup;
-    w.scratch.resize(
-        static_cast<size_t>(n * (2 * d + 2 * kPageKeys + 32) + kPageKeys * (d + dv) + 32));
     kernels::AttentionArgs a{};
     a.q = q_;
     a.q_offset = w.q_offset.data();
@@ -92,7 +106,7 @@ class Attention {
     a.scale = spec_.scale;
     a.softcap = spec_.softcap;
     a.part = out;
-    a.scratch = w.scratch.data();
+    a.scratch = w.scratch.take(n * (2 * d + 2 * kPageKeys + 32) + kPageKeys * (d + dv) + 32);
     kernels::table().attention(&a);
   }
 
@@ -108,10 +122,9 @@ class Attention {
   /// A whole unit, one split after the other.
   void run(const Unit& u, Workspace& w) {
     const int64_t n = rows(u);
-    w.total.resize(static_cast<size_t>(part_floats(n, spec_.v_dim)));
-    w.more.resize(w.total.size());
-    AttentionPart total = part_at(w.total.data(), n, spec_.v_dim);
-    AttentionPart more = part_at(w.more.data(), n, spec_.v_dim);
+    const int64_t floats = part_floats(n, spec_.v_dim);
+    AttentionPart total = part_at(w.total.take(floats), n, spec_.v_dim);
+    AttentionPart more = part_at(w.more.take(floats), n, spec_.v_dim);
     make_part(u, 0, w, total);
     for (int64_t split = 1; split < u.splits; ++split) {
       make_part(u, split, w, more);
@@ -192,9 +205,10 @@ void run_split(Attention& attention, const std::vector<Unit>& units, int64_t dv)
       items.emplace_back(i, split);
       at.push_back(at.back() + part_floats(attention.rows(units[i]), dv));
     }
-  std::vector<float> floats(static_cast<size_t>(at.back()));
+  Buffer buffer;
+  float* floats = buffer.take(at.back());
   auto part = [&](int64_t item) {
-    return part_at(floats.data() + at[item], attention.rows(units[items[item].first]), dv);
+    return part_at(floats + at[item], attention.rows(units[items[item].first]), dv);
   };
   parallel_for(std::ssize(items), 1, [&](int64_t b, int64_t e) {
     for (int64_t i = b; i < e; ++i)
@@ -224,9 +238,8 @@ Tensor attend(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_
     run_split(attention, units, spec.v_dim);
     return o;
   }
-  // The last positions see the most keys: they go first, so that the threads end together.
   parallel_for(std::ssize(units), 1, [&](int64_t b, int64_t e) {
-    for (int64_t i = b; i < e; ++i) attention.run(units[units.size() - 1 - i], workspace());
+    for (int64_t i = b; i < e; ++i) attention.run(units[i], workspace());
   });
   return o;
 }

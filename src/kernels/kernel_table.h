@@ -94,7 +94,8 @@ struct AttentionArgs {
   float scale;
   float softcap;  // 0 = none
   AttentionPart part;
-  // At least rows·(2·D' + 2·kPageKeys + 32) + kPageKeys·(D' + Dv') + 32 floats.
+  // At least rows·(2·D' + 2·kPageKeys + 32) + kPageKeys·(D' + Dv') + 32 floats; fastest where this
+  // and the pages begin with a cache line.
   float* scratch;
 };
 

@@ -105,7 +105,6 @@ static void scores(const Work& w, int64_t r0, int pair, const uint8_t* keys) {
   const int64_t d = w.d, dp = w.dp;
   vf acc[R][2];
   for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = set_f(w.bias[r0 + r]);
-#pragma GCC unroll 4
   for (int64_t i = 0; i < d; ++i) {
     vf x, y;
     P::keys(keys, d, i, &x, &y);
@@ -131,7 +130,6 @@ static void accumulate(const Work& w, int64_t r0, int64_t group, const uint8_t* 
     for (int h = 0; h < 2; ++h)
       acc[r][h] =
           fma(load_f(o + r * stride + h * kPanel), set_f(w.factor[r0 + r]), set_f(w.bias[r0 + r]));
-#pragma GCC unroll 4
   for (int j = 0; j < kPageKeys; ++j) {
     vf x, y;
     P::values(values, j, &x, &y);
@@ -206,27 +204,27 @@ HONE_INLINE float rescale(const float* x, const uint16_t* scales, const uint16_t
   return reduce_add(total);
 }
 
-HONE_INLINE uint64_t seen(const uint64_t* mask, int64_t r0, int64_t count) {
+HONE_INLINE uint64_t seen_by(const uint64_t* mask, int64_t r0, int64_t count) {
   uint64_t any = 0;
   for (int64_t r = r0; r < r0 + count; ++r) any |= mask[r];
   return any;
 }
 
-// Calls body<R>(r0) for blocks of R rows of which some see the tile: as many at once as the sums
-// have registers.
+// Calls body<R>(r0, keys) for blocks of R rows of which some see keys of the tile: as many at once
+// as the sums have registers.
 template <typename F>
 HONE_INLINE void each_block(int64_t rows, const uint64_t* mask, F body) {
   int64_t r = 0;
 #if defined(__AVX512F__)
   for (; r + 8 <= rows; r += 8)
-    if (seen(mask, r, 8)) body.template operator()<8>(r);
+    if (uint64_t keys = seen_by(mask, r, 8)) body.template operator()<8>(r, keys);
   for (; r + 4 <= rows; r += 4)
-    if (seen(mask, r, 4)) body.template operator()<4>(r);
+    if (uint64_t keys = seen_by(mask, r, 4)) body.template operator()<4>(r, keys);
 #endif
   for (; r + 2 <= rows; r += 2)
-    if (seen(mask, r, 2)) body.template operator()<2>(r);
+    if (uint64_t keys = seen_by(mask, r, 2)) body.template operator()<2>(r, keys);
   for (; r < rows; ++r)
-    if (seen(mask, r, 1)) body.template operator()<1>(r);
+    if (mask[r] != 0) body.template operator()<1>(r, mask[r]);
 }
 
 template <typename P>
@@ -241,8 +239,9 @@ static void attend_tile(Work& w, const Tile& tile, const uint64_t* mask) {
       w.bias[r] =
           rescale(w.q + r * w.dp, tile.k_scales, tile.k_scales + w.dp, w.dp, coded_q + r * w.dp);
   for (int pair = 0; pair < kKeyVectors / 2; ++pair)
-    each_block(w.rows, mask, [&]<int R>(int64_t r0) {
-      scores<P, R>(w, r0, pair, tile.k + pair * P::pair_bytes(w.d));
+    each_block(w.rows, mask, [&]<int R>(int64_t r0, uint64_t keys) {
+      if (keys >> (pair * 2 * kPanel) & 0xffffffffu)
+        scores<P, R>(w, r0, pair, tile.k + pair * P::pair_bytes(w.d));
     });
   find_tops(w, mask);
   exponentiate(w, mask);
@@ -255,7 +254,7 @@ static void attend_tile(Work& w, const Tile& tile, const uint64_t* mask) {
         w.bias[r] = rescale(w.s + r * kPageKeys, scales, scales + w.groups * kPageKeys, kPageKeys,
                             coded_s + r * kPageKeys);
     }
-    each_block(w.rows, mask, [&]<int R>(int64_t r0) {
+    each_block(w.rows, mask, [&]<int R>(int64_t r0, uint64_t) {
       accumulate<P, R>(w, r0, g, tile.v + g * P::group_bytes());
     });
   }
@@ -309,7 +308,10 @@ static void begin(Work& w) {
   const float scale = a->softcap > 0 ? a->scale : a->scale * kLog2E;
   for (int64_t r = 0; r < w.rows; ++r) {
     const float* from = a->q + a->q_offset[r];
-    for (int64_t i = 0; i < w.dp; ++i) w.q[r * w.dp + i] = i < w.d ? from[i] * scale : 0.0f;
+    for (int64_t i = 0; i < w.dp; i += kPanel) {
+      vf v = i + kPanel <= w.d ? load_f(from + i) : load_part(from + i, w.d - i);
+      store_f(w.q + r * w.dp + i, mul(v, set_f(scale)));
+    }
     a->part.top[r] = kMinusInfinity;
     store_f(w.sums + r * kPanel, zero_f());
     for (int64_t c = 0; c < w.groups * kValueGroup; c += kPanel)
@@ -344,7 +346,7 @@ void attention(const AttentionArgs* a) {
   begin(w);
   for (int64_t i = 0; i < a->tiles; ++i) {
     const uint64_t* mask = a->masks + i * a->rows;
-    if (!seen(mask, 0, w.rows)) continue;
+    if (!seen_by(mask, 0, w.rows)) continue;
     Tile tile = open_tile(a->tile[i], w.dp, w.groups);
     w.next_k = w.next_v = {0, 0, 0};
     if (i + 1 < a->tiles && w.rows > kDirectRows) {
@@ -391,8 +393,9 @@ void attention_finish(int64_t rows, int64_t dv, AttentionPart part, const int64_
   for (int64_t r = 0; r < rows; ++r) {
     const float* from = part.o + r * padded(dv, kValueGroup);
     // Not "sum > 0": a NaN must come out as one.
-    const float inverse = part.sum[r] == 0 ? 0.0f : 1.0f / part.sum[r];
-    for (int64_t c = 0; c < dv; ++c) o[o_offset[r] + c] = from[c] * inverse;
+    const vf inverse = set_f(part.sum[r] == 0 ? 0.0f : 1.0f / part.sum[r]);
+    for (int64_t c = 0; c < dv; c += kPanel)
+      store_y(o + o_offset[r] + c, mul(load_f(from + c), inverse), dv - c);
   }
 }
 

@@ -54,11 +54,8 @@ HONE_INLINE vf pow2i(vf whole) {
       _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(whole.v), _mm512_set1_epi32(127)), 23);
   return {_mm512_castsi512_ps(e)};
 }
-// a·2^i, where i stands in the lowest bits of t (exp2_f).
-HONE_INLINE vf shift_exponent(vf a, vf t) {
-  __m512i e = _mm512_slli_epi32(_mm512_castps_si512(t.v), 23);
-  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), e))};
-}
+// a·2^i for whole i.
+HONE_INLINE vf scale_exponent(vf a, vf i) { return {_mm512_scalef_ps(a.v, i.v)}; }
 // Sixteen bytes as floats; the low and the high nibbles of sixteen bytes.
 HONE_INLINE vf load_u8(const uint8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)))};
@@ -160,11 +157,7 @@ HONE_INLINE __m256 half_pow2i(__m256 w) {
       _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(w), _mm256_set1_epi32(127)), 23));
 }
 HONE_INLINE vf pow2i(vf w) { return {half_pow2i(w.a), half_pow2i(w.b)}; }
-HONE_INLINE __m256 half_shift(__m256 a, __m256 t) {
-  __m256i e = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
-  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), e));
-}
-HONE_INLINE vf shift_exponent(vf x, vf t) { return {half_shift(x.a, t.a), half_shift(x.b, t.b)}; }
+HONE_INLINE vf scale_exponent(vf a, vf i) { return mul(a, pow2i(i)); }
 HONE_INLINE __m256i half_u8(const uint8_t* p) {
   return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
 }
@@ -327,15 +320,7 @@ HONE_INLINE vf pow2i(vf a) {
   HONE_LANES a.v[i] = bits_f((uint32_t)((int32_t)a.v[i] + 127) << 23);
   return a;
 }
-HONE_INLINE vf shift_exponent(vf a, vf t) {
-  HONE_LANES {
-    uint32_t x, i_bits;
-    memcpy(&x, &a.v[i], 4);
-    memcpy(&i_bits, &t.v[i], 4);
-    a.v[i] = bits_f(x + (i_bits << 23));
-  }
-  return a;
-}
+HONE_INLINE vf scale_exponent(vf a, vf i) { return mul(a, pow2i(i)); }
 HONE_INLINE vf load_u8(const uint8_t* p) {
   vf r;
   HONE_LANES r.v[i] = (float)p[i];
@@ -465,20 +450,18 @@ HONE_INLINE vf exp_f(vf x) {
   p = fma(p, r, set_f(1));
   return mul(p, pow2i(n));
 }
-// 2^x for x ≤ 0, within 2 ulp; 2^−125 below −125, 1 at 0. x = n + r with |r| ≤ 1/2: adding 1.5·2^23
-// leaves n in the lowest bits; a degree-5 minimax polynomial in r.
+// 2^x for x ≤ 0, within 2 ulp; 1 at 0, NaN for NaN, and below −125 the smallest that it gives or
+// less. x = n + r with |r| ≤ 1/2; a degree-5 minimax polynomial in r.
 HONE_INLINE vf exp2_f(vf x) {
-  const vf shift = set_f(12582912.0f);
   x = max(set_f(-125), x);  // the second of the two where one is NaN
-  vf t = add(x, shift);
-  vf r = sub(x, sub(t, shift));
+  const vf n = round_f(x), r = sub(x, n);
   vf p = set_f(0x1.5bba14p-10f);
   p = fma(p, r, set_f(0x1.3cea88p-7f));
   p = fma(p, r, set_f(0x1.c6b752p-5f));
   p = fma(p, r, set_f(0x1.ebf9bcp-3f));
   p = fma(p, r, set_f(0x1.62e42ap-1f));
   p = fma(p, r, set_f(1));
-  return shift_exponent(p, t);
+  return scale_exponent(p, n);
 }
 // tanh x = 1 − 2/(e^{2x}+1); near 0 the cancellation leaves an absolute error of 1e-7.
 HONE_INLINE vf tanh_f(vf x) {

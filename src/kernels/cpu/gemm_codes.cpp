@@ -115,6 +115,9 @@ HONE_INLINE vi sum_of(const TileSums<kBits, kColumns>& s, int t) {
 }
 #endif
 
+// Without being told so, GCC does not unroll sixteen rounds early enough for registers.
+#define HONE_TOKENS _Pragma("GCC unroll 16") for (int t = 0; t < kTokens; ++t)
+
 // The tokens [offset, offset + kTokens) of the tile of kTile tokens that begins at t0.
 template <typename Sums, int kTile, int kBits, int kColumns, bool kOneChunk>
 static void code_tile(const GemmArgs* g, const uint8_t* panel, int64_t p, int64_t t0, int offset) {
@@ -123,7 +126,7 @@ static void code_tile(const GemmArgs* g, const uint8_t* panel, int64_t p, int64_
   const int64_t chunks = g->k / kColumns, per_group = f.group / kColumns;
   const int64_t col = p * kPanel, valid = g->n - col;
   vf acc[kTokens];
-  for (int t = 0; t < kTokens; ++t) acc[t] = g->bias ? load_y(g->bias + col, valid) : zero_f();
+  HONE_TOKENS acc[t] = g->bias ? load_y(g->bias + col, valid) : zero_f();
   const int8_t* x = g->xq.codes + t0 * g->k + offset * kColumns;
   const float* xscale = g->xq.scales + t0 * chunks + offset;
   const int32_t* start = g->xq.starts + t0 * chunks + offset;
@@ -135,7 +138,7 @@ static void code_tile(const GemmArgs* g, const uint8_t* panel, int64_t p, int64_
     vf scale = load_scale(at, 0, f), least = f.has_mins ? load_scale(at, 1, f) : zero_f();
     at += header;
     vf part[kTokens];
-    for (int t = 0; t < kTokens; ++t) part[t] = set_f(0);
+    HONE_TOKENS part[t] = set_f(0);
     for (int64_t i = 0; i < (kOneChunk ? 1 : per_group); ++i, at += kCodeBytes) {
       // The first tile finds the panel in memory: too many operations for the reads to run ahead on
       // their own. (One or two tokens have few, and the hardware's prefetch is better.)
@@ -143,7 +146,7 @@ static void code_tile(const GemmArgs* g, const uint8_t* panel, int64_t p, int64_
         for (int b = 0; b < kCodeBytes; b += 64) __builtin_prefetch(at + b + kAhead, 0, 3);
       Sums sums;
       sum_chunk(sums, at, x, start);
-      for (int t = 0; t < kTokens; ++t) {
+      HONE_TOKENS {
         vf sum = to_float(sum_of(sums, t));
         if constexpr (kOneChunk)
           acc[t] = fma(sum, mul(scale, set_f(xscale[t])), acc[t]);
@@ -156,11 +159,12 @@ static void code_tile(const GemmArgs* g, const uint8_t* panel, int64_t p, int64_
       start += kTile;
       low += kTile;
     }
-    if constexpr (!kOneChunk)
-      for (int t = 0; t < kTokens; ++t) acc[t] = fma(scale, part[t], acc[t]);
+    if constexpr (!kOneChunk) HONE_TOKENS acc[t] = fma(scale, part[t], acc[t]);
   }
-  for (int t = 0; t < kTokens; ++t) store_y(g->y + (t0 + offset + t) * g->ldy + col, acc[t], valid);
+  HONE_TOKENS store_y(g->y + (t0 + offset + t) * g->ldy + col, acc[t], valid);
 }
+
+#undef HONE_TOKENS
 
 // As many tokens as the sums of a tile have registers.
 #if defined(__AVX512F__)

@@ -172,9 +172,10 @@ Machine from_json(const Json& j) {
   for (const Json& p : j.at("peaks"))
     m.peaks.push_back({p.at("isa").get<std::string>(), p.at("operation").get<std::string>(),
                        p.at("per_second").get<double>()});
+  // Older files lack bf16.
   for (const Json& c : j.at("candidates"))
     m.candidates.push_back({c.at("isa").get<std::string>(), c.at("f32_per_second").get<double>(),
-                            c.at("bf16_per_second").get<double>(),
+                            c.value("bf16_per_second", 0.0),
                             c.at("int8_per_second").get<double>()});
   m.cache_bytes = j.at("cache").at("bytes").get<int64_t>();
   m.cached_bytes_per_second = j.at("cache").at("bytes_per_second").get<double>();

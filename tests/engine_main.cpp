@@ -7,8 +7,30 @@
 #include <cstdio>
 #include <string_view>
 
-#include "base/error.h"
 #include "kernels/select.h"
+#include "tables.h"
+
+#ifdef HONE_AMX_EMULATED
+namespace hone::kernels::amx_emulated {
+extern const KernelTable kTable;
+}
+#endif
+
+namespace hone::testing {
+
+std::vector<const kernels::KernelTable*> tested_tables() {
+  auto tables = kernels::available_tables();
+#ifdef HONE_AMX_EMULATED
+  for (const kernels::KernelTable* t : tables)
+    if (std::string_view(t->isa) == "avx512_vnni") {
+      tables.push_back(&kernels::amx_emulated::kTable);
+      break;
+    }
+#endif
+  return tables;
+}
+
+}  // namespace hone::testing
 
 int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);  // takes its own flags out
@@ -22,11 +44,11 @@ int main(int argc, char** argv) {
     std::printf("%s is what this CPU runs unasked\n", argv[2]);
     return 77;
   }
-  try {
-    hone::kernels::set_isa(argv[2]);
-  } catch (const hone::Error& e) {
-    std::printf("%s\n", e.what());
-    return 77;
-  }
-  return RUN_ALL_TESTS();
+  for (const hone::kernels::KernelTable* t : hone::testing::tested_tables())
+    if (std::string_view(t->isa) == argv[2]) {
+      hone::kernels::set_table(*t);
+      return RUN_ALL_TESTS();
+    }
+  std::printf("this CPU cannot run %s\n", argv[2]);
+  return 77;
 }

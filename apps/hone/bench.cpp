@@ -246,10 +246,11 @@ void print_machine(const kernels::Machine& m) {
   for (const kernels::Peak& p : m.peaks)
     peaks.push_back({p.isa + " " + p.operation, giga(p.per_second), "GOP/s",
                      fmt::format("{:.0f} operations/byte", p.per_second / bandwidth)});
-  std::vector<std::vector<std::string>> products{{"products, 1 thread", "f32", "int8", "unit", ""}};
+  std::vector<std::vector<std::string>> products{
+      {"products, 1 thread", "f32", "bf16", "int8", "unit", ""}};
   for (const kernels::Candidate& c : m.candidates)
-    products.push_back({c.isa, giga(c.f32_per_second), giga(c.int8_per_second), "GOP/s",
-                        c.isa == m.best_isa ? "chosen" : ""});
+    products.push_back({c.isa, giga(c.f32_per_second), giga(c.bf16_per_second),
+                        giga(c.int8_per_second), "GOP/s", c.isa == m.best_isa ? "chosen" : ""});
   print_text(
       fmt::format("{}, {} thread{}\n\nReading memory\n{}\nArithmetic\n{}\nMatrix products "
                   "in the caches\n{}",

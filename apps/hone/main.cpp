@@ -44,7 +44,7 @@ void add_common_flags(CLI::App& app, CommonOptions& c) {
       ->check(between(0, 1.8e19))
       ->type_name("N")
       ->capture_default_str();
-  common(app.add_option("--isa", c.isa, "baseline, avx2, avx512 or avx512_vnni"))
+  common(app.add_option("--isa", c.isa, "baseline, avx2, avx512, avx512_vnni or avx512_amx"))
       ->check(one_of({"auto", "baseline", "avx2", "avx512", "avx512_vnni"}))
       ->type_name("NAME")
       ->capture_default_str();

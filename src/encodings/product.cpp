@@ -167,13 +167,13 @@ void pack_decoded(const Weight& w, PackedWeight& p) {
 }
 
 // A tile of tokens (kernel_table.h) is quantised in one piece.
-constexpr int64_t kTokenTile = 8;
+constexpr int64_t kTokenTile = 16;
 // Panels that one work item multiplies: enough work to be worth handing out, few enough to balance.
 // Many tokens go over them tile by tile, so that they should stay in the second-level cache.
 constexpr int64_t kPanelsPerItem = 8;
-constexpr int64_t kPanelsOfFewTokens = 2;
+constexpr int64_t kFewTokens = 8, kPanelsOfFewTokens = 2;
 int64_t panels_per_item(int64_t tokens) {
-  return tokens < kTokenTile ? kPanelsOfFewTokens : kPanelsPerItem;
+  return tokens < kFewTokens ? kPanelsOfFewTokens : kPanelsPerItem;
 }
 // Tokens of a gated product whose halves are held at once: whole token tiles.
 constexpr int64_t kGatedTokens = 256;

@@ -13,9 +13,9 @@
 //                   row r, column j, stored as code+128. 4-bit: units of 8 columns, 64 bytes: the
 //                   low nibble of byte 4r+j is row r, column j; the high nibble column 4+j.
 // int8 activations are quantised in chunks of kChunk = 32 columns (16 where a weight's group is
-// 16), symmetric, scale = amax/127 (llama.cpp's Q8_0 rule). Tokens stand in tiles: of eight as far
-// as they go, then of four, two and one. A tile of m tokens that begins at token t0 has its codes
-// from t0·K on, [K/4][m][4], and its scales from t0·chunks on, [chunks][m].
+// 16), symmetric, scale = amax/127 (llama.cpp's Q8_0 rule). Tokens stand in tiles: of sixteen as
+// far as they go, then of eight, four, two and one. A tile of m tokens that begins at token t0 has
+// its codes from t0·K on, [chunks][m][chunk], and its scales from t0·chunks on, [chunks][m].
 #pragma once
 
 #include <stdint.h>
@@ -110,7 +110,7 @@ struct PeakLoop {
 
 struct KernelTable {
   const char* isa;
-  int rank;  // order of preference
+  int rank;  // the highest runs where none is asked for or was measured to be the fastest
   void (*gemm_f32)(const GemmArgs*);
   void (*gemm_bf16)(const GemmArgs*);
   void (*gemm_f16)(const GemmArgs*);

@@ -112,10 +112,12 @@ double peak_speed(const PeakLoop& loop) {
   return loop.operations * double(rounds) * kShares * thread_count() / seconds;
 }
 
-const PeakLoop& loop_named(const KernelTable& t, std::string_view name) {
-  for (const PeakLoop* p = t.peaks; p->name != nullptr; ++p)
-    if (name == p->name) return *p;
-  fail(ErrorKind::internal, "no peak loop is called {}", name);
+// A product with f32 activations and bf16 weights is three of bf16 tiles.
+void raise_roof(Roofs& r, std::string_view operation, double per_second) {
+  if (operation == "fp32 FMA") r.f32_per_second = std::max(r.f32_per_second, per_second);
+  if (operation == "bf16 tiles") r.f32_per_second = std::max(r.f32_per_second, per_second / 3);
+  if (operation == "int8 dot" || operation == "int8 tiles")
+    r.int8_per_second = std::max(r.int8_per_second, per_second);
 }
 
 // One thread's products of 64 tokens with 128 rows of 512 columns: what prefill spends its time on.
@@ -154,6 +156,7 @@ Candidate time_candidate(const KernelTable& t) {
   c.isa = t.isa;
   g.panels = panels.data();
   c.f32_per_second = speed(t.gemm_f32);
+  c.bf16_per_second = speed(t.gemm_bf16);
   g.panels = codes.data();
   c.int8_per_second = speed(t.gemm_codes);
   return c;
@@ -169,8 +172,10 @@ Machine from_json(const Json& j) {
   for (const Json& p : j.at("peaks"))
     m.peaks.push_back({p.at("isa").get<std::string>(), p.at("operation").get<std::string>(),
                        p.at("per_second").get<double>()});
+  // Older files lack bf16.
   for (const Json& c : j.at("candidates"))
     m.candidates.push_back({c.at("isa").get<std::string>(), c.at("f32_per_second").get<double>(),
+                            c.value("bf16_per_second", 0.0),
                             c.at("int8_per_second").get<double>()});
   m.cache_bytes = j.at("cache").at("bytes").get<int64_t>();
   m.cached_bytes_per_second = j.at("cache").at("bytes_per_second").get<double>();
@@ -218,8 +223,10 @@ Machine measure_machine(const std::function<void(double)>& progress) {
     m.candidates.push_back(time_candidate(*t));
     step();
   }
-  // Prefill of quantised weights and of floats count the same.
-  auto seconds = [](const Candidate& c) { return 1 / c.f32_per_second + 1 / c.int8_per_second; };
+  // Prefill of quantised weights, of bf16 and of other floats count the same.
+  auto seconds = [](const Candidate& c) {
+    return 1 / c.f32_per_second + 1 / c.bf16_per_second + 1 / c.int8_per_second;
+  };
   m.best_isa = std::min_element(
                    m.candidates.begin(), m.candidates.end(),
                    [&](const Candidate& a, const Candidate& b) { return seconds(a) < seconds(b); })
@@ -232,10 +239,13 @@ RoofMeter::~RoofMeter() = default;
 
 Roofs RoofMeter::measure() const {
   const KernelTable& t = table();
-  const int64_t cache = last_cache_bytes();
-  return {read_speed(t, region_->data()), peak_speed(loop_named(t, "fp32 FMA")),
-          peak_speed(loop_named(t, "int8 dot")), cache,
-          read_speed(t, region_->data(), cached_part(cache))};
+  Roofs r;
+  r.bytes_per_second = read_speed(t, region_->data());
+  for (const PeakLoop* p = t.peaks; p->name != nullptr; ++p)
+    if (p->feature == kAnyCpu) raise_roof(r, p->name, peak_speed(*p));
+  r.cache_bytes = last_cache_bytes();
+  r.cached_bytes_per_second = read_speed(t, region_->data(), cached_part(r.cache_bytes));
+  return r;
 }
 
 double RoofMeter::read_per_second() const {
@@ -250,11 +260,8 @@ std::optional<Roofs> roofs_of(const Machine& m, const std::string& isa) {
   for (const Bandwidth& b : m.bandwidths)
     if (b.threads == m.threads)
       r.bytes_per_second = std::max(r.bytes_per_second, b.bytes_per_second);
-  for (const Peak& p : m.peaks) {
-    if (p.isa != isa) continue;
-    if (p.operation == "fp32 FMA") r.f32_per_second = p.per_second;
-    if (p.operation == "int8 dot") r.int8_per_second = p.per_second;
-  }
+  for (const Peak& p : m.peaks)
+    if (p.isa == isa) raise_roof(r, p.operation, p.per_second);
   if (r.bytes_per_second <= 0 || r.f32_per_second <= 0 || r.int8_per_second <= 0) return {};
   return r;
 }
@@ -280,6 +287,7 @@ Json machine_json(const Machine& m) {
   for (const Candidate& c : m.candidates)
     j["candidates"].push_back({{"isa", c.isa},
                                {"f32_per_second", c.f32_per_second},
+                               {"bf16_per_second", c.bf16_per_second},
                                {"int8_per_second", c.int8_per_second}});
   j["cache"] = {{"bytes", m.cache_bytes}, {"bytes_per_second", m.cached_bytes_per_second}};
   j["best_isa"] = m.best_isa;

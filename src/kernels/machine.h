@@ -30,7 +30,8 @@ struct Peak {
 /// How fast one instruction set's products are, on matrices that stay in the caches.
 struct Candidate {
   std::string isa;
-  double f32_per_second = 0, int8_per_second = 0;  ///< operations of one thread
+  /// Operations of one thread, by type of the weight; activations are f32 but for int8.
+  double f32_per_second = 0, bf16_per_second = 0, int8_per_second = 0;
 };
 
 struct Machine {
@@ -47,7 +48,8 @@ struct Machine {
 /// The roofs for one instruction set with all threads.
 struct Roofs {
   double bytes_per_second = 0;
-  double f32_per_second = 0, int8_per_second = 0;
+  double f32_per_second = 0;  ///< of f32 activations, by whatever instructions are fastest
+  double int8_per_second = 0;
   int64_t cache_bytes = 0;
   double cached_bytes_per_second = 0;
 

@@ -2,6 +2,13 @@
 
 #include <fmt/ranges.h>
 
+#ifdef HONE_X86
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include <algorithm>
 #include <atomic>
 
 #include "base/error.h"
@@ -21,11 +28,40 @@ extern const KernelTable kTable;
 namespace avx512_vnni {
 extern const KernelTable kTable;
 }
+namespace avx512_amx {
+extern const KernelTable kTable;
+}
 #endif
 
 namespace {
+
 std::atomic<const KernelTable*> g_table{nullptr};
+
+#ifdef HONE_X86
+// Matrix tiles for int8 and bf16, and the system's leave to use them: their registers are so large
+// that Linux keeps them only for processes that ask. Asked once, for all threads.
+bool has_tiles() {
+  static const bool has = [] {
+    constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25;
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+    if ((d & kBf16) == 0 || (d & kTile) == 0 || (d & kInt8) == 0) return false;
+    return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return has;
 }
+#endif
+
+// What runs where nothing was measured.
+const KernelTable* unmeasured_choice() {
+  auto tables = available_tables();
+  return *std::max_element(
+      tables.begin(), tables.end(),
+      [](const KernelTable* a, const KernelTable* b) { return a->rank < b->rank; });
+}
+
+}  // namespace
 
 std::vector<const KernelTable*> available_tables() {
   std::vector<const KernelTable*> out{&baseline::kTable};
@@ -36,7 +72,9 @@ std::vector<const KernelTable*> available_tables() {
   bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   if (avx512) out.push_back(&avx512::kTable);
-  if (avx512 && __builtin_cpu_supports("avx512vnni")) out.push_back(&avx512_vnni::kTable);
+  bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+  if (vnni) out.push_back(&avx512_vnni::kTable);
+  if (vnni && has_tiles()) out.push_back(&avx512_amx::kTable);
 #endif
   return out;
 }
@@ -44,24 +82,19 @@ std::vector<const KernelTable*> available_tables() {
 const KernelTable& table() {
   const KernelTable* t = g_table.load(std::memory_order_acquire);
   if (t == nullptr) {
-    t = available_tables().back();
+    t = unmeasured_choice();
     g_table.store(t, std::memory_order_release);
   }
   return *t;
 }
 
+void set_table(const KernelTable& t) { g_table = &t; }
+
 void set_isa(const std::string& name) {
+  if (name == "auto") return set_table(*unmeasured_choice());
   std::vector<std::string> names;
-  auto tables = available_tables();
-  if (name == "auto") {
-    g_table = tables.back();
-    return;
-  }
-  for (const KernelTable* t : tables) {
-    if (name == t->isa) {
-      g_table = t;
-      return;
-    }
+  for (const KernelTable* t : available_tables()) {
+    if (name == t->isa) return set_table(*t);
     names.push_back(t->isa);
   }
   fail(ErrorKind::unsupported, "instruction set '{}': this CPU can run {} (or auto)", name,

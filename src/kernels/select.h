@@ -10,10 +10,12 @@ namespace hone::kernels {
 
 /// The table in use. Thread-safe; set_isa must come first or not at all.
 const KernelTable& table();
-/// The tables that this CPU can run, best last.
+/// The tables that this CPU can run, the newest instruction set last.
 std::vector<const KernelTable*> available_tables();
-/// Forces an instruction set by name ("baseline", "avx2", "avx512", "avx512_vnni"; "auto" = best).
-/// Raises unsupported naming those available.
+/// Forces an instruction set by name ("baseline", "avx2", "avx512", "avx512_vnni", "avx512_amx"),
+/// or with "auto" the one of highest rank. Raises unsupported naming those available.
 void set_isa(const std::string& name);
+/// Forces a table: one of those available, or one that a test brings.
+void set_table(const KernelTable& t);
 
 }  // namespace hone::kernels

@@ -5,6 +5,7 @@
 #include "base/threads.h"
 #include "kernels/ref/ref.h"
 #include "kernels/select.h"
+#include "tables.h"
 #include "testing.h"
 
 namespace hone {
@@ -41,8 +42,8 @@ std::vector<Case> cases() {
 
 class ProductTest : public ::testing::TestWithParam<Case> {
  protected:
-  void TearDown() override { kernels::set_isa(isa_); }
-  const std::string isa_ = kernels::table().isa;  // what --isa may have forced
+  void TearDown() override { kernels::set_table(table_); }
+  const kernels::KernelTable& table_ = kernels::table();  // what --isa may have forced
 };
 
 TEST_P(ProductTest, EqualsTheDecodedWeightOnEveryInstructionSet) {
@@ -59,8 +60,8 @@ TEST_P(ProductTest, EqualsTheDecodedWeightOnEveryInstructionSet) {
     std::vector<float> expected(t * n);
     kernels::ref::gemm(x.data<float>(), decoded.data<float>(), bias.data<float>(), t, n, k,
                        expected.data());
-    for (const auto* table : kernels::available_tables()) {
-      kernels::set_isa(table->isa);
+    for (const auto* table : testing::tested_tables()) {
+      kernels::set_table(*table);
       PackedWeight packed = pack_weight(w);
       EXPECT_EQ(packed.bytes.byte_size(), packed_bytes(w));
       Tensor y = multiply(LinearInput(x), packed, bias, Activations::f32);
@@ -120,9 +121,9 @@ TEST(Product, ActivationsThatAreNoNumbersComeOutAsNone) {
   options.params.bits = 4;
   options.params.group = 32;
   PackedWeight w = pack_weight(encoding("int_group").encode(values.data<float>(), n, k, options));
-  std::string isa = kernels::table().isa;
-  for (const auto* table : kernels::available_tables()) {
-    kernels::set_isa(table->isa);
+  const kernels::KernelTable& before = kernels::table();
+  for (const auto* table : testing::tested_tables()) {
+    kernels::set_table(*table);
     for (float bad : {NAN, INFINITY, -INFINITY})
       for (int64_t at : {0, 5, 31, 40}) {
         Tensor x = random_tensor({t, k}, 5);
@@ -140,7 +141,7 @@ TEST(Product, ActivationsThatAreNoNumbersComeOutAsNone) {
     Tensor y = multiply(LinearInput(x), w, none, Activations::int8);
     for (int64_t i = 0; i < n; ++i) EXPECT_EQ(y.data<float>()[i], 0) << table->isa;
   }
-  kernels::set_isa(isa);
+  kernels::set_table(before);
 }
 
 TEST_P(ProductTest, IntegerSumsAreTheSameOnEveryInstructionSet) {
@@ -150,8 +151,8 @@ TEST_P(ProductTest, IntegerSumsAreTheSameOnEveryInstructionSet) {
   options.params = GetParam().params;
   Weight w = encoding(GetParam().encoding).encode(values.data<float>(), n, k, options);
   std::vector<float> first;
-  for (const auto* table : kernels::available_tables()) {
-    kernels::set_isa(table->isa);
+  for (const auto* table : testing::tested_tables()) {
+    kernels::set_table(*table);
     Tensor y = multiply(LinearInput(x), pack_weight(w), {}, Activations::int8);
     std::vector<float> now(y.data<float>(), y.data<float>() + y.numel());
     if (first.empty()) first = now;

@@ -1,9 +1,11 @@
-// Every kernel table that this CPU can run, against kernels/ref: odd sizes, tails, extreme values.
+// Every kernel table that this CPU can run, and matrix tiles in plain loops, against kernels/ref:
+// odd sizes, tails, extreme values.
 #include <algorithm>
 #include <cstring>
 
 #include "kernels/ref/ref.h"
 #include "kernels/select.h"
+#include "tables.h"
 #include "tensor/dtype.h"
 #include "testing.h"
 
@@ -51,33 +53,75 @@ TEST_P(KernelsTest, FloatGemmEqualsReference) {
       }
 }
 
+// Matrix tiles add bf16 products in an order of their own.
+bool has_tiles(const KernelTable& k) {
+  return std::string_view(k.isa).find("amx") != std::string_view::npos;
+}
+
+GemmArgs gemm_args(const std::vector<float>& x, int64_t t, int64_t n, int64_t k) {
+  GemmArgs g{};
+  g.x = x.data();
+  g.ldx = g.k = k;
+  g.ldy = g.n = n;
+  g.t = t;
+  g.p1 = (n + kPanel - 1) / kPanel;
+  return g;
+}
+
+std::vector<uint16_t> half_bits(const std::vector<float>& values, bool bf) {
+  std::vector<uint16_t> out(values.size());
+  for (size_t i = 0; i < values.size(); ++i)
+    out[i] = bf ? to_bf16(values[i]).bits : to_f16(values[i]).bits;
+  return out;
+}
+
 TEST_P(KernelsTest, HalfGemmIsExactOnHalfValues) {
-  const int64_t t = 3, n = 20, kk = 50;
-  auto x = random_values(t * kk, 4), w = random_values(n * kk, 5);
-  for (bool bf : {false, true}) {
-    std::vector<float> rounded(w.size());
-    for (size_t i = 0; i < w.size(); ++i)
-      rounded[i] = bf ? to_f32(to_bf16(w[i])) : to_f32(to_f16(w[i]));
-    auto panels = float_panels(rounded, n, kk);
-    std::vector<uint16_t> half(panels.size());
-    for (size_t i = 0; i < panels.size(); ++i)
-      half[i] = bf ? to_bf16(panels[i]).bits : to_f16(panels[i]).bits;
-    std::vector<float> a(t * n), b(t * n);
-    GemmArgs g{};
-    g.x = x.data();
-    g.ldx = kk;
-    g.ldy = n;
-    g.t = t;
-    g.n = n;
-    g.k = kk;
-    g.p1 = 2;
-    g.panels = panels.data();
-    g.y = a.data();
-    k().gemm_f32(&g);
-    g.panels = half.data();
-    g.y = b.data();
-    bf ? k().gemm_bf16(&g) : k().gemm_f16(&g);
-    EXPECT_EQ(a, b);
+  for (int64_t t : {3, 17, 32})
+    for (int64_t n : {20, 200})
+      for (int64_t kk : {50, 1025}) {
+        auto x = random_values(t * kk, 4), w = random_values(n * kk, 5), bias = random_values(n, 6);
+        for (bool bf : {false, true}) {
+          for (float& v : w) v = bf ? to_f32(to_bf16(v)) : to_f32(to_f16(v));
+          auto panels = float_panels(w, n, kk);
+          auto half = half_bits(panels, bf);
+          std::vector<float> a(t * n), b(t * n, NAN), expected(t * n);
+          GemmArgs g = gemm_args(x, t, n, kk);
+          g.bias = bias.data();
+          g.panels = panels.data();
+          g.y = a.data();
+          k().gemm_f32(&g);
+          g.panels = half.data();
+          g.y = b.data();
+          bf ? k().gemm_bf16(&g) : k().gemm_f16(&g);
+          if (!bf || !has_tiles(k())) {
+            EXPECT_EQ(a, b);
+            continue;
+          }
+          // No further from the exact products than sums in f32 are: all bits of x take part.
+          ref::gemm(x.data(), w.data(), bias.data(), t, n, kk, expected.data());
+          EXPECT_LE(relative_distance(b.data(), expected.data(), t * n),
+                    relative_distance(a.data(), expected.data(), t * n));
+        }
+      }
+}
+
+TEST_P(KernelsTest, Bf16GemmKeepsInfinitiesNansAndLargeNumbers) {
+  const int64_t kk = 40;
+  const float large = 3.4e38f;
+  for (int64_t t : {1, 16}) {
+    std::vector<float> x(t * kk, 0.0f), w(16 * kk, 1.0f), y(t * 16);
+    auto half = half_bits(float_panels(w, 16, kk), true);
+    for (float bad : {INFINITY, -INFINITY, NAN, large, -large, 1e-30f}) {
+      x[(t - 1) * kk + 37] = bad;
+      GemmArgs g = gemm_args(x, t, 16, kk);
+      g.panels = half.data();
+      g.y = y.data();
+      k().gemm_bf16(&g);
+      for (int64_t i = 0; i < t * 16; ++i) {
+        float expected = i < (t - 1) * 16 ? 0 : bad;
+        EXPECT_TRUE(std::isnan(expected) ? std::isnan(y[i]) : y[i] == expected) << t << " " << bad;
+      }
+    }
   }
 }
 
@@ -105,11 +149,84 @@ TEST_P(KernelsTest, RowsDoNotDependOnTheirNeighbours) {
   }
 }
 
+TEST_P(KernelsTest, Bf16RowsDoNotDependOnTheirNeighbours) {
+  const int64_t t = 37, n = 150, kk = 1060;
+  auto x = random_values(t * kk, 6);
+  auto half = half_bits(float_panels(random_values(n * kk, 7), n, kk), true);
+  std::vector<float> all(t * n), one(n);
+  GemmArgs g = gemm_args(x, t, n, kk);
+  g.panels = half.data();
+  g.y = all.data();
+  k().gemm_bf16(&g);
+  g.y = one.data();
+  g.t = 1;
+  for (int64_t r = 0; r < t; ++r) {
+    g.x = x.data() + r * kk;
+    k().gemm_bf16(&g);
+    ASSERT_EQ(0, std::memcmp(one.data(), all.data() + r * n, n * 4)) << "row " << r;
+  }
+}
+
+// Code panels of random bytes with sensible scales.
+std::vector<uint8_t> code_panels(const CodeForm& f, int64_t n, int64_t kk) {
+  const int64_t head = (1 + f.has_mins) * kPanel, record = 4 * head + f.group * kPanel * f.bits / 8;
+  const int64_t records = (n + kPanel - 1) / kPanel * (kk / f.group);
+  std::vector<uint8_t> out(records * record);
+  std::mt19937 random(8);
+  for (auto& b : out) b = static_cast<uint8_t>(random());
+  for (int64_t r = 0; r < records; ++r) {
+    auto scales = random_values(head, 9 + r);
+    std::memcpy(&out[r * record], scales.data(), 4 * head);
+  }
+  return out;
+}
+
+// Tiles of 16, 8, 4, 2 and 1 token give the same bits, whatever multiplies them; and matrix tiles
+// give those of VNNI.
+TEST_P(KernelsTest, CodeRowsDoNotDependOnTheirNeighbours) {
+  const int64_t t = 47, n = 40;
+  for (int bits : {4, 8})
+    for (int mins : {0, 1})
+      for (auto [group, kk] :
+           {std::pair<int64_t, int64_t>{16, 144}, {48, 144}, {32, 256}, {64, 256}, {256, 256}}) {
+        const int64_t chunk = group % kChunk == 0 ? kChunk : 16, chunks = kk / chunk;
+        CodeForm form{};
+        form.bits = bits;
+        form.zero = bits == 8 ? 128 : 7;
+        form.has_mins = mins;
+        form.group = group;
+        auto panels = code_panels(form, n, kk);
+        auto x = random_values(t * kk, 10);
+        auto run = [&](const KernelTable& table, int64_t first, int64_t count) {
+          std::vector<int8_t> codes(count * kk);
+          std::vector<float> scales(count * chunks), lows(scales.size()), y(count * n);
+          std::vector<int32_t> starts(scales.size());
+          GemmArgs g = gemm_args(x, count, n, kk);
+          g.xq = {codes.data(), scales.data(), starts.data(), lows.data()};
+          g.chunk = chunk;
+          g.form = form;
+          g.panels = panels.data();
+          g.y = y.data();
+          table.quantize_rows(&x[first * kk], kk, count, kk, chunk, form.zero, g.xq);
+          table.gemm_codes(&g);
+          return y;
+        };
+        const auto all = run(k(), 0, t);
+        for (int64_t r = 0; r < t; ++r)
+          ASSERT_EQ(run(k(), r, 1), std::vector<float>(&all[r * n], &all[r * n] + n))
+              << bits << " bits, groups of " << group << ", row " << r;
+        for (const KernelTable* other : available_tables()) {
+          if (!has_tiles(k()) || std::string_view(other->isa) != "avx512_vnni") continue;
+          EXPECT_EQ(run(*other, 0, t), all) << bits << " bits, groups of " << group;
+        }
+      }
+}
+
 TEST_P(KernelsTest, QuantizedRowsDecodeWithinHalfAStep) {
   const int64_t kk = 96, chunks = 3;
   const int zero = 8;
-  // Tiles of eight, four, two and one token.
-  for (int64_t t : {1, 3, 8, 15}) {
+  // Tiles of sixteen, eight, four, two and one token.
+  for (int64_t t : {1, 3, 8, 31}) {
     auto x = random_values(t * kk, 8, 3);
     std::memset(x.data() + 32, 0, 32 * 4);  // a chunk of zeros has scale 0
     std::vector<int8_t> codes(t * kk);
@@ -118,13 +235,13 @@ TEST_P(KernelsTest, QuantizedRowsDecodeWithinHalfAStep) {
     k().quantize_rows(x.data(), kk, t, kk, 32, zero,
                       {codes.data(), scales.data(), starts.data(), lows.data()});
     for (int64_t t0 = 0, tile = 0; t0 < t; t0 += tile) {
-      tile = t - t0 >= 8 ? 8 : t - t0 >= 4 ? 4 : t - t0 >= 2 ? 2 : 1;
+      tile = t - t0 >= 16 ? 16 : t - t0 >= 8 ? 8 : t - t0 >= 4 ? 4 : t - t0 >= 2 ? 2 : 1;
       for (int64_t r = 0; r < tile; ++r)
         for (int64_t c = 0; c < chunks; ++c) {
           int64_t at = t0 * chunks + c * tile + r;
           int sum = 0;
           for (int64_t i = c * 32; i < c * 32 + 32; ++i) {
-            int code = codes[t0 * kk + (i / 4 * tile + r) * 4 + i % 4];
+            int code = codes[at * 32 + i % 32];
             ASSERT_NEAR(x[(t0 + r) * kk + i], code * scales[at], scales[at] * 0.5f + 1e-7f)
                 << t << " tokens, token " << t0 + r << " column " << i;
             sum += code;
@@ -133,7 +250,12 @@ TEST_P(KernelsTest, QuantizedRowsDecodeWithinHalfAStep) {
           EXPECT_EQ(lows[at], scales[at] * static_cast<float>(sum));
         }
     }
-    EXPECT_EQ(scales[t >= 8 ? 8 : t == 3 ? 2 : 1], 0) << "the first token's second chunk";
+    EXPECT_EQ(scales[t >= 16  ? 16
+                     : t >= 8 ? 8
+                     : t == 3 ? 2
+                              : 1],
+              0)
+        << "the first token's second chunk";
   }
 }
 
@@ -182,7 +304,7 @@ TEST_P(KernelsTest, AccumulateTnEqualsReference) {
   EXPECT_LT(relative_distance(c.data(), expected.data(), m * n), 1e-6);
 }
 
-INSTANTIATE_TEST_SUITE_P(AllIsas, KernelsTest, ::testing::ValuesIn(available_tables()),
+INSTANTIATE_TEST_SUITE_P(AllIsas, KernelsTest, ::testing::ValuesIn(testing::tested_tables()),
                          [](const auto& info) { return std::string(info.param->isa); });
 
 }  // namespace

@@ -5,6 +5,7 @@
 // token as for many. Limits: operations, 16 multiply-adds per vector FMA; below about 8 tokens the
 // weight bytes.
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/tiles.h"
 
 namespace hone::kernels::HONE_ISA {
 namespace {
@@ -79,7 +80,9 @@ static void gemm_float(const GemmArgs* g) {
 }  // namespace
 
 void gemm_f32(const GemmArgs* g) { gemm_float<F32>(g); }
+#ifndef HONE_TILES  // else gemm_bf16.cpp
 void gemm_bf16(const GemmArgs* g) { gemm_float<B16>(g); }
+#endif
 void gemm_f16(const GemmArgs* g) { gemm_float<H16>(g); }
 
 namespace {

@@ -1,6 +1,7 @@
 // What this instruction set can do at most: loops of one operation on registers, and a pass over
 // memory. `hone bench --machine` times them.
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/tiles.h"
 
 #define HONE_KEEP(x) __asm__ volatile("" : "+v"(x))
 
@@ -87,6 +88,33 @@ __attribute__((target("avx512fp16"))) void fma_f16(int64_t rounds) {
 }
 #endif
 
+#ifdef HONE_TILES
+// Four independent sums, as many as the registers hold beside two operands for each pair.
+HONE_INLINE void configure_peak() {
+  TileShapes shapes;
+  for (int i = 0; i < 8; ++i) set_shape(shapes, i, kTileRows, kTileBytes);
+  configure_tiles(shapes);
+  zero_tile<0>(), zero_tile<1>(), zero_tile<2>(), zero_tile<3>();
+  zero_tile<4>(), zero_tile<5>(), zero_tile<6>(), zero_tile<7>();
+}
+
+void tile_int8(int64_t rounds) {
+  configure_peak();
+  for (int64_t r = 0; r < rounds; ++r)
+    multiply_bytes<0, 4, 6>(), multiply_bytes<1, 4, 7>(), multiply_bytes<2, 5, 6>(),
+        multiply_bytes<3, 5, 7>();
+  release_tiles();
+}
+
+void tile_bf16(int64_t rounds) {
+  configure_peak();
+  for (int64_t r = 0; r < rounds; ++r)
+    multiply_bf16<0, 4, 6>(), multiply_bf16<1, 4, 7>(), multiply_bf16<2, 5, 6>(),
+        multiply_bf16<3, 5, 7>();
+  release_tiles();
+}
+#endif
+
 }  // namespace
 
 extern const PeakLoop kPeaks[];
@@ -96,6 +124,10 @@ const PeakLoop kPeaks[] = {
 #if defined(__AVX512VNNI__)
     {"bf16 dot", kAvx512Bf16, kSums * 32 * 2, dot_bf16},
     {"fp16 FMA", kAvx512Fp16, kSums * 32 * 2, fma_f16},
+#endif
+#ifdef HONE_TILES
+    {"int8 tiles", kAnyCpu, 4 * 16 * 16 * 64 * 2, tile_int8},
+    {"bf16 tiles", kAnyCpu, 4 * 16 * 16 * 32 * 2, tile_bf16},
 #endif
     {nullptr, 0, 0, nullptr},
 };

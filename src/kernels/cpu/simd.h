@@ -78,6 +78,7 @@ HONE_INLINE float first_lane(vf a) { return _mm512_cvtss_f32(a.v); }
 HONE_INLINE vi zero_i() { return {_mm512_setzero_si512()}; }
 HONE_INLINE vi set_i(int32_t x) { return {_mm512_set1_epi32(x)}; }
 HONE_INLINE vi load_i(const void* p) { return {_mm512_loadu_si512(p)}; }
+HONE_INLINE void store_i(void* p, vi a) { _mm512_storeu_si512(p, a.v); }
 HONE_INLINE vi low_nibbles(vi a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
 HONE_INLINE vi high_nibbles(vi a) {
   return {_mm512_and_si512(_mm512_srli_epi32(a.v, 4), _mm512_set1_epi8(15))};
@@ -192,6 +193,11 @@ HONE_INLINE vi set_i(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi3
 HONE_INLINE vi load_i(const void* p) {
   const __m256i* q = (const __m256i*)p;
   return {_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)};
+}
+HONE_INLINE void store_i(void* p, vi x) {
+  __m256i* q = (__m256i*)p;
+  _mm256_storeu_si256(q, x.a);
+  _mm256_storeu_si256(q + 1, x.b);
 }
 HONE_INLINE vi low_nibbles(vi x) {
   const __m256i m = _mm256_set1_epi8(15);
@@ -349,6 +355,7 @@ HONE_INLINE vi load_i(const void* p) {
   memcpy(&r, p, 64);
   return r;
 }
+HONE_INLINE void store_i(void* p, vi a) { memcpy(p, &a, 64); }
 HONE_INLINE vi low_nibbles(vi a) {
   HONE_LANES a.v[i] &= 0x0f0f0f0f;
   return a;

@@ -1,0 +1,31 @@
+"""hone itself: `hone bench` and `hone eval`."""
+import json
+import pathlib
+
+from .peer import Peer, Speed, run
+
+
+class Hone(Peer):
+    name = "hone"
+
+    def __init__(self, binary):
+        self.binary = pathlib.Path(binary)
+
+    def json(self, *arguments):
+        return json.loads(run([self.binary, *arguments, "--json", "--quiet"]).splitlines()[-1])
+
+    def present(self):
+        return run([self.binary, "--version"]).split()[-1]
+
+    def speed(self, model, work):
+        out = self.json("bench", model.path, "--threads", work.threads, "--prompt", work.prompt, "--decode",
+                        work.decode, "--depth", work.depth, "--batch", work.batch, "--runs", 1)
+        return Speed(out.get("prefill_tokens_per_second"), out.get("decode_tokens_per_second"))
+
+    def perplexity(self, model, text, threads):
+        scored = len(text.chunks) * (text.context - text.first)
+        out = self.json("eval", model.path, "--text", text.path, "--context", text.context, "--max-tokens",
+                        len(text.chunks) * text.context, "--threads", threads)
+        if out["tokens"] != scored:
+            raise RuntimeError(f"hone scored {out['tokens']} tokens, not {scored}")
+        return out["perplexity"]

@@ -1,0 +1,73 @@
+"""llama.cpp and ik_llama.cpp by their own programs: llama-bench and, beside it in the same folder,
+llama-perplexity (for quality) and llama-batched-bench (for batches)."""
+import json
+import os
+import pathlib
+import re
+
+from .peer import Absent, Peer, Speed, run
+
+
+class LlamaBench(Peer):
+    name = "llama.cpp"
+    option = "--llama-bench"
+    extra = ()
+
+    def __init__(self, binary):
+        self.binary = binary and pathlib.Path(binary)
+
+    def present(self):
+        if not self.binary:
+            raise Absent(f"give {self.option} PATH")
+        return ""
+
+    def sibling(self, name):
+        path = self.binary.with_name(name)
+        if not os.access(path, os.X_OK):
+            raise Absent(f"no {name} beside {self.binary.name}")
+        return path
+
+    def at_depth(self, work):
+        return ["-p", 0, "-n", work.decode, "-d", work.depth]
+
+    def speed(self, model, work):
+        if work.batch > 1:
+            return Speed(None, self.batched(model, work))
+        tests = self.at_depth(work) if work.depth else ["-p", work.prompt, "-n", work.decode]
+        out = run([self.binary, "-m", model.path, "-t", work.threads, "-r", 1, "-o", "json", *tests, *self.extra])
+        found = {}
+        for test in json.loads(re.search(r"^\[$.*^\]$", out, re.S | re.M)[0]):
+            found["decode" if test["n_gen"] else "prefill"] = test["avg_ts"]
+        return Speed(found.get("prefill"), found.get("decode"))
+
+    def batched(self, model, work):
+        """The column S_TG of the table's one row."""
+        depth = max(work.depth, 1)
+        out = run([self.sibling("llama-batched-bench"), "-m", model.path, "-t", work.threads, "-c",
+                   (depth + work.decode) * work.batch, "-b", 512, "-ub", 512, "-npp", depth, "-ntg", work.decode,
+                   "-npl", work.batch, *self.extra_of_tools()])
+        return float(re.search(r"^\|\s*\d+ \|.*$", out, re.M)[0].split("|")[8])
+
+    def extra_of_tools(self):
+        return []
+
+    def perplexity(self, model, text, threads):
+        out = run([self.sibling("llama-perplexity"), "-m", model.path, "-t", threads, "-f", text.path, "-c",
+                   text.context, "-b", text.context, "--chunks", len(text.chunks), *self.extra_of_tools()])
+        return float(re.search(r"Final estimate: PPL.*= *([\d.]+)", out)[1])
+
+
+class IkLlamaBench(LlamaBench):
+    option = "--ik-llama-bench"
+
+    def __init__(self, binary, repack):
+        super().__init__(binary)
+        self.repack = repack
+        self.name = "ik_llama.cpp, repacked" if repack else "ik_llama.cpp"
+        self.extra = ("-rtr", int(repack))
+
+    def at_depth(self, work):
+        return ["-p", 0, "-n", 0, "-gp", f"{work.depth},{work.decode}"]
+
+    def extra_of_tools(self):
+        return ["-rtr"] if self.repack else []

@@ -20,14 +20,14 @@ class CTranslate2(Peer):
         if model.bits != 8:
             raise Absent(f"no {model.bits}-bit weights on the CPU")
         model.converted("ctranslate2", lambda out: run(
-            [sys.executable, "-m", "ctranslate2.converters.transformers", "--model", model.hf, "--output_dir", out,
-             "--quantization", "int8_float32"]))
+            [sys.executable, "-m", "ctranslate2.converters.transformers", "--model",
+             model.directory(), "--output_dir", out, "--quantization", "int8_float32"]))
         return "int8 sym per row"
 
     def load(self, model, threads):
         import ctranslate2
-        return ctranslate2.Generator(str(model.kept / "ctranslate2"), device="cpu", compute_type="int8_float32",
-                                     inter_threads=1, intra_threads=threads)
+        return ctranslate2.Generator(str(model.kept / "ctranslate2"), device="cpu", inter_threads=1,
+                                     intra_threads=threads, compute_type="int8_float32")
 
     def speed(self, model, work):
         engine = self.load(model, work.threads)
@@ -37,17 +37,21 @@ class CTranslate2(Peer):
             """Seconds to the first tokens, and from those to the last."""
             times = []
             start = time.perf_counter()
-            engine.generate_batch([[words[i] for i in tokens(prompt, len(words), row)] for row in range(batch)],
-                                  max_length=new, min_length=new, sampling_topk=1, include_prompt_in_result=False,
+            prompts = [[words[i] for i in tokens(prompt, len(words), row)] for row in range(batch)]
+            engine.generate_batch(prompts, max_length=new, min_length=new, sampling_topk=1,
+                                  include_prompt_in_result=False,
                                   callback=lambda step: times.append(time.perf_counter()))
             return times[batch - 1] - start, times[-1] - times[batch - 1]
 
-        rates = [work.prompt / generate(work.prompt, 1, 1)[0] for _ in range(2)] if work.prompt else [None]
+        prefill = None
+        for _ in range(2 if work.prompt else 0):  # the first warms up
+            prefill = work.prompt / generate(work.prompt, 1, 1)[0]
         generate(1, 3, work.batch)
         seconds = generate(max(work.depth, 1), work.decode + 1, work.batch)[1]
-        return Speed(rates[-1], work.batch * work.decode / seconds)
+        return Speed(prefill, work.batch * work.decode / seconds)
 
     def perplexity(self, model, text, threads):
         import numpy
         engine = self.load(model, threads)
-        return perplexity_of(text, lambda ids: numpy.array(engine.forward_batch([ids], return_log_probs=False))[0])
+        return perplexity_of(text, lambda ids: numpy.array(
+            engine.forward_batch([ids], return_log_probs=False))[0])

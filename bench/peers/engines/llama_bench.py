@@ -2,7 +2,6 @@
 llama-perplexity (for quality) and llama-batched-bench (for batches)."""
 import json
 import os
-import pathlib
 import re
 
 from .peer import Absent, Peer, Speed, run
@@ -11,10 +10,10 @@ from .peer import Absent, Peer, Speed, run
 class LlamaBench(Peer):
     name = "llama.cpp"
     option = "--llama-bench"
-    extra = ()
+    flags = sibling_flags = ()
 
     def __init__(self, binary):
-        self.binary = binary and pathlib.Path(binary)
+        self.binary = binary
 
     def present(self):
         if not self.binary:
@@ -34,26 +33,25 @@ class LlamaBench(Peer):
         if work.batch > 1:
             return Speed(None, self.batched(model, work))
         tests = self.at_depth(work) if work.depth else ["-p", work.prompt, "-n", work.decode]
-        out = run([self.binary, "-m", model.path, "-t", work.threads, "-r", 1, "-o", "json", *tests, *self.extra])
+        out = run([self.binary, "-m", model.path, "-t", work.threads, "-r", 1, "-o", "json",
+                   *tests, *self.flags])
         found = {}
-        for test in json.loads(re.search(r"^\[$.*^\]$", out, re.S | re.M)[0]):
+        for test in json.loads(out):
             found["decode" if test["n_gen"] else "prefill"] = test["avg_ts"]
         return Speed(found.get("prefill"), found.get("decode"))
 
     def batched(self, model, work):
         """The column S_TG of the table's one row."""
         depth = max(work.depth, 1)
-        out = run([self.sibling("llama-batched-bench"), "-m", model.path, "-t", work.threads, "-c",
-                   (depth + work.decode) * work.batch, "-b", 512, "-ub", 512, "-npp", depth, "-ntg", work.decode,
-                   "-npl", work.batch, *self.extra_of_tools()])
+        out = run([self.sibling("llama-batched-bench"), "-m", model.path, "-t", work.threads,
+                   "-c", (depth + work.decode) * work.batch, "-b", 512, "-ub", 512, "-npp", depth,
+                   "-ntg", work.decode, "-npl", work.batch, *self.sibling_flags], merged=True)
         return float(re.search(r"^\|\s*\d+ \|.*$", out, re.M)[0].split("|")[8])
 
-    def extra_of_tools(self):
-        return []
-
     def perplexity(self, model, text, threads):
-        out = run([self.sibling("llama-perplexity"), "-m", model.path, "-t", threads, "-f", text.path, "-c",
-                   text.context, "-b", text.context, "--chunks", len(text.chunks), *self.extra_of_tools()])
+        out = run([self.sibling("llama-perplexity"), "-m", model.path, "-t", threads, "-f",
+                   text.path, "-c", text.context, "-b", text.context, "--chunks",
+                   len(text.chunks), *self.sibling_flags], merged=True)
         return float(re.search(r"Final estimate: PPL.*= *([\d.]+)", out)[1])
 
 
@@ -62,12 +60,9 @@ class IkLlamaBench(LlamaBench):
 
     def __init__(self, binary, repack):
         super().__init__(binary)
-        self.repack = repack
-        self.name = "ik_llama.cpp, repacked" if repack else "ik_llama.cpp"
-        self.extra = ("-rtr", int(repack))
+        self.name = "ik_llama.cpp -rtr 1" if repack else "ik_llama.cpp"
+        self.flags = ("-rtr", int(repack))
+        self.sibling_flags = ("-rtr",) if repack else ()
 
     def at_depth(self, work):
         return ["-p", 0, "-n", 0, "-gp", f"{work.depth},{work.decode}"]
-
-    def extra_of_tools(self):
-        return ["-rtr"] if self.repack else []

@@ -16,8 +16,9 @@ class LlamaCppPython(Peer):
 
     def load(self, model, context, threads, logits_all):
         import llama_cpp
-        return llama_cpp.Llama(str(model.path), n_ctx=context, n_batch=512, n_ubatch=512, n_threads=threads,
-                               n_threads_batch=threads, logits_all=logits_all, verbose=False)
+        return llama_cpp.Llama(str(model.path), n_ctx=context, n_batch=512, n_ubatch=512,
+                               n_threads=threads, n_threads_batch=threads, logits_all=logits_all,
+                               verbose=False)
 
     def speed(self, model, work):
         if work.batch > 1:
@@ -31,12 +32,13 @@ class LlamaCppPython(Peer):
             engine.eval(ids[:count])
             return count / (time.perf_counter() - start)
 
-        rates = [prefill(work.prompt) for _ in range(2)] if work.prompt else [None]
+        # The first warms up.
+        rate = [prefill(work.prompt) for _ in range(2)][-1] if work.prompt else None
         prefill(max(work.depth, 1))
         start = time.perf_counter()
         for i in range(work.decode):
             engine.eval([ids[i]])
-        return Speed(rates[-1], work.decode / (time.perf_counter() - start))
+        return Speed(rate, work.decode / (time.perf_counter() - start))
 
     def perplexity(self, model, text, threads):
         engine = self.load(model, text.context, threads, True)

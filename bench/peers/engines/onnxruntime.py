@@ -25,8 +25,9 @@ class OnnxRuntime(Peer):
         other_head = model.head_bits != model.bits
         extra += [f"matmul_mixed_precision=last_matmul:int{model.head_bits}"] if other_head else []
         model.converted("onnxruntime", lambda out: run(
-            [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", model.hf, "-o", out, "-p",
-             f"int{model.bits}", "-e", "cpu", "-c", model.kept / "onnxruntime-cache", "--extra_options", *extra]))
+            [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", model.directory(),
+             "-o", out, "-p", f"int{model.bits}", "-e", "cpu", "-c",
+             model.kept / "onnxruntime-cache", "--extra_options", *extra]))
         words = f"int{model.bits} {'sym' if model.symmetric else 'asym'} g32"
         return words + (f", head int{model.head_bits}" if other_head else "")
 
@@ -40,7 +41,8 @@ class OnnxRuntime(Peer):
     def generator(self, engine, length, batch):
         import onnxruntime_genai
         parameters = onnxruntime_genai.GeneratorParams(engine)
-        parameters.set_search_options(max_length=length, min_length=length, batch_size=batch, do_sample=False)
+        parameters.set_search_options(max_length=length, min_length=length, batch_size=batch,
+                                      do_sample=False)
         return onnxruntime_genai.Generator(engine, parameters)
 
     def speed(self, model, work):
@@ -50,7 +52,8 @@ class OnnxRuntime(Peer):
         def generate(prompt, new, batch):
             """Seconds of the prompt, and of `new` forward passes after the first token."""
             generator = self.generator(engine, prompt + new + 1, batch)
-            ids = numpy.array([tokens(prompt, model.vocabulary, row) for row in range(batch)], numpy.int32)
+            ids = numpy.array([tokens(prompt, model.vocabulary, row) for row in range(batch)],
+                              numpy.int32)
             start = time.perf_counter()
             generator.append_tokens(ids)
             prefilled = time.perf_counter()
@@ -60,9 +63,12 @@ class OnnxRuntime(Peer):
                 generator.generate_next_token()
             return prefilled - start, time.perf_counter() - first
 
-        rates = [work.prompt / generate(work.prompt, 0, 1)[0] for _ in range(2)] if work.prompt else [None]
+        prefill = None
+        for _ in range(2 if work.prompt else 0):  # the first warms up
+            prefill = work.prompt / generate(work.prompt, 0, 1)[0]
         generate(1, 2, work.batch)
-        return Speed(rates[-1], work.batch * work.decode / generate(max(work.depth, 1), work.decode, work.batch)[1])
+        seconds = generate(max(work.depth, 1), work.decode, work.batch)[1]
+        return Speed(prefill, work.batch * work.decode / seconds)
 
     def perplexity(self, model, text, threads):
         import numpy

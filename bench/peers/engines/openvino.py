@@ -1,4 +1,4 @@
-"""OpenVINO GenAI on the CPU: its own int4 (groups of 32) or int8 (per row) from a Hugging Face directory.
+"""OpenVINO GenAI on the CPU: its own int4 (groups of 32) or int8 (per row) of a Hugging Face model.
 
 Speeds are those of LLMPipeline; logits come from the same model in the runtime below it.
 """
@@ -19,7 +19,7 @@ class OpenVino(Peer):
             raise Absent("pip install openvino-genai optimum-intel nncf")
         return openvino_genai.__version__.split("-")[0]
 
-    def directory(self, model):
+    def kept(self, model):
         return model.kept / "openvino"
 
     def prepare(self, model):
@@ -36,8 +36,8 @@ class OpenVino(Peer):
         else:
             raise Absent(f"no {model.bits}-bit weights")
         model.converted("openvino", lambda out: run(
-            [sys.executable, "-m", "optimum.commands.optimum_cli", "export", "openvino", "-m", model.hf, "--task",
-             "text-generation-with-past", *how, out]))
+            [sys.executable, "-m", "optimum.commands.optimum_cli", "export", "openvino", "-m",
+             model.directory(), "--task", "text-generation-with-past", *how, out]))
         return words
 
     def config(self, threads):
@@ -47,25 +47,32 @@ class OpenVino(Peer):
         import numpy
         import openvino
         import openvino_genai
-        pipeline = openvino_genai.LLMPipeline(str(self.directory(model)), "CPU", **self.config(work.threads))
+        pipeline = openvino_genai.LLMPipeline(str(self.kept(model)), "CPU",
+                                              **self.config(work.threads))
 
         def generate(prompt, new, seed):
             """Seconds to the first token, and tokens per second after it."""
-            ids = numpy.array([tokens(prompt, model.vocabulary, seed + row) for row in range(work.batch)])
-            inputs = openvino_genai.TokenizedInputs(openvino.Tensor(ids), openvino.Tensor(numpy.ones_like(ids)))
-            metrics = pipeline.generate(inputs, max_new_tokens=new, ignore_eos=True, do_sample=False).perf_metrics
-            seconds = (metrics.get_generate_duration().mean - metrics.get_ttft().mean) / 1e3
-            return metrics.get_ttft().mean / 1e3, work.batch * (new - 1) / seconds if new > 1 else None
+            ids = numpy.array([tokens(prompt, model.vocabulary, seed + row)
+                               for row in range(work.batch)])
+            inputs = openvino_genai.TokenizedInputs(openvino.Tensor(ids),
+                                                    openvino.Tensor(numpy.ones_like(ids)))
+            metrics = pipeline.generate(inputs, max_new_tokens=new, ignore_eos=True,
+                                        do_sample=False).perf_metrics
+            first, all_of_it = metrics.get_ttft().mean, metrics.get_generate_duration().mean
+            return first / 1e3, work.batch * (new - 1) / max(all_of_it - first, 1e-3) * 1e3
 
-        rates = [work.prompt / generate(work.prompt, 1, seed)[0] for seed in (1, 2)] if work.prompt else [None]
+        prefill = None
+        for seed in (1, 2) if work.prompt else ():  # the first warms up
+            prefill = work.prompt / generate(work.prompt, 1, seed)[0]
         generate(1, 4, 100)
-        return Speed(rates[-1], generate(max(work.depth, 1), work.decode + 1, 200)[1])
+        return Speed(prefill, generate(max(work.depth, 1), work.decode + 1, 200)[1])
 
     def perplexity(self, model, text, threads):
         import numpy
         import openvino
-        request = openvino.Core().compile_model(str(self.directory(model) / "openvino_model.xml"), "CPU",
-                                                self.config(threads)).create_infer_request()
+        compiled = openvino.Core().compile_model(str(self.kept(model) / "openvino_model.xml"),
+                                                 "CPU", self.config(threads))
+        request = compiled.create_infer_request()
 
         def logits_of(ids):
             request.reset_state()

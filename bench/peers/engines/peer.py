@@ -1,7 +1,7 @@
 """What the comparison asks of an engine, and what several of them share.
 
-An engine is an object of few fields: it travels to a fresh process for every call, so that one engine's
-memory, threads and caches do not meet another's.
+An engine is an object of few fields: it travels to a fresh process for every call, so that one
+engine's memory, threads and caches do not meet another's.
 """
 import pathlib
 import re
@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 
 class Absent(Exception):
-    """The engine is not here, or cannot run this model at this number of bits; the message says why."""
+    """The engine is not here, or cannot do this work on this model; the message says why."""
 
 
 @dataclass(frozen=True)
 class Model:
-    path: pathlib.Path  # the GGUF (or directory) that hone runs
-    hf: pathlib.Path  # the same weights as a Hugging Face directory
+    path: pathlib.Path  # the GGUF
+    hf: pathlib.Path | None  # the same weights as a Hugging Face directory, if given
     kept: pathlib.Path  # where converted copies are kept
+    hone: pathlib.Path  # the program that writes that directory otherwise
     encoding: str  # of most weights: "q4_0"
     head_encoding: str  # of the embedding and output head
     vocabulary: int
@@ -34,6 +35,13 @@ class Model:
     @property
     def symmetric(self):
         return not re.fullmatch(r"q\d_1|q[245]_k", self.encoding)
+
+    def directory(self):
+        """The Hugging Face directory, written where it is wanted first."""
+        decoded = "bf16" if self.encoding == "bf16" else "f16"
+        return self.hf or self.converted("hf", lambda out: run(
+            [self.hone, "convert", self.path, "--layout", "hf", "--decode-to", decoded, "--quiet",
+             "--out", out]))
 
     def converted(self, name, convert):
         """The copy called `name`; `convert` writes it where there is none newer than the model."""
@@ -70,7 +78,7 @@ class Speed:  # tokens per second of all sequences; None = not measured
 
 @dataclass(frozen=True)
 class Text:
-    """A text in chunks of `context` tokens, of which those from `first` on are scored: llama.cpp's way."""
+    """A text in chunks of `context` tokens, of which those from `first` on are scored."""
     path: pathlib.Path
     chunks: list  # of lists of ids
     context: int
@@ -99,18 +107,20 @@ class Peer:
         return None
 
 
-def run(command):
-    """stdout and stderr of a command that must succeed."""
-    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          errors="replace")
+def run(command, merged=False):
+    """stdout of a command that must succeed; merged: with its stderr."""
+    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, text=True,
+                          stderr=subprocess.STDOUT if merged else subprocess.PIPE, errors="replace")
     if done.returncode:
-        lines = done.stdout.strip().splitlines() or [f"status {done.returncode}"]
-        raise RuntimeError(f"{pathlib.Path(str(command[0])).name}: {lines[-1]}")
+        lines = (done.stdout if merged else done.stderr).strip().splitlines()
+        name = pathlib.Path(command[0]).name
+        raise RuntimeError(f"{name}: " + (lines[-1].removeprefix(f"{name}: ") if lines
+                                          else f"status {done.returncode}"))
     return done.stdout
 
 
 def tokens(count, vocabulary, seed=0):
-    """Ids spread over the vocabulary; another seed has another first token, so no prefix is cached."""
+    """Ids spread over the vocabulary; another seed begins otherwise, so no prefix is cached."""
     return [(i * 7919 + seed * 101 + 13) % vocabulary for i in range(count)]
 
 

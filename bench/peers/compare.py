@@ -161,8 +161,9 @@ def measure(rows, model, work, rounds, text):
         row.perplexity = row.attempt("perplexity", row.peer.perplexity, model, text, work.threads)
 
 
-def table(records, work):
-    """Lines of a Markdown table; ratios are of hone's speed to the peer's."""
+def table(rows, work):
+    """Lines of a Markdown table; ratios are of hone's speed, the first row's, to the peer's."""
+    hone, records = rows[0].record(), [row.record() for row in rows if row.measured()]
     decode = f"Decode {work.decode}" + (f" at depth {work.depth}" if work.depth else "")
     decode += f", batch {work.batch}" if work.batch > 1 else ""
     columns = {c: title for c, title in (("prefill", f"Prefill {work.prompt}"), ("decode", decode))
@@ -175,9 +176,9 @@ def table(records, work):
     for r in records:
         cells = [f"{r['name']} {r['version'] or ''}".strip(), r["weights"] or ""]
         for c in columns:
-            ours, theirs = records[0][f"{c}_tokens_per_second"], r[f"{c}_tokens_per_second"]
+            ours, theirs = (x[f"{c}_tokens_per_second"] for x in (hone, r))
+            rival = ours and theirs and r["name"] != "hone"
             cells.append(f"{theirs:.1f} tok/s" if theirs else "–")
-            rival = ours and theirs and r is not records[0]
             cells.append(f"{ours / theirs:.2f}" if rival else "–")
         cells += [f"{r['perplexity']:.4f}" if r["perplexity"] else "–"] if quality else []
         lines.append(cells)
@@ -220,7 +221,7 @@ def main():
         stop(error)
     measure(rows, model, work, args.rounds, text)
     print(f"{args.model.name}, {args.threads} threads, medians of {args.rounds} rounds in turn")
-    print("\n".join(table([row.record() for row in rows if row.measured()], work)))
+    print("\n".join(table(rows, work)))
     for row in rows:
         if row.status:
             print(f"{row.status}: {row.peer.name}: {row.why}")

@@ -22,14 +22,14 @@ class OnnxRuntime(Peer):
         # A head that is shared with the embedding has no asymmetric form that loads.
         extra = ["block_size=32", "accuracy_level=4", "shared_embeddings=false",
                  f"is_symmetric={str(model.symmetric).lower()}"]
-        other_head = model.head_bits != model.bits
-        extra += [f"matmul_mixed_precision=last_matmul:int{model.head_bits}"] if other_head else []
+        head = 4 if model.head_bits == 4 else 8
+        extra += [f"matmul_mixed_precision=last_matmul:int{head}"] if head != model.bits else []
         model.converted("onnxruntime", lambda out: run(
             [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", model.directory(),
              "-o", out, "-p", f"int{model.bits}", "-e", "cpu", "-c",
              model.kept / "onnxruntime-cache", "--extra_options", *extra]))
         words = f"int{model.bits} {'sym' if model.symmetric else 'asym'} g32"
-        return words + (f", head int{model.head_bits}" if other_head else "")
+        return words + (f", head int{head}" if head != model.bits else "")
 
     def load(self, model, threads):
         import onnxruntime_genai

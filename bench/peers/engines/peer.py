@@ -97,7 +97,8 @@ class Peer:
 
     def prepare(self, model):
         """Converts the weights where the engine has a format of its own; says how it holds them."""
-        return model.encoding
+        head = model.head_encoding
+        return model.encoding + (f", head {head}" if head != model.encoding else "")
 
     def speed(self, model, work):
         raise NotImplementedError

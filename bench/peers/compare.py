@@ -220,8 +220,9 @@ def main():
     except (RuntimeError, OSError, ValueError, ImportError) as error:
         stop(error)
     measure(rows, model, work, args.rounds, text)
-    print(f"{args.model.name}, {args.threads} threads, medians of {args.rounds} rounds in turn")
-    print("\n".join(table(rows, work)))
+    if any(row.measured() for row in rows):
+        print(f"{args.model.name}, {args.threads} threads, medians of {args.rounds} rounds in turn")
+        print("\n".join(table(rows, work)))
     for row in rows:
         if row.status:
             print(f"{row.status}: {row.peer.name}: {row.why}")

@@ -10,7 +10,7 @@ from .peer import Absent, Peer, Speed, run
 class LlamaBench(Peer):
     name = "llama.cpp"
     option = "--llama-bench"
-    flags = sibling_flags = ()
+    flags, sibling_flags = ("--no-warmup",), ()
 
     def __init__(self, binary):
         self.binary = binary
@@ -27,17 +27,18 @@ class LlamaBench(Peer):
         return path
 
     def at_depth(self, work):
-        return ["-p", 0, "-n", work.decode, "-d", work.depth]
+        return ["-p", 0, "-n", work.decode, "-d", work.depth, "-r", 1]
 
     def speed(self, model, work):
         if work.batch > 1:
             return Speed(None, self.batched(model, work))
-        tests = self.at_depth(work) if work.depth else ["-p", work.prompt, "-n", work.decode]
-        out = run([self.binary, "-m", model.path, "-t", work.threads, "-r", 1, "-o", "json",
-                   *tests, *self.flags])
+        # The prompt at depth warms up; else the first of two repetitions, as its own is brief in ik.
+        tests = ["-p", work.prompt, "-n", work.decode, "-r", 2]
+        out = run([self.binary, "-m", model.path, "-t", work.threads, "-o", "json",
+                   *(self.at_depth(work) if work.depth else tests), *self.flags])
         found = {}
         for test in json.loads(out):
-            found["decode" if test["n_gen"] else "prefill"] = test["avg_ts"]
+            found["decode" if test["n_gen"] else "prefill"] = test["samples_ts"][-1]
         return Speed(found.get("prefill"), found.get("decode"))
 
     def batched(self, model, work):
@@ -61,8 +62,8 @@ class IkLlamaBench(LlamaBench):
     def __init__(self, binary, repack):
         super().__init__(binary)
         self.name = "ik_llama.cpp -rtr 1" if repack else "ik_llama.cpp"
-        self.flags = ("-rtr", int(repack))
+        self.flags = ("-w", 0, "-rtr", int(repack))
         self.sibling_flags = ("-rtr",) if repack else ()
 
     def at_depth(self, work):
-        return ["-p", 0, "-n", 0, "-gp", f"{work.depth},{work.decode}"]
+        return ["-p", 0, "-n", 0, "-gp", f"{work.depth},{work.decode}", "-r", 1]

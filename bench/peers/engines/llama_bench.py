@@ -45,8 +45,9 @@ class LlamaBench(Peer):
         """The column S_TG of the table's one row."""
         depth = max(work.depth, 1)
         out = run([self.sibling("llama-batched-bench"), "-m", model.path, "-t", work.threads,
-                   "-c", (depth + work.decode) * work.batch, "-b", 512, "-ub", 512, "-npp", depth,
-                   "-ntg", work.decode, "-npl", work.batch, *self.sibling_flags], merged=True)
+                   "-c", max((depth + work.decode) * work.batch, 512), "-b", 512, "-ub", 512,
+                   "-npp", depth, "-ntg", work.decode, "-npl", work.batch, *self.sibling_flags],
+                  merged=True)
         return float(re.search(r"^\|\s*\d+ \|.*$", out, re.M)[0].split("|")[8])
 
     def perplexity(self, model, text, threads):

@@ -86,6 +86,11 @@ Tensor Norm::forward(const Tensor& x) const {
   return ops::layer_norm(x, weight, bias, eps);
 }
 
+ops::SumAndNorm Norm::forward_sum(const Tensor& a, const Tensor& b) const {
+  if (kind == Kind::rms) return ops::add_rms_norm(a, b, weight, offset, eps);
+  return ops::add_layer_norm(a, b, weight, bias, eps);
+}
+
 Rope::Rope(int64_t dim, float theta, const RopeScaling& s)
     : dim_(dim), latest_(std::make_shared<Latest>()) {
   for (int64_t i = 0; i < dim / 2; ++i) {

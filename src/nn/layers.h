@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "encodings/product.h"
+#include "ops/dense.h"
 #include "tensor/weight.h"
 
 namespace hone {
@@ -87,6 +88,8 @@ struct Norm {
 
   bool defined() const { return !weight.empty_handle(); }
   Tensor forward(const Tensor& x) const;
+  /// a + b and its norm, in one pass.
+  ops::SumAndNorm forward_sum(const Tensor& a, const Tensor& b) const;
 };
 
 /// How rotary frequencies are stretched for longer contexts.

@@ -52,25 +52,28 @@ Tensor Block::forward(const Tensor& x, const Batch& batch, KvCache& cache, int64
 BlockState Block::enter(const Tensor& x) const { return {x, mixer_norm.forward(x)}; }
 
 void Block::advance(BlockState& s, int stage, const Batch& batch, KvCache& cache, int64_t layer) {
-  auto join = [&](Tensor y, const Norm& post) {
-    if (post.defined()) y = post.forward(y);
-    s.residual = ops::add(s.residual, y);
-  };
   switch (stage) {
     case 0:
       s.x = mixer->mix(s.x, batch, cache, layer);
       break;
-    case 1:
-      join(mixer->output().forward(LinearInput(s.x), batch.activations), post_mixer_norm);
-      s.x = mlp_norm.forward(s.residual);
+    case 1: {
+      Tensor y = mixer->output().forward(LinearInput(s.x), batch.activations);
+      if (post_mixer_norm.defined()) y = post_mixer_norm.forward(y);
+      ops::SumAndNorm both = mlp_norm.forward_sum(s.residual, y);
+      s.residual = both.sum;
+      s.x = both.norm;
       break;
+    }
     case 2:
       s.x = mlp.expand(s.x, batch.activations);
       break;
-    default:
+    default: {
       HONE_ASSERT(stage == kStages - 1);
-      join(mlp.down.forward(LinearInput(s.x), batch.activations), post_mlp_norm);
+      Tensor y = mlp.down.forward(LinearInput(s.x), batch.activations);
+      if (post_mlp_norm.defined()) y = post_mlp_norm.forward(y);
+      s.residual = ops::add(s.residual, y);
       s.x = {};
+    }
   }
 }
 

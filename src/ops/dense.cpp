@@ -27,6 +27,22 @@ Tensor elementwise(const Tensor& x, F kernel) {
 
 int64_t row_grain(int64_t d) { return std::max<int64_t>(1, kGrain / std::max<int64_t>(d, 1)); }
 
+// norm(sum rows, rows, result rows) behind the addition of some rows of d.
+template <typename F>
+SumAndNorm add_and(const Tensor& a, const Tensor& b, int64_t d, F norm) {
+  HONE_ASSERT(d > 0 && a.numel() % d == 0 && a.numel() == b.numel());
+  SumAndNorm out{like(a), like(a)};
+  const float *p = a.data<float>(), *q = b.data<float>();
+  float *sum = out.sum.mutable_data<float>(), *y = out.norm.mutable_data<float>();
+  parallel_for(a.numel() / d, row_grain(d), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      table().add(p + r * d, q + r * d, d, sum + r * d);
+      norm(sum + r * d, y + r * d);
+    }
+  });
+  return out;
+}
+
 }  // namespace
 
 Tensor rms_norm(const Tensor& x, const Tensor& w, float offset, float eps) {
@@ -52,6 +68,23 @@ Tensor layer_norm(const Tensor& x, const Tensor& w, const Tensor& b, float eps) 
     table().layer_norm(in + begin * d, weight, bias, eps, end - begin, d, out + begin * d);
   });
   return y;
+}
+
+SumAndNorm add_rms_norm(const Tensor& a, const Tensor& b, const Tensor& w, float offset,
+                        float eps) {
+  const float* weight = w.data<float>();
+  return add_and(a, b, w.numel(), [&](const float* x, float* y) {
+    table().rms_norm(x, weight, offset, eps, 1, w.numel(), y);
+  });
+}
+
+SumAndNorm add_layer_norm(const Tensor& a, const Tensor& b, const Tensor& w, const Tensor& bias,
+                          float eps) {
+  const float* weight = w.data<float>();
+  const float* shift = bias.empty_handle() ? nullptr : bias.data<float>();
+  return add_and(a, b, w.numel(), [&](const float* x, float* y) {
+    table().layer_norm(x, weight, shift, eps, 1, w.numel(), y);
+  });
 }
 
 Tensor add(const Tensor& a, const Tensor& b) {

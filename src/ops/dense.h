@@ -15,6 +15,15 @@ Tensor rms_norm(const Tensor& x, const Tensor& w, float offset, float eps);
 /// (x−mean)/√(var+eps)·w + b; b may be an empty handle. Ba et al. 2016.
 Tensor layer_norm(const Tensor& x, const Tensor& w, const Tensor& b, float eps);
 
+/// a + b, and the norm of it: row by row, while a row is in the cache. The same bits as add() and
+/// the norm one after the other.
+struct SumAndNorm {
+  Tensor sum, norm;
+};
+SumAndNorm add_rms_norm(const Tensor& a, const Tensor& b, const Tensor& w, float offset, float eps);
+SumAndNorm add_layer_norm(const Tensor& a, const Tensor& b, const Tensor& w, const Tensor& bias,
+                          float eps);
+
 Tensor add(const Tensor& a, const Tensor& b);
 Tensor gelu_tanh(const Tensor& x);
 /// x·s.

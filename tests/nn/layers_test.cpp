@@ -133,6 +133,20 @@ TEST(Norm, LayerNormEqualsItsFormulaWithAndWithoutBias) {
 }
 
 // q and k norms: the rows are heads.
+TEST(Norm, OfASumEqualsTheSumAndItsNorm) {
+  for (Norm::Kind kind : {Norm::Kind::rms, Norm::Kind::layer}) {
+    Norm norm;
+    norm.kind = kind;
+    norm.weight = random_tensor({20}, 1);
+    if (kind == Norm::Kind::layer) norm.bias = random_tensor({20}, 2);
+    Tensor a = random_tensor({5, 20}, 3), b = random_tensor({5, 20}, 4), sum = ops::add(a, b);
+    Tensor expected = norm.forward(sum);
+    ops::SumAndNorm both = norm.forward_sum(a, b);
+    EXPECT_EQ(0, std::memcmp(both.sum.raw(), sum.raw(), 400));
+    EXPECT_EQ(0, std::memcmp(both.norm.raw(), expected.raw(), 400));
+  }
+}
+
 TEST(Norm, WorksOnEachHeadOfAWiderRow) {
   Norm norm;
   norm.weight = random_tensor({8}, 1);

@@ -5,8 +5,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <map>
+#include <mutex>
 
 #include "base/error.h"
 
@@ -33,6 +36,21 @@ int open_for_reading(const fs::path& path, struct stat* info) {
   return fd;
 }
 
+// Touching a page of a file maps those around it as well, so many bytes at once.
+constexpr uintptr_t kMappedAround = uintptr_t{64} << 10;
+
+// The live maps: first address and size.
+struct Maps {
+  std::mutex mutex;
+  std::map<uintptr_t, size_t> all;
+};
+
+Maps& maps() {
+  // Never destroyed: maps may outlive every static object.
+  static auto* m = new Maps;
+  return *m;
+}
+
 }  // namespace
 
 std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
@@ -43,19 +61,31 @@ std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
   void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd, 0);
   HONE_CHECK(data != MAP_FAILED, io, "{}: cannot map {} bytes: {}", path.string(), size,
              std::strerror(errno));
+  std::lock_guard lock(maps().mutex);
+  maps().all[reinterpret_cast<uintptr_t>(data)] = size;
   return std::shared_ptr<MappedFile>(
       new MappedFile(path, static_cast<const std::byte*>(data), size));
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (data_ == nullptr) return;
+  {
+    std::lock_guard lock(maps().mutex);
+    maps().all.erase(reinterpret_cast<uintptr_t>(data_));
+  }
+  ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
 void release_file_pages(const std::byte* begin, size_t size) {
-  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
   const auto at = reinterpret_cast<uintptr_t>(begin);
-  uintptr_t first = (at + page - 1) / page * page, last = (at + size) / page * page;
-  if (last > first) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  std::lock_guard lock(maps().mutex);
+  auto map = maps().all.upper_bound(at);
+  if (size == 0 || map == maps().all.begin()) return;
+  const auto [map_begin, map_size] = *std::prev(map);
+  if (at >= map_begin + map_size) return;
+  const uintptr_t first = std::max(map_begin, at / kMappedAround * kMappedAround);
+  const uintptr_t last = std::min(map_begin + map_size, at + size + kMappedAround);
+  ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
 std::string read_text_file(const fs::path& path, size_t limit) {

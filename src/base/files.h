@@ -15,10 +15,9 @@ namespace hone {
 
 namespace fs = std::filesystem;
 
-/// Tells the system that the mapped file bytes [begin, begin+size) are not needed for now, so that
-/// they stop counting against resident memory; they are read again when touched. Only whole pages
-/// inside the range: the neighbours' bytes stay. Never for anonymous memory, whose content it
-/// loses.
+/// Tells the system that the bytes [begin, begin+size) of a MappedFile are not needed for now, so
+/// that they stop counting against resident memory, together with their neighbours that came into
+/// it by being near; all are read again when touched. Nothing for any other memory.
 void release_file_pages(const std::byte* begin, size_t size);
 
 /// A file mapped read-only. Pages are read when touched; the map lives as long as the object.

@@ -110,29 +110,28 @@ PackedWeight packed_form(const Weight& w) {
   return p;
 }
 
-void pack_codes(const Weight& w, PackedWeight& p) {
+// The panels [p0, p1) of w, one after the other.
+void pack_codes(const Weight& w, PackedWeight& p, int64_t p0, int64_t p1) {
   const Encoding& e = encoding(w.encoding);
-  const int64_t groups = p.k / p.form.group, panels = ceil_div(p.n, kPanel);
+  const int64_t groups = p.k / p.form.group;
   uint8_t* out = p.bytes.mutable_data<uint8_t>();
-  parallel_for(panels, 8, [&](int64_t begin, int64_t end) {
-    RowCodes rows(p.k, groups);
-    for (int64_t panel = begin; panel < end; ++panel) {
-      for (int r = 0; r < kPanel; ++r) {
-        int64_t row = panel * kPanel + r;
-        uint8_t* codes = rows.codes.data() + r * p.k;
-        float* scales = rows.scales.data() + r * groups;
-        float* mins = rows.mins.data() + r * groups;
-        if (row < p.n) {
-          e.codes(w, row, codes, scales, mins);
-          continue;
-        }
-        std::memset(codes, 0, static_cast<size_t>(p.k));
-        std::fill(scales, scales + groups, 0.0f);
-        std::fill(mins, mins + groups, 0.0f);
+  RowCodes rows(p.k, groups);
+  for (int64_t panel = p0; panel < p1; ++panel) {
+    for (int r = 0; r < kPanel; ++r) {
+      int64_t row = panel * kPanel + r;
+      uint8_t* codes = rows.codes.data() + r * p.k;
+      float* scales = rows.scales.data() + r * groups;
+      float* mins = rows.mins.data() + r * groups;
+      if (row < p.n) {
+        e.codes(w, row, codes, scales, mins);
+        continue;
       }
-      pack_code_panel(rows, p.form, p.k, out + panel * p.panel_bytes);
+      std::memset(codes, 0, static_cast<size_t>(p.k));
+      std::fill(scales, scales + groups, 0.0f);
+      std::fill(mins, mins + groups, 0.0f);
     }
-  });
+    pack_code_panel(rows, p.form, p.k, out + panel * p.panel_bytes);
+  }
 }
 
 // Rows to a panel [K][16].
@@ -143,28 +142,46 @@ void transpose_rows(const T* rows, int64_t have, int64_t k, T* out) {
 }
 
 template <typename T>
-void pack_plain(const Tensor& values, PackedWeight& p) {
-  const T* in = values.data<T>();
+void pack_plain(const Weight& w, PackedWeight& p, int64_t p0, int64_t p1) {
+  const T* in = plain_values(w)->data<T>();
   auto* out = reinterpret_cast<T*>(p.bytes.mutable_raw());
-  parallel_for(ceil_div(p.n, kPanel), 4, [&](int64_t begin, int64_t end) {
-    for (int64_t panel = begin; panel < end; ++panel)
-      transpose_rows(in + panel * kPanel * p.k, std::min<int64_t>(kPanel, p.n - panel * kPanel),
-                     p.k, out + panel * kPanel * p.k);
-  });
+  for (int64_t panel = p0; panel < p1; ++panel)
+    transpose_rows(in + panel * kPanel * p.k, std::min<int64_t>(kPanel, p.n - panel * kPanel), p.k,
+                   out + panel * kPanel * p.k);
 }
 
-void pack_decoded(const Weight& w, PackedWeight& p) {
+void pack_decoded(const Weight& w, PackedWeight& p, int64_t p0, int64_t p1) {
   const Encoding& e = encoding(w.encoding);
   auto* out = reinterpret_cast<float*>(p.bytes.mutable_raw());
-  parallel_for(ceil_div(p.n, kPanel), 4, [&](int64_t begin, int64_t end) {
-    std::vector<float> rows(static_cast<size_t>(kPanel * p.k));
-    for (int64_t panel = begin; panel < end; ++panel) {
-      int64_t first = panel * kPanel, last = std::min(p.n, first + kPanel);
-      e.decode(w, first, last, rows.data());
-      transpose_rows(rows.data(), last - first, p.k, out + panel * kPanel * p.k);
-    }
-  });
+  std::vector<float> rows(static_cast<size_t>(kPanel * p.k));
+  for (int64_t panel = p0; panel < p1; ++panel) {
+    int64_t first = panel * kPanel, last = std::min(p.n, first + kPanel);
+    e.decode(w, first, last, rows.data());
+    transpose_rows(rows.data(), last - first, p.k, out + panel * kPanel * p.k);
+  }
 }
+
+auto packer(const Weight& w, const PackedWeight& p) {
+  if (p.coded) return pack_codes;
+  if (plain_values(w) == nullptr) return pack_decoded;
+  if (p.type == DType::f32) return pack_plain<float>;
+  return p.type == DType::f16 ? pack_plain<f16> : pack_plain<bf16>;
+}
+
+// Gives back the file pages under the rows [begin, end) of planes that hold row behind row, and
+// those of other planes with the last row.
+void release_rows(const Weight& w, int64_t begin, int64_t end) {
+  for (const auto& [name, plane] : w.planes)
+    if (plane.rank() > 0 && plane.dim(0) == w.rows())
+      plane.rows(begin, end).release_pages();
+    else if (end == w.rows())
+      plane.release_pages();
+}
+
+// Panels that one work item packs.
+constexpr int64_t kPanelsPacked = 8;
+// Stored bytes that are read between two releases of their file pages.
+constexpr int64_t kReleasedBytes = int64_t{4} << 20;
 
 // A tile of tokens (kernel_table.h) is quantised in one piece.
 constexpr int64_t kTokenTile = 16;
@@ -293,21 +310,20 @@ int64_t PackedWeight::byte_size() const { return ceil_div(n, kPanel) * panel_byt
 
 int64_t packed_bytes(const Weight& w) { return packed_form(w).byte_size(); }
 
-PackedWeight pack_weight(const Weight& w) {
+PackedWeight pack_weight(const Weight& w, bool release) {
   HONE_ASSERT(w.shape.size() == 2);
   PackedWeight p = packed_form(w);
-  p.bytes = Tensor::empty({p.byte_size()}, DType::u8);
-  const Tensor* values = plain_values(w);
-  if (p.coded)
-    pack_codes(w, p);
-  else if (values == nullptr)
-    pack_decoded(w, p);
-  else if (p.type == DType::f32)
-    pack_plain<float>(*values, p);
-  else if (p.type == DType::f16)
-    pack_plain<f16>(*values, p);
-  else
-    pack_plain<bf16>(*values, p);
+  p.bytes = Tensor::empty_lasting({p.byte_size()}, DType::u8);
+  const auto pack = packer(w, p);
+  const int64_t panels = ceil_div(p.n, kPanel);
+  const int64_t stride = round_up(
+      std::max<int64_t>(1, kReleasedBytes / ceil_div(w.byte_size(), panels)), kPanelsPacked);
+  for (int64_t first = 0; first < panels; first += stride) {
+    const int64_t count = std::min(stride, panels - first);
+    parallel_for(count, kPanelsPacked,
+                 [&](int64_t begin, int64_t end) { pack(w, p, first + begin, first + end); });
+    if (release) release_rows(w, first * kPanel, std::min(p.n, (first + count) * kPanel));
+  }
   return p;
 }
 

@@ -53,8 +53,9 @@ struct PackedWeight {
 };
 
 /// Packs w [N, K] in parallel. Floats keep their type; encodings with an
-/// integer form become codes; the rest is decoded to f32.
-PackedWeight pack_weight(const Weight& w);
+/// integer form become codes; the rest is decoded to f32. With `release`, file pages are released
+/// as soon as they have been read, so that a weight is never in memory twice.
+PackedWeight pack_weight(const Weight& w, bool release = false);
 /// The bytes that pack_weight would make.
 int64_t packed_bytes(const Weight& w);
 

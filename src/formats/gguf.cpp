@@ -352,6 +352,7 @@ void GgufFile::read_shard(const fs::path& path, int shard) {
   std::vector<GgufTensor> infos;
   for (int64_t i = 0; i < tensors; ++i) infos.push_back(read_info(in, shard));
   place_tensors(in, infos, alignment_of(in, metadata_));
+  map->release(map->bytes().data(), static_cast<size_t>(in.position()));
   maps_.push_back(std::move(map));
   add_tensors(std::move(infos));
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <utility>
 
 #include "encodings/encoding.h"
 #include "tensor/transpose.h"
@@ -15,7 +16,9 @@ Weight transposed_weight(const Weight& w, const std::string& name) {
   auto it = w.planes.find("values");
   HONE_CHECK(it != w.planes.end() && w.shape.size() == 2, unsupported,
              "{}: a matrix stored as [in, out] must be float, not {}", name, w.encoding);
-  return float_weight(transposed(it->second));
+  Weight out = float_weight(transposed(it->second));
+  it->second.release_pages();
+  return out;
 }
 
 Norm read_norm(const ModelConfig& c, const ParameterReader& r, Role role, int64_t layer,
@@ -186,12 +189,16 @@ Weight ParameterReader::matrix(Role role, int64_t layer, int64_t n, int64_t k) c
              names_.source, name, shape_string(expected), shape_string(w.shape));
   const Encoding& e = encoding(w.encoding);
   e.validate(w);
+  auto permute = [&](const std::vector<int64_t>& order) {
+    Weight stored = std::exchange(w, e.permute_rows(w, order));
+    for (const auto& [plane, t] : stored.planes) t.release_pages();
+  };
   if (s->parts > 0) {
     std::vector<int64_t> order(static_cast<size_t>(n));
     std::iota(order.begin(), order.end(), s->part * n);
-    w = e.permute_rows(w, order);
+    permute(order);
   }
-  if (s->gguf_paired_rows && names_.gguf) w = e.permute_rows(w, unpair_rows(n, config_.head_dim));
+  if (s->gguf_paired_rows && names_.gguf) permute(unpair_rows(n, config_.head_dim));
   return w;
 }
 

@@ -34,11 +34,9 @@ void Linear::set_bias(Tensor b) {
 void Linear::pack(bool keep) {
   if (!packed_.defined()) {
     HONE_ASSERT(weight_.defined());
-    packed_ = pack_weight(weight_);
+    packed_ = pack_weight(weight_, !keep);
   }
-  if (keep) return;
-  for (auto& [plane, t] : weight_.planes) t.release_pages();
-  weight_ = {};
+  if (!keep) weight_ = {};
 }
 
 int64_t Linear::resident_bytes() const {

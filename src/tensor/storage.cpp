@@ -22,6 +22,8 @@ constexpr size_t kMapped = size_t{256} << 10;
 #endif
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kMostSpare = size_t{64} << 20;
+constexpr size_t kShelf = size_t{16} << 20;
+constexpr size_t kMostOnShelf = kShelf / 4;
 
 size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
 
@@ -98,6 +100,18 @@ Mappings& mappings() {
   return *all;
 }
 
+// The mapping that lasting blocks are put into at present.
+struct Shelf {
+  std::mutex mutex;
+  std::weak_ptr<void> mapping;
+  size_t used = 0;
+};
+
+Shelf& shelf() {
+  static auto* s = new Shelf;
+  return *s;
+}
+
 void check(const void* p, size_t size) {
   HONE_CHECK(p != nullptr, out_of_memory, "out of memory: {} bytes are needed for one tensor",
              size);
@@ -117,6 +131,22 @@ std::shared_ptr<void> allocate_storage(size_t size) {
   void* p = std::aligned_alloc(kAlignment, round_up(size == 0 ? 1 : size, kAlignment));
   check(p, size);
   return {p, std::free};
+}
+
+std::shared_ptr<void> allocate_lasting(size_t size) {
+  const size_t padded = round_up(size, kAlignment);
+  if (kShelf < kMapped || size > kMostOnShelf) return allocate_storage(size);
+  Shelf& s = shelf();
+  std::lock_guard lock(s.mutex);
+  std::shared_ptr<void> mapping = s.mapping.lock();
+  if (mapping == nullptr || padded > kShelf - s.used) {
+    mapping = allocate_storage(kShelf);
+    s.mapping = mapping;
+    s.used = 0;
+  }
+  void* p = static_cast<std::byte*>(mapping.get()) + s.used;
+  s.used += padded;
+  return {std::move(mapping), p};
 }
 
 }  // namespace hone

@@ -13,4 +13,9 @@ namespace hone {
 /// Raises out_of_memory.
 std::shared_ptr<void> allocate_storage(size_t size);
 
+/// The same for what stays and is read end to end, such as packed weights: small blocks stand one
+/// behind the other in mappings of 16 MB, so that they too lie in 2 MB pages. A mapping is freed
+/// with the last block in it.
+std::shared_ptr<void> allocate_lasting(size_t size);
+
 }  // namespace hone

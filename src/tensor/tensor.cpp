@@ -37,18 +37,26 @@ void convert_all(const In* in, Out* out, int64_t n) {
 
 std::string shape_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
-Tensor Tensor::empty(Shape shape, DType dtype) {
+Tensor Tensor::make(Shape shape, DType dtype, std::shared_ptr<void> (*allocate)(size_t)) {
   Tensor t;
   for (int64_t d : shape)
     HONE_CHECK(d >= 0, invalid_argument, "tensor shape {}: negative size", shape_string(shape));
   t.numel_ = checked_numel(shape, "tensor");
   auto size = static_cast<size_t>(checked_mul(t.numel_, dtype_size(dtype), "tensor"));
-  auto storage = allocate_storage(size);
+  auto storage = allocate(size);
   t.data_ = static_cast<const std::byte*>(storage.get());
   t.owner_ = std::move(storage);
   t.shape_ = std::move(shape);
   t.dtype_ = dtype;
   return t;
+}
+
+Tensor Tensor::empty(Shape shape, DType dtype) {
+  return make(std::move(shape), dtype, allocate_storage);
+}
+
+Tensor Tensor::empty_lasting(Shape shape, DType dtype) {
+  return make(std::move(shape), dtype, allocate_lasting);
 }
 
 Tensor Tensor::zeros(Shape shape, DType dtype) {

@@ -27,6 +27,8 @@ class Tensor {
   /// Uninitialised. Raises invalid_argument on a negative size, out_of_memory with the bytes asked.
   static Tensor empty(Shape shape, DType dtype);
   static Tensor zeros(Shape shape, DType dtype);
+  /// As empty, for weights: even small ones lie in huge pages, beside each other.
+  static Tensor empty_lasting(Shape shape, DType dtype);
   /// Borrows `bytes`, which must hold exactly the shape's elements and stay valid while `owner`
   /// lives. Unaligned data is allowed for one-byte types; other types raise corrupt.
   static Tensor borrow(Shape shape, DType dtype, std::span<const std::byte> bytes,
@@ -80,6 +82,7 @@ class Tensor {
   void release_pages() const;
 
  private:
+  static Tensor make(Shape shape, DType dtype, std::shared_ptr<void> (*allocate)(size_t));
   void copy_in(const void* from, size_t size);
 
   std::shared_ptr<const void> owner_;

@@ -22,7 +22,7 @@ struct ChatFlags {
 
 std::optional<std::string> token_text(const Tokenizer& t, std::optional<int32_t> id) {
   if (!id) return std::nullopt;
-  return t.token_text(*id);
+  return std::string(t.token_text(*id));
 }
 
 class Conversation {

@@ -39,7 +39,8 @@ class Cursor {
     return value;
   }
 
-  std::string string(const char* what, int64_t limit = std::numeric_limits<int64_t>::max()) {
+  /// A string as it lies in the file.
+  std::string_view text(const char* what, int64_t limit = std::numeric_limits<int64_t>::max()) {
     int64_t at = position_;
     auto length = read<uint64_t>(what);
     HONE_CHECK(length <= static_cast<uint64_t>(std::min(limit, left())), corrupt,
@@ -47,6 +48,9 @@ class Cursor {
                length, std::min(limit, left()));
     auto size = static_cast<int64_t>(length);
     return {reinterpret_cast<const char*>(take(size, what)), static_cast<size_t>(size)};
+  }
+  std::string string(const char* what, int64_t limit = std::numeric_limits<int64_t>::max()) {
+    return std::string(text(what, limit));
   }
 
   /// A count of things that take `min_bytes` each, so that no count exceeds the file.
@@ -137,8 +141,10 @@ GgufValue::Data read_array(Cursor& in, GgufType element, const std::string& key)
     default:
       break;
   }
-  std::vector<std::string> values(static_cast<size_t>(n));
-  for (std::string& v : values) v = in.string("string of an array");
+  Strings values;
+  values.reserve(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; ++i) values.push_back(in.text("string of an array"));
+  values.shrink_to_fit();
   return values;
 }
 

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "base/files.h"
+#include "base/strings.h"
 #include "formats/ggml_types.h"
 #include "tensor/weight.h"
 
@@ -48,7 +49,7 @@ std::string_view gguf_type_name(GgufType type);
 struct GgufValue {
   using Data = std::variant<uint64_t, int64_t, double, bool, std::string, std::vector<uint64_t>,
                             std::vector<int64_t>, std::vector<float>, std::vector<double>,
-                            std::vector<bool>, std::vector<std::string>>;
+                            std::vector<bool>, Strings>;
   GgufType type;                    ///< GgufType::array for arrays
   GgufType element = GgufType::u8;  ///< type of an array's elements
   Data data;
@@ -60,7 +61,7 @@ struct GgufValue {
   static GgufValue f32(float x) { return {GgufType::f32, {}, double{x}}; }
   static GgufValue boolean(bool x) { return {GgufType::boolean, {}, x}; }
   static GgufValue string(std::string x) { return {GgufType::string, {}, std::move(x)}; }
-  static GgufValue strings(std::vector<std::string> x) {
+  static GgufValue strings(Strings x) {
     return {GgufType::array, GgufType::string, std::move(x)};
   }
   static GgufValue floats(std::vector<float> x) {
@@ -111,14 +112,14 @@ class GgufFile {
   std::optional<std::string> find_string(const std::string& key) const;
   std::optional<std::vector<int64_t>> find_ints(const std::string& key) const;
   const std::vector<float>* find_floats(const std::string& key) const;
-  const std::vector<std::string>* find_strings(const std::string& key) const;
+  const Strings* find_strings(const std::string& key) const;
   uint64_t get_u64(const std::string& key) const;
   double get_f64(const std::string& key) const;
   bool get_bool(const std::string& key) const;
   std::string get_string(const std::string& key) const;
   std::vector<int64_t> get_ints(const std::string& key) const;
   const std::vector<float>& get_floats(const std::string& key) const;
-  const std::vector<std::string>& get_strings(const std::string& key) const;
+  const Strings& get_strings(const std::string& key) const;
 
   /// In file order, all shards.
   const std::vector<GgufTensor>& tensors() const { return tensors_; }

@@ -75,10 +75,10 @@ const std::vector<float>* GgufFile::find_floats(const std::string& key) const {
   wrong_type(path_, key, "an array of f32", *value);
 }
 
-const std::vector<std::string>* GgufFile::find_strings(const std::string& key) const {
+const Strings* GgufFile::find_strings(const std::string& key) const {
   const GgufValue* value = find(key);
   if (value == nullptr) return nullptr;
-  if (const auto* s = std::get_if<std::vector<std::string>>(&value->data)) return s;
+  if (const auto* s = std::get_if<Strings>(&value->data)) return s;
   wrong_type(path_, key, "an array of strings", *value);
 }
 
@@ -104,7 +104,7 @@ const std::vector<float>& GgufFile::get_floats(const std::string& key) const {
              printable(key));
   return *values;
 }
-const std::vector<std::string>& GgufFile::get_strings(const std::string& key) const {
+const Strings& GgufFile::get_strings(const std::string& key) const {
   const auto* values = find_strings(key);
   HONE_CHECK(values != nullptr, corrupt, "{}: the key {} is missing", path_.string(),
              printable(key));

@@ -60,7 +60,7 @@ bool put(Encoder& e, GgufType type, const T& x) {
     if (type != GgufType::boolean) return false;
     e.number<uint8_t>(x ? 1 : 0);
     return true;
-  } else if constexpr (std::is_same_v<T, std::string>) {
+  } else if constexpr (std::is_convertible_v<T, std::string_view>) {
     if (type != GgufType::string) return false;
     e.string(x);
     return true;
@@ -77,13 +77,20 @@ bool put(Encoder& e, GgufType type, const T& x) {
   }
 }
 
-template <typename T>
-bool put(Encoder& e, GgufType element, const std::vector<T>& values) {
+template <typename T, typename List>
+bool put_all(Encoder& e, GgufType element, const List& values) {
   e.number(static_cast<uint32_t>(element));
   e.number<uint64_t>(values.size());
   for (const auto& x : values)
     if (!put<T>(e, element, x)) return false;
   return true;
+}
+template <typename T>
+bool put(Encoder& e, GgufType element, const std::vector<T>& values) {
+  return put_all<T>(e, element, values);
+}
+bool put(Encoder& e, GgufType element, const Strings& values) {
+  return put_all<std::string_view>(e, element, values);
 }
 
 std::string encode_value(const GgufValue& value, const std::string& key) {

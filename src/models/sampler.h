@@ -35,12 +35,24 @@ class Sampler {
     int32_t id;
   };
   double uniform();
+  std::span<const float> penalised(std::span<const float> logits, std::span<const int32_t> seen);
+  double weight(float logit) const;
+  void take_likeliest(std::span<const float> logits, size_t count);
+  double block_mass(size_t block) const;
+  double total_mass(std::span<const float> logits);
+  int32_t draw_from_rest(double point);
 
   SamplerOptions options_;
   uint64_t draws_ = 0;
-  std::vector<float> logits_;
-  std::vector<Candidate> candidates_;
-  std::vector<double> weights_;
+  std::vector<float> logits_;  // with the penalty
+  std::vector<bool> marked_;   // tokens seen
+  // Of one draw.
+  float top_ = 0, floor_ = 0;          // the largest logit; how far below it a token may be
+  std::vector<float> maxima_;          // of each block of logits
+  std::vector<Candidate> candidates_;  // the likeliest, sorted,
+  bool complete_ = false;              // which are all there are, or all that top_k keeps
+  std::vector<double> weights_;        // of the candidates
+  std::vector<float> scaled_;          // log weights of all tokens
 };
 
 /// The index of the largest value, the lowest on ties.

@@ -33,7 +33,7 @@ class PipelineTokenizer final : public Tokenizer {
     const TokenizerSpec& s = parts_.spec;
     HONE_ASSERT(parts_.bpe && s.token_types.size() == s.tokens.size());
     for (int32_t id = 0; id < vocab_size(); ++id) {
-      if (type_of(id) != TokenType::normal) special_ids_.try_emplace(s.tokens[id], id);
+      if (type_of(id) != TokenType::normal) special_ids_.try_emplace(std::string(s.tokens[id]), id);
     }
     find_end_of_generation();
     if (!s.chat_template.empty()) chat_template_ = s.chat_template;
@@ -89,7 +89,7 @@ class PipelineTokenizer final : public Tokenizer {
     return out;
   }
 
-  const std::string& token_text(int32_t id) const override {
+  std::string_view token_text(int32_t id) const override {
     check_id(id);
     return parts_.spec.tokens[id];
   }
@@ -147,7 +147,7 @@ class PipelineTokenizer final : public Tokenizer {
 
   void append_bytes(int32_t id, bool at_start, std::string& out) const {
     const DecodeRules& rules = parts_.decode;
-    const std::string& text = parts_.spec.tokens[id];
+    const std::string_view text = parts_.spec.tokens[id];
     if (!at_start) out += rules.between;
     if (rules.byte_fallback) {
       if (const int byte = byte_token_value(text); byte >= 0) {

@@ -21,6 +21,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/strings.h"
+
 namespace hone {
 
 /// The number a GGUF file gives each token in tokenizer.ggml.token_type.
@@ -38,10 +40,10 @@ enum class TokenType : int32_t {
 struct TokenizerSpec {
   std::string model;                 // model: "gpt2" (byte-level BPE) or "llama" (SentencePiece)
   std::string pre;                   // pre: name of the pre-tokenizer expression
-  std::vector<std::string> tokens;   // tokens: the token text of each id
+  Strings tokens;                    // tokens: the token text of each id
   std::vector<float> scores;         // scores: needed for "llama"
   std::vector<int32_t> token_types;  // token_type: values of TokenType
-  std::vector<std::string> merges;   // merges: "left right", in order of rank; for "gpt2"
+  Strings merges;                    // merges: "left right", in order of rank; for "gpt2"
   std::optional<int32_t> bos;        // bos_token_id
   std::optional<int32_t> eos;        // eos_token_id
   std::optional<int32_t> unk;        // unknown_token_id
@@ -80,7 +82,7 @@ class Tokenizer {
   /// `at_start`: the first of a text, where SentencePiece vocabularies drop the space in front.
   virtual std::string token_bytes(int32_t id, bool at_start = false) const = 0;
   /// The token as the file spells it ("Ġthe", "▁the", "<0x0A>"); empty for an id with no token.
-  virtual const std::string& token_text(int32_t id) const = 0;
+  virtual std::string_view token_text(int32_t id) const = 0;
 
   /// One more than the largest id.
   virtual int32_t vocab_size() const = 0;

@@ -44,7 +44,7 @@ Json vocabulary_of(const TokenizerSpec& spec) {
   for (size_t id = 0; id < spec.tokens.size(); ++id) {
     // An ordered object looks keys up one by one, so it is told apart here and only appended to.
     if (seen.try_emplace(spec.tokens[id], true).second) {
-      object.push_back({spec.tokens[id], Json(id)});
+      object.push_back({std::string(spec.tokens[id]), Json(id)});
     }
   }
   return vocabulary;
@@ -53,7 +53,7 @@ Json vocabulary_of(const TokenizerSpec& spec) {
 Json post_processor(const TokenizerSpec& spec) {
   Json single = Json::array(), pair = Json::array(), tokens = Json::object();
   const auto special = [&](int32_t id, int type_id) {
-    const std::string& text = spec.tokens[id];
+    const std::string text(spec.tokens[id]);
     tokens[text] = {{"id", text}, {"ids", {id}}, {"tokens", {text}}};
     return Json{{"SpecialToken", {{"id", text}, {"type_id", type_id}}}};
   };
@@ -101,9 +101,9 @@ void describe_gpt2(const TokenizerSpec& spec, Json& out) {
                      {"use_regex", false}};
   steps.push_back(byte_level);
   Json merges = Json::array();
-  for (const std::string& merge : spec.merges) {
+  for (std::string_view merge : spec.merges) {
     const size_t space = merge.find(' ', 1);
-    merges.push_back({merge.substr(0, space), merge.substr(space + 1)});
+    merges.push_back({std::string(merge.substr(0, space)), std::string(merge.substr(space + 1))});
   }
   out["normalizer"] = family.nfc ? Json{{"type", "NFC"}} : Json();
   out["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", steps}};

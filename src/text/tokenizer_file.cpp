@@ -40,12 +40,12 @@ class Handler {
     if (place() != Place::merge) return value(std::move(v));
     HONE_CHECK(parts_ < 2, corrupt, "{}: merge {} has more than two parts", source_,
                file_.merges.size());
-    std::string& text = parts_ == 0 ? file_.merges.emplace_back() : file_.merges.back();
-    if (parts_++ == 1) {
-      file_.merge_cuts.push_back(static_cast<uint32_t>(text.size()));
-      text += ' ';
+    if (parts_++ == 0) {
+      left_ = v;
+      return true;
     }
-    text += v;
+    file_.merge_cuts.push_back(static_cast<uint32_t>(left_.size()));
+    file_.merges.push_back(left_ + ' ' + v);
     return true;
   }
 
@@ -160,6 +160,7 @@ class Handler {
   std::vector<Open> stack_;
   std::string key_;
   int parts_ = 0;  // of the merge that is open
+  std::string left_;
 };
 
 }  // namespace

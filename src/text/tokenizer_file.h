@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "base/strings.h"
 
 namespace hone {
 
@@ -19,7 +20,7 @@ struct TokenizerFile {
   Json document;  // without model.vocab and model.merges
   bool has_vocabulary = false, has_merges = false;
   std::vector<std::pair<std::string, int64_t>> vocabulary;  // in file order
-  std::vector<std::string> merges;   // "left right", however the file spells them
+  Strings merges;                    // "left right", however the file spells them
   std::vector<uint32_t> merge_cuts;  // where the space between stands
 };
 

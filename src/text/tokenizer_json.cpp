@@ -90,7 +90,7 @@ class JsonReader {
     }
     if (used_[id]) return false;
     used_[id] = true;
-    tokens[id] = text;
+    tokens.set(id, text);
     return true;
   }
 
@@ -328,7 +328,7 @@ void JsonReader::describe_scores() {
     made[results_[rank]] = true;
   }
   for (size_t id = 0; id < s.tokens.size(); ++id) {
-    const std::string& text = s.tokens[id];
+    const std::string_view text = s.tokens[id];
     const bool normal = s.token_types[id] == static_cast<int32_t>(TokenType::normal);
     if (normal && !made[id] && !text.empty() && utf8_at(text, 0).size < std::ssize(text)) {
       s.gguf_obstacle =

@@ -40,21 +40,21 @@ void add_special_matches(TokenizerParts& parts) {
   for (size_t id = 0; id < spec.tokens.size(); ++id) {
     const auto type = static_cast<TokenType>(spec.token_types[id]);
     const bool special = type == TokenType::control || type == TokenType::unknown;
-    const std::string& text = spec.tokens[id];
+    const std::string_view text = spec.tokens[id];
     if ((!special && type != TokenType::user_defined) || text.empty()) continue;
-    parts.raw_added.add({.id = static_cast<int32_t>(id), .content = text, .special = special},
+    parts.raw_added.add({.id = static_cast<int32_t>(id), .content = std::string(text), .special = special},
                         spec.source);
   }
 }
 
 // The halves of "left right"; a token never begins with the space between them.
-std::pair<std::string_view, std::string_view> halves(const std::string& merge, size_t rank,
+std::pair<std::string_view, std::string_view> halves(std::string_view merge, size_t rank,
                                                      const std::string& source) {
   const size_t space = merge.find(' ', 1);
   HONE_CHECK(!merge.empty() && space != merge.npos && space + 1 < merge.size(), corrupt,
              "{}: merge {} is {}; expected two tokens and a space between", source, rank,
              printed(merge));
-  return {std::string_view(merge).substr(0, space), std::string_view(merge).substr(space + 1)};
+  return {merge.substr(0, space), merge.substr(space + 1)};
 }
 
 Bpe byte_level_bpe(const TokenizerSpec& spec, bool ignore_merges) {

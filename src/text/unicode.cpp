@@ -259,12 +259,16 @@ std::string bytes_to_letters(std::string_view bytes) {
 
 bool letters_to_bytes(std::string_view letters, std::string& bytes) {
   bytes.clear();
-  for (size_t i = 0; i < letters.size();) {
-    const Utf8Char c = utf8_at(letters, i);
-    const int byte = letter_to_byte(c.code);
+  for (size_t i = 0; i < letters.size(); ++i) {
+    // Letters are one or two bytes long.
+    char32_t code = static_cast<unsigned char>(letters[i]);
+    if (code >= 0xC2 && code < 0xE0 && i + 1 < letters.size() && (letters[i + 1] & 0xC0) == 0x80)
+      code = (code & 0x1F) << 6 | (letters[++i] & 0x3F);
+    else if (code >= 0x80)
+      return false;
+    const int byte = letter_to_byte(code);
     if (byte < 0) return false;
     bytes += static_cast<char>(byte);
-    i += c.size;
   }
   return true;
 }

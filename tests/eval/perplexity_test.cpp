@@ -101,7 +101,7 @@ class PerplexityTest : public ::testing::Test {
   double bytes_of(const std::vector<Scored>& all) const {
     size_t n = 0;
     for (const Scored& s : all) {
-      std::string text = tiny_tokens().tokens[static_cast<size_t>(s.target)];
+      std::string text(tiny_tokens().tokens[static_cast<size_t>(s.target)]);
       if (text.starts_with("<0x")) text = "?";
       if (size_t at = text.find("▁"); at != std::string::npos) text.replace(at, 3, " ");
       n += text.size();

@@ -78,7 +78,7 @@ TEST_F(Gguf, ReadsTheReferenceFile) {
   EXPECT_EQ(f.get_ints("array.uint16"), (std::vector<int64_t>{1, 65535}));
   EXPECT_EQ(f.get_ints("array.int64"), (std::vector<int64_t>{INT64_MIN, INT64_MAX}));
   EXPECT_EQ(f.get_floats("array.float32"), (std::vector<float>{1.5f, -2.25f}));
-  EXPECT_EQ(f.get_strings("array.string"), (std::vector<std::string>{"", "a", "\u00e9"}));
+  EXPECT_EQ(f.get_strings("array.string"), (Strings{"", "a", "\u00e9"}));
   EXPECT_EQ(f.find_u64("absent"), std::nullopt);
   EXPECT_EQ(f.find_strings("absent"), nullptr);
 

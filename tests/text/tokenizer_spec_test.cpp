@@ -204,7 +204,7 @@ TEST(TokenizerSpec, BrokenMetadataIsRefused) {
   s.bos.reset();
   refused(s, "corrupt: m.gguf: add_bos_token without");
   s = small_gpt2();
-  s.tokens[5] = std::string(10'000, 'x');
+  s.tokens.set(5, std::string(10'000, 'x'));
   refused(s, "corrupt: m.gguf: the added token 5");
   s = small_llama();
   s.scores.clear();
@@ -219,9 +219,9 @@ TEST(TokenizerSpec, BrokenMetadataIsRefused) {
 
 TEST(TokenizerSpec, OddVocabulariesAreRead) {
   TokenizerSpec s = small_llama();
-  s.tokens[9] = "\xFF\xFE";  // not UTF-8
-  s.tokens[8] = "";
-  s.tokens[7] = "a";  // twice
+  s.tokens.set(9, "\xFF\xFE");  // not UTF-8
+  s.tokens.set(8, "");
+  s.tokens.set(7, "a");  // twice
   s.token_types[6] = 99;
   const auto t = tokenizer_from_spec(s);
   EXPECT_EQ(t->encode("a\xFF", false), (Ids{5, 0}));

@@ -82,9 +82,8 @@ void add_all(const LoadedModel& m, const Steps& steps) {
     o.repetition_penalty = 1.1f;
   });
   auto decoder = std::make_shared<StreamDecoder>(*m.tokenizer);
-  add("token to text", steps, [decoder, &steps](size_t step) {
-    benchmark::DoNotOptimize(decoder->push(steps.ids[step]));
-  });
+  add("token to text", steps,
+      [decoder, &steps](size_t step) { benchmark::DoNotOptimize(decoder->push(steps.ids[step])); });
 }
 
 }  // namespace

@@ -39,10 +39,24 @@ int open_for_reading(const fs::path& path, struct stat* info) {
 // Touching a page of a file maps those around it as well, so many bytes at once.
 constexpr uintptr_t kMappedAround = uintptr_t{64} << 10;
 
-// The live maps: first address and size.
+constexpr size_t kReadAhead = size_t{32} << 20;
+
+struct Map {
+  size_t size = 0;
+  size_t asked = 0;  // bytes that are to be read ahead
+};
+// The live maps by their first address.
 struct Maps {
   std::mutex mutex;
-  std::map<uintptr_t, size_t> all;
+  std::map<uintptr_t, Map> all;
+
+  // The one that holds an address, or the end; the mutex is held.
+  auto around(uintptr_t at) {
+    auto map = all.upper_bound(at);
+    if (map == all.begin()) return all.end();
+    --map;
+    return at < map->first + map->second.size ? map : all.end();
+  }
 };
 
 Maps& maps() {
@@ -62,7 +76,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
   HONE_CHECK(data != MAP_FAILED, io, "{}: cannot map {} bytes: {}", path.string(), size,
              std::strerror(errno));
   std::lock_guard lock(maps().mutex);
-  maps().all[reinterpret_cast<uintptr_t>(data)] = size;
+  maps().all[reinterpret_cast<uintptr_t>(data)] = {size};
   return std::shared_ptr<MappedFile>(
       new MappedFile(path, static_cast<const std::byte*>(data), size));
 }
@@ -79,13 +93,26 @@ MappedFile::~MappedFile() {
 void release_file_pages(const std::byte* begin, size_t size) {
   const auto at = reinterpret_cast<uintptr_t>(begin);
   std::lock_guard lock(maps().mutex);
-  auto map = maps().all.upper_bound(at);
-  if (size == 0 || map == maps().all.begin()) return;
-  const auto [map_begin, map_size] = *std::prev(map);
-  if (at >= map_begin + map_size) return;
-  const uintptr_t first = std::max(map_begin, at / kMappedAround * kMappedAround);
-  const uintptr_t last = std::min(map_begin + map_size, at + size + kMappedAround);
+  auto map = maps().around(at);
+  if (size == 0 || map == maps().all.end()) return;
+  const uintptr_t first = std::max(map->first, at / kMappedAround * kMappedAround);
+  const uintptr_t last = std::min(map->first + map->second.size, at + size + kMappedAround);
   ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+
+void read_file_ahead(const std::byte* from) {
+  const auto at = reinterpret_cast<uintptr_t>(from);
+  std::lock_guard lock(maps().mutex);
+  auto map = maps().around(at);
+  if (map == maps().all.end()) return;
+  auto& [size, asked] = map->second;
+  const size_t here = (at - map->first) / kMappedAround * kMappedAround;
+  const size_t begin = std::max(here, asked), end = std::min(size, here + kReadAhead);
+  // In large pieces, since each is a call.
+  if (end < begin + kReadAhead / 4 && end < size) return;
+  if (begin >= end) return;
+  asked = (end + kMappedAround - 1) / kMappedAround * kMappedAround;
+  ::madvise(reinterpret_cast<void*>(map->first + begin), end - begin, MADV_WILLNEED);
 }
 
 std::string read_text_file(const fs::path& path, size_t limit) {

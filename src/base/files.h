@@ -20,6 +20,11 @@ namespace fs = std::filesystem;
 /// it by being near; all are read again when touched. Nothing for any other memory.
 void release_file_pages(const std::byte* begin, size_t size);
 
+/// Has the system read the bytes of a MappedFile behind `from`, up to 32 MB of them, while the
+/// caller works on; what was asked for already is not asked for again. Nothing for any other
+/// memory.
+void read_file_ahead(const std::byte* from);
+
 /// A file mapped read-only. Pages are read when touched; the map lives as long as the object.
 /// Throws Error(io) naming the file. An empty file maps to an empty span.
 class MappedFile {

@@ -35,9 +35,11 @@ inline void store_f16(float x, uint8_t* p) {
 
 /// The 4-bit codes of 32 weights in 16 bytes: byte j holds weight j (low) and weight j+16 (high).
 inline void unpack_nibbles(const uint8_t* bytes, int8_t* q) {
+  uint8_t pairs[16];  // a copy, which q cannot overlap: then the compiler makes vectors of the loop
+  std::memcpy(pairs, bytes, 16);
   for (int j = 0; j < 16; ++j) {
-    q[j] = static_cast<int8_t>(bytes[j] & 15);
-    q[j + 16] = static_cast<int8_t>(bytes[j] >> 4);
+    q[j] = static_cast<int8_t>(pairs[j] & 15);
+    q[j + 16] = static_cast<int8_t>(pairs[j] >> 4);
   }
 }
 /// The inverse, of the low four bits of each code.

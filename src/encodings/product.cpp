@@ -178,10 +178,19 @@ void release_rows(const Weight& w, int64_t begin, int64_t end) {
       plane.release_pages();
 }
 
+// Has the file read on from row `begin` while that row and those behind it are packed.
+void read_ahead(const Weight& w, int64_t begin) {
+  for (const auto& [name, plane] : w.planes)
+    if (plane.rank() > 0 && plane.dim(0) == w.rows())
+      plane.rows(begin, w.rows()).read_ahead();
+    else if (begin == 0)
+      plane.read_ahead();
+}
+
 // Panels that one work item packs.
 constexpr int64_t kPanelsPacked = 8;
 // Stored bytes that are read between two releases of their file pages.
-constexpr int64_t kReleasedBytes = int64_t{4} << 20;
+constexpr int64_t kReleasedBytes = int64_t{1} << 20;
 
 // A tile of tokens (kernel_table.h) is quantised in one piece.
 constexpr int64_t kTokenTile = 16;
@@ -320,6 +329,7 @@ PackedWeight pack_weight(const Weight& w, bool release) {
       std::max<int64_t>(1, kReleasedBytes / ceil_div(w.byte_size(), panels)), kPanelsPacked);
   for (int64_t first = 0; first < panels; first += stride) {
     const int64_t count = std::min(stride, panels - first);
+    if (release) read_ahead(w, first * kPanel);
     parallel_for(count, kPanelsPacked,
                  [&](int64_t begin, int64_t end) { pack(w, p, first + begin, first + end); });
     if (release) release_rows(w, first * kPanel, std::min(p.n, (first + count) * kPanel));

@@ -61,9 +61,7 @@ struct GgufValue {
   static GgufValue f32(float x) { return {GgufType::f32, {}, double{x}}; }
   static GgufValue boolean(bool x) { return {GgufType::boolean, {}, x}; }
   static GgufValue string(std::string x) { return {GgufType::string, {}, std::move(x)}; }
-  static GgufValue strings(Strings x) {
-    return {GgufType::array, GgufType::string, std::move(x)};
-  }
+  static GgufValue strings(Strings x) { return {GgufType::array, GgufType::string, std::move(x)}; }
   static GgufValue floats(std::vector<float> x) {
     return {GgufType::array, GgufType::f32, std::move(x)};
   }

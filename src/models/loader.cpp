@@ -188,7 +188,9 @@ std::vector<int32_t> LoadedModel::encode(std::string_view text, bool add_special
 
 int64_t LoadedModel::running_bytes() const {
   const Model& m = *model;
-  int64_t bytes = m.embedding.weight().byte_size() + m.position_table.byte_size();
+  int64_t bytes = m.position_table.byte_size();
+  for (const auto& [name, plane] : m.embedding.weight().planes)
+    if (!plane.borrowed()) bytes += plane.byte_size();
   int64_t vectors =
       model->parameter_count() - m.embedding.weight().numel() - m.position_table.numel();
   for (const Linear* l : model->linears()) {

@@ -44,7 +44,8 @@ struct LoadedModel {
   /// beyond the model's vocabulary.
   std::vector<int32_t> encode(std::string_view text, bool add_special = true,
                               bool parse_special = true) const;
-  /// Bytes of all weights as they run: in kernel layout, the embedding, positions and vectors.
+  /// Bytes of all weights as they run: in kernel layout, positions and vectors. An embedding in a
+  /// mapped file is not among them: of it only rows are read.
   int64_t running_bytes() const;
 };
 

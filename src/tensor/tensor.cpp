@@ -110,6 +110,10 @@ void Tensor::release_pages() const {
   if (borrowed_ && data_ != nullptr) release_file_pages(data_, static_cast<size_t>(byte_size()));
 }
 
+void Tensor::read_ahead() const {
+  if (borrowed_ && data_ != nullptr) read_file_ahead(data_);
+}
+
 Tensor Tensor::to(DType dtype) const {
   Tensor t = empty(shape_, dtype);
   if (dtype == dtype_) {

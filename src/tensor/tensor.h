@@ -80,6 +80,8 @@ class Tensor {
   /// that they stop counting against resident memory; they are read again when touched. Else
   /// nothing.
   void release_pages() const;
+  /// Borrowed storage: has the system read its file on from the first element in the background.
+  void read_ahead() const;
 
  private:
   static Tensor make(Shape shape, DType dtype, std::shared_ptr<void> (*allocate)(size_t));

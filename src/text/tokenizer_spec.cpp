@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/threads.h"
 #include "text/pipeline.h"
 #include "text/pretokenizer_names.h"
 #include "text/unicode.h"
@@ -42,8 +43,9 @@ void add_special_matches(TokenizerParts& parts) {
     const bool special = type == TokenType::control || type == TokenType::unknown;
     const std::string_view text = spec.tokens[id];
     if ((!special && type != TokenType::user_defined) || text.empty()) continue;
-    parts.raw_added.add({.id = static_cast<int32_t>(id), .content = std::string(text), .special = special},
-                        spec.source);
+    parts.raw_added.add(
+        {.id = static_cast<int32_t>(id), .content = std::string(text), .special = special},
+        spec.source);
   }
 }
 
@@ -66,19 +68,21 @@ Bpe byte_level_bpe(const TokenizerSpec& spec, bool ignore_merges) {
       vocabulary.add(bytes, static_cast<int32_t>(id));
     }
   }
-  std::vector<Bpe::Merge> merges;
-  merges.reserve(spec.merges.size());
-  std::string left, right;
-  for (size_t rank = 0; rank < spec.merges.size(); ++rank) {
-    const auto [a, b] = halves(spec.merges[rank], rank, spec.source);
-    const bool spelled = letters_to_bytes(a, left) && letters_to_bytes(b, right);
-    const Bpe::Merge m{spelled ? vocabulary.find(left) : -1, spelled ? vocabulary.find(right) : -1,
-                       spelled ? vocabulary.find(left + right) : -1};
-    HONE_CHECK(m.left >= 0 && m.right >= 0 && m.result >= 0, corrupt,
-               "{}: merge {} ({}) names text that is not a token", spec.source, rank,
-               printed(spec.merges[rank]));
-    merges.push_back(m);
-  }
+  std::vector<Bpe::Merge> merges(spec.merges.size());
+  parallel_for(std::ssize(merges), 4096, [&](int64_t begin, int64_t end) {
+    std::string left, right;
+    for (auto rank = static_cast<size_t>(begin); rank < static_cast<size_t>(end); ++rank) {
+      const auto [a, b] = halves(spec.merges[rank], rank, spec.source);
+      const bool spelled = letters_to_bytes(a, left) && letters_to_bytes(b, right);
+      Bpe::Merge& m = merges[rank];
+      m.left = spelled ? vocabulary.find(left) : -1;
+      m.right = spelled ? vocabulary.find(right) : -1;
+      m.result = spelled ? vocabulary.find(left += right) : -1;
+      HONE_CHECK(m.left >= 0 && m.right >= 0 && m.result >= 0, corrupt,
+                 "{}: merge {} ({}) names text that is not a token", spec.source, rank,
+                 printed(spec.merges[rank]));
+    }
+  });
   return Bpe(std::move(vocabulary), merges, {.bytes = true, .ignore_merges = ignore_merges});
 }
 

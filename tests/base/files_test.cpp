@@ -61,6 +61,31 @@ TEST_F(Files, ReleasedPagesAreReadAgain) {
   EXPECT_EQ(std::memcmp(map->bytes().data(), text.data(), text.size()), 0);
 }
 
+TEST_F(Files, OnlyPagesOfMapsAreReleased) {
+  write_text_file(directory_ / "a", std::string(100'000, 'x'));
+  auto map = MappedFile::open(directory_ / "a");
+  // Anonymous memory would come back as zeros.
+  std::vector<char> memory(1'000'000, 'y');
+  release_file_pages(reinterpret_cast<const std::byte*>(memory.data()), memory.size());
+  read_file_ahead(reinterpret_cast<const std::byte*>(memory.data()));
+  EXPECT_EQ(std::count(memory.begin(), memory.end(), 'y'), 1'000'000);
+  const std::byte* past = map->bytes().data() + map->bytes().size();
+  const std::byte* closed = map->bytes().data();
+  release_file_pages(past, 1);
+  map = nullptr;
+  release_file_pages(closed, 100'000);
+}
+
+TEST_F(Files, ReadingAheadChangesNothing) {
+  std::string text(40 << 20, 'x');
+  for (size_t i = 0; i < text.size(); i += 4096) text[i] = static_cast<char>('a' + i / 4096 % 26);
+  write_text_file(directory_ / "a", text);
+  auto map = MappedFile::open(directory_ / "a");
+  for (size_t from : {size_t{0}, size_t{5}, size_t{9} << 20, text.size() - 1, size_t{3}})
+    read_file_ahead(map->bytes().data() + from);
+  EXPECT_EQ(std::memcmp(map->bytes().data(), text.data(), text.size()), 0);
+}
+
 TEST_F(Files, RefusesWhatIsNoFile) {
   write_text_file(directory_ / "empty", "");
   EXPECT_TRUE(MappedFile::open(directory_ / "empty")->bytes().empty());

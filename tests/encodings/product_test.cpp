@@ -2,6 +2,9 @@
 // set: the code panels, their expansion, and int8 activations.
 #include "encodings/product.h"
 
+#include <fstream>
+
+#include "base/files.h"
 #include "base/threads.h"
 #include "kernels/ref/ref.h"
 #include "kernels/select.h"
@@ -185,6 +188,39 @@ INSTANTIATE_TEST_SUITE_P(AllEncodings, ProductTest, ::testing::ValuesIn(cases())
                            return fmt::format("int{}_{}_g{}", c.params.bits,
                                               c.params.symmetric ? "sym" : "asym", c.params.group);
                          });
+
+// Bytes of mapped files that are in this process's memory.
+int64_t file_bytes_resident() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("RssFile:")) return 1024 * std::stoll(line.substr(8));
+  return 0;
+}
+
+TEST(Product, APackedFileDoesNotStayInMemory) {
+  constexpr int64_t kRows = 9001, kColumns = 640;
+  testing::TemporaryDirectory scratch;
+  Tensor values = random_tensor({kRows, kColumns}, 3);
+  for (const char* id : {"f32", "q8_0", "q4_0"}) {
+    Weight owned = id == std::string("f32")
+                       ? float_weight(values)
+                       : encoding(id).encode(values.data<float>(), kRows, kColumns, {});
+    ASSERT_EQ(owned.planes.size(), 1u);
+    const auto& [name, plane] = *owned.planes.begin();
+    write_text_file(scratch / id,
+                    {reinterpret_cast<const char*>(plane.raw()), size_t(plane.byte_size())});
+    auto map = MappedFile::open(scratch / id);
+    Weight mapped = owned;
+    mapped.planes[name] = Tensor::borrow(plane.shape(), plane.dtype(), map->bytes(), map);
+    PackedWeight expected = pack_weight(owned);
+    int64_t before = file_bytes_resident();
+    PackedWeight packed = pack_weight(mapped, true);
+    EXPECT_LT(file_bytes_resident() - before, plane.byte_size() / 3) << id;
+    ASSERT_EQ(packed.byte_size(), expected.byte_size());
+    EXPECT_EQ(0, std::memcmp(packed.bytes.raw(), expected.bytes.raw(), size_t(packed.byte_size())))
+        << id;
+  }
+}
 
 }  // namespace
 }  // namespace hone

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/random.h"
 #include "testing.h"
 
 namespace hone {
@@ -121,6 +122,49 @@ TEST(Sampler, AWideNucleusIsExact) {
     o.top_p = p;
     expect_distribution(logits, o, {}, 5000);
   }
+}
+
+// Draws as the options describe them: tokens from the top, but without top-k and top-p those behind
+// the first 256 by id.
+std::vector<int32_t> plain_draws(const std::vector<float>& logits, const SamplerOptions& o, int n) {
+  std::vector<double> p = distribution(logits, o, {});
+  std::vector<int32_t> order(logits.size()), draws;
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
+  if (o.top_k == 0 && o.top_p == 1) std::sort(order.begin() + 256, order.end());
+  for (int i = 0; i < n; ++i) {
+    double point = random_uniform(o.seed, static_cast<uint64_t>(i));
+    size_t at = 0;
+    while ((point -= p[order[at]]) >= 0) ++at;
+    draws.push_back(order[at]);
+  }
+  return draws;
+}
+
+TEST(Sampler, DrawsFromALargeVocabularyAreThoseOfAPlainSort) {
+  std::vector<float> logits = testing::random_values(20'011, 5, 2.0f);
+  for (size_t i = 0; i < logits.size(); i += 3) logits[i] = logits[i + 1];  // ties
+  logits[17'000] = -INFINITY;
+  SamplerOptions wide_p = options(1), narrow_p = options(0.5f), few = options(1), many = options(2),
+                 min_p = options(1), flat = options(5);
+  wide_p.top_p = 0.999f;
+  narrow_p.top_p = 0.4f;
+  few.top_k = 40;
+  many.top_k = 5000;
+  min_p.min_p = 0.002f;
+  int beyond_head = 0;
+  for (const SamplerOptions& o :
+       {options(1), options(0.6f), wide_p, narrow_p, few, many, min_p, flat}) {
+    Sampler sampler(o);
+    for (int32_t expected : plain_draws(logits, o, 60)) {
+      int32_t id = sampler.sample(logits, {});
+      ASSERT_EQ(id, expected) << "temperature " << o.temperature << " top-k " << o.top_k;
+      beyond_head += std::count_if(logits.begin(), logits.end(),
+                                   [&](float l) { return l > logits[id]; }) >= 256;
+    }
+  }
+  EXPECT_GT(beyond_head, 100);
 }
 
 TEST(Sampler, RepetitionPenaltyCountsEachTokenOnce) {

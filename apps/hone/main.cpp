@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/temporary.h"
 #include "base/threads.h"
 #include "command.h"
@@ -169,6 +170,7 @@ void watch_signals() {
 int main(int argc, char** argv) {
   try {
     hone::watch_signals();
+    hone::give_back_freed_memory();
     return hone::run(argc, argv);
   } catch (const std::bad_alloc&) {
     hone::print_error("out of memory");

@@ -1,5 +1,6 @@
 #include "base/memory.h"
 
+#include <malloc.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -73,6 +74,12 @@ int64_t available_memory_by_files(const fs::path& root) {
 
 int64_t available_memory() {
   return std::min(available_memory_by_files("/"), as_bytes(left_in_address_space()));
+}
+
+void give_back_freed_memory() {
+#ifdef __GLIBC__
+  ::mallopt(M_MMAP_THRESHOLD, 128 << 10);  // which sets it for good
+#endif
 }
 
 void require_memory(int64_t bytes, std::string_view what) {

@@ -192,7 +192,10 @@ int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> 
     while (kept < options_.top_p * total) {
       if (n == candidates_.size()) {
         if (complete_) break;
-        // The nucleus is wider than what was sorted.
+        // The nucleus is wider than what was sorted. It needs no token so unlikely that all of them
+        // together have less than what it leaves out.
+        double least = (1 - double{options_.top_p}) * total / (2 * double(logits.size()));
+        floor_ = std::max(floor_, static_cast<float>(std::log(least) * options_.temperature));
         take_likeliest(logits, head *= 8);
         continue;
       }

@@ -1,4 +1,5 @@
-// Products with code panels: int8 activations with integer weights.
+// Products with code panels: int8 activations with integer weights, and f32 activations with the
+// values that codes stand for.
 //
 // A tile is one panel × kTokens tokens. The activations of a tile lie together (kernel_table.h), so
 // that one pointer walks them. A chunk's products are summed exactly in int32, beginning with what
@@ -25,10 +26,20 @@ HONE_INLINE vf load_scale(const uint8_t* p, int index, CodeForm f) {
 
 constexpr int kAhead = 2048;  // bytes
 
+// What a panel's code is: 4 bits, 4 bits that select one of the form's steps, a byte.
+enum Codes { kNibbles, kSteps, kBytes };
+
+template <Codes kCodes>
+HONE_INLINE vi dot(vi acc, vi u, vi s) {
+  return kCodes == kNibbles ? dot4(acc, u, s) : dot8(acc, u, s);
+}
+
 // The tokens [offset, offset + kTokens) of the tile of kTile tokens that begins at t0.
-template <int kTokens, int kTile, int kBits, int kColumns, bool kOneChunk>
+template <int kTokens, int kTile, Codes kCodes, int kColumns, bool kOneChunk>
 static void code_tile(const GemmArgs* g, const uint8_t* panel, int64_t p, int64_t t0, int offset) {
+  constexpr int kBits = kCodes == kBytes ? 8 : 4;
   const CodeForm f = g->form;
+  const vi steps = kCodes == kSteps ? load_table(f.steps) : zero_i();
   const int64_t chunks = g->k / kColumns, per_group = f.group / kColumns;
   const int64_t col = p * kPanel, valid = g->n - col;
   vf acc[kTokens];
@@ -42,6 +53,7 @@ static void code_tile(const GemmArgs* g, const uint8_t* panel, int64_t p, int64_
   for (const uint8_t* end = at + record_bytes(f) * (g->k / f.group); at < end;) {
     vf scale = load_scale(at, 0, f), least = f.has_mins ? load_scale(at, 1, f) : zero_f();
     at += header;
+    if (kCodes == kSteps) scale = mul(scale, set_f(f.unit));
     vf part[kTokens];
     for (int t = 0; t < kTokens; ++t) part[t] = set_f(0);
     for (int64_t i = 0; i < (kOneChunk ? 1 : per_group); ++i) {
@@ -62,15 +74,19 @@ static void code_tile(const GemmArgs* g, const uint8_t* panel, int64_t p, int64_
         vi codes = load_i(at);
         if constexpr (kBits == 4) {
           vi lo = low_nibbles(codes), hi = high_nibbles(codes);
+          if (kCodes == kSteps) {
+            lo = lookup_bytes(lo, steps);
+            hi = lookup_bytes(hi, steps);
+          }
           for (int t = 0; t < kTokens; ++t)
-            sums[t][0] = dot4(sums[t][0], lo, set_bytes(x + k * kTile + 4 * t));
+            sums[t][0] = dot<kCodes>(sums[t][0], lo, set_bytes(x + k * kTile + 4 * t));
           for (int t = 0; t < kTokens; ++t)
             sums[t][kSums - 1] =
-                dot4(sums[t][kSums - 1], hi, set_bytes(x + (k + 4) * kTile + 4 * t));
+                dot<kCodes>(sums[t][kSums - 1], hi, set_bytes(x + (k + 4) * kTile + 4 * t));
         } else {
           for (int t = 0; t < kTokens; ++t) {
             vi& sum = sums[t][k / 4 % kSums];
-            sum = dot8(sum, codes, set_bytes(x + k * kTile + 4 * t));
+            sum = dot<kCodes>(sum, codes, set_bytes(x + k * kTile + 4 * t));
           }
         }
       }
@@ -102,36 +118,36 @@ constexpr int kAtOnce = 4;
 
 // The panels of a part stay in the second-level cache while the token tiles pass over them, and a
 // token tile in the first while the panels pass.
-template <int kTile, int kBits, int kColumns, bool kOneChunk>
+template <int kTile, Codes kCodes, int kColumns, bool kOneChunk>
 static void panels_of_tile(const GemmArgs* g, int64_t bytes, int64_t t0) {
   constexpr int kTokens = kTile < kAtOnce ? kTile : kAtOnce;
   for (int64_t p = g->p0; p < g->p1; ++p) {
     const uint8_t* panel = (const uint8_t*)g->panels + (p - g->p0) * bytes;
     for (int offset = 0; offset < kTile; offset += kTokens)
-      code_tile<kTokens, kTile, kBits, kColumns, kOneChunk>(g, panel, p, t0, offset);
+      code_tile<kTokens, kTile, kCodes, kColumns, kOneChunk>(g, panel, p, t0, offset);
   }
 }
 
-template <int kBits, int kColumns, bool kOneChunk>
+template <Codes kCodes, int kColumns, bool kOneChunk>
 static void code_panels(const GemmArgs* g) {
   const int64_t bytes = record_bytes(g->form) * (g->k / g->form.group);
   int64_t t = 0;
-  for (; t + 8 <= g->t; t += 8) panels_of_tile<8, kBits, kColumns, kOneChunk>(g, bytes, t);
-  for (; t + 4 <= g->t; t += 4) panels_of_tile<4, kBits, kColumns, kOneChunk>(g, bytes, t);
-  for (; t + 2 <= g->t; t += 2) panels_of_tile<2, kBits, kColumns, kOneChunk>(g, bytes, t);
-  for (; t < g->t; ++t) panels_of_tile<1, kBits, kColumns, kOneChunk>(g, bytes, t);
+  for (; t + 8 <= g->t; t += 8) panels_of_tile<8, kCodes, kColumns, kOneChunk>(g, bytes, t);
+  for (; t + 4 <= g->t; t += 4) panels_of_tile<4, kCodes, kColumns, kOneChunk>(g, bytes, t);
+  for (; t + 2 <= g->t; t += 2) panels_of_tile<2, kCodes, kColumns, kOneChunk>(g, bytes, t);
+  for (; t < g->t; ++t) panels_of_tile<1, kCodes, kColumns, kOneChunk>(g, bytes, t);
 }
 
-template <int kBits>
+template <Codes kCodes>
 static void code_gemm(const GemmArgs* g) {
   if (g->chunk == 16 && g->form.group == 16)
-    code_panels<kBits, 16, true>(g);
+    code_panels<kCodes, 16, true>(g);
   else if (g->chunk == 16)
-    code_panels<kBits, 16, false>(g);
+    code_panels<kCodes, 16, false>(g);
   else if (g->form.group == kChunk)
-    code_panels<kBits, kChunk, true>(g);
+    code_panels<kCodes, kChunk, true>(g);
   else
-    code_panels<kBits, kChunk, false>(g);
+    code_panels<kCodes, kChunk, false>(g);
 }
 
 // One token's chunk: codes 4 bytes wide, `stride` bytes from each other.
@@ -164,36 +180,77 @@ HONE_INLINE void quantize_chunk(const float* in, int64_t columns, int zero, int6
   *low = step * sum;
 }
 
-template <bool kTable>
-static void expand(const uint8_t* at, CodeForm f, int64_t k, float* out) {
-  vf table = f.table ? load_f(f.table) : zero_f(), zero = set_f((float)f.zero);
-  for (int64_t g = 0; g < k; g += f.group) {
+// The values of a panel, column by column: sink(k, 16 rows).
+template <bool kTable, typename Sink>
+HONE_INLINE void each_column(const uint8_t* at, CodeForm f, int64_t columns, Sink sink) {
+  vf table = kTable ? load_f(f.table) : zero_f(), zero = set_f((float)f.zero);
+  for (int64_t first = 0; first < columns; first += f.group) {
     vf scale = load_scale(at, 0, f), low = f.has_mins ? load_scale(at, 1, f) : zero_f();
     const uint8_t* codes = at + scale_bytes(f);
     at += record_bytes(f);
-    for (int64_t i = 0; i < f.group; codes += 64) {
-      for (int half = 0; half < (f.bits == 4 ? 2 : 1); ++half, i += 4, out += 4 * kPanel) {
+    for (int64_t k = first; k < first + f.group; codes += 64) {
+      for (int half = 0; half < (f.bits == 4 ? 2 : 1); ++half, k += 4) {
         vi u = load_i(codes);
         if (f.bits == 4) u = half ? high_nibbles(u) : low_nibbles(u);
-#define HONE_EXPAND(j)                                                          \
-  {                                                                             \
-    vf q = kTable ? byte_lookup<j>(u, table) : sub(byte_to_float<j>(u), zero);  \
-    store_f(out + j * kPanel, f.has_mins ? fma(scale, q, low) : mul(scale, q)); \
+#define HONE_COLUMN(j)                                                         \
+  {                                                                            \
+    vf q = kTable ? byte_lookup<j>(u, table) : sub(byte_to_float<j>(u), zero); \
+    sink(k + j, f.has_mins ? fma(scale, q, low) : mul(scale, q));              \
   }
-        HONE_EXPAND(0) HONE_EXPAND(1) HONE_EXPAND(2) HONE_EXPAND(3)
-#undef HONE_EXPAND
+        HONE_COLUMN(0) HONE_COLUMN(1) HONE_COLUMN(2) HONE_COLUMN(3)
+#undef HONE_COLUMN
       }
     }
+  }
+}
+
+template <bool kTable>
+static void expand(const uint8_t* panel, CodeForm f, int64_t k, float* out) {
+  each_column<kTable>(panel, f, k, [=](int64_t i, vf w) { store_f(out + i * kPanel, w); });
+}
+
+// As expand and gemm_f32 would: the same values, and sums over k in the same order.
+template <bool kTable, int kTokens>
+static void exact_tile(const GemmArgs* g, const uint8_t* panel, int64_t p, int64_t t0) {
+  const int64_t col = p * kPanel, valid = g->n - col;
+  const float* x = g->x + t0 * g->ldx;
+  const int64_t ldx = g->ldx;
+  vf acc[kTokens];
+  for (int t = 0; t < kTokens; ++t) acc[t] = g->bias ? load_y(g->bias + col, valid) : zero_f();
+  each_column<kTable>(panel, g->form, g->k, [&](int64_t k, vf w) {
+    for (int t = 0; t < kTokens; ++t) acc[t] = fma(set_f(x[t * ldx + k]), w, acc[t]);
+  });
+  for (int t = 0; t < kTokens; ++t) store_y(g->y + (t0 + t) * g->ldy + col, acc[t], valid);
+}
+
+template <bool kTable>
+static void exact_panels(const GemmArgs* g) {
+  const int64_t bytes = record_bytes(g->form) * (g->k / g->form.group);
+  for (int64_t p = g->p0; p < g->p1; ++p) {
+    const uint8_t* panel = (const uint8_t*)g->panels + (p - g->p0) * bytes;
+    int64_t t = 0;
+    for (; t + 4 <= g->t; t += 4) exact_tile<kTable, 4>(g, panel, p, t);
+    for (; t + 2 <= g->t; t += 2) exact_tile<kTable, 2>(g, panel, p, t);
+    for (; t < g->t; ++t) exact_tile<kTable, 1>(g, panel, p, t);
   }
 }
 
 }  // namespace
 
 void gemm_codes(const GemmArgs* g) {
-  if (g->form.bits == 4)
-    code_gemm<4>(g);
+  if (g->form.bits == 8)
+    code_gemm<kBytes>(g);
+  else if (g->form.table)
+    code_gemm<kSteps>(g);
   else
-    code_gemm<8>(g);
+    code_gemm<kNibbles>(g);
+}
+
+void gemm_codes_f32(const GemmArgs* g) {
+  if (g->form.table)
+    exact_panels<true>(g);
+  else
+    exact_panels<false>(g);
 }
 
 void expand_codes(const void* panel, CodeForm form, int64_t k, float* out) {

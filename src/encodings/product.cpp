@@ -184,8 +184,8 @@ int64_t panels_per_item(int64_t tokens) {
 constexpr int64_t kGatedTokens = 256;
 // Panels that are expanded to f32 before they are multiplied.
 constexpr int64_t kExpandedPanels = 4;
-// Tokens that this is worth the scratch for.
-constexpr int64_t kExpandedTokens = 5;
+// Up to so many tokens, expanding in registers is faster than by way of memory.
+constexpr int64_t kFewTokens = 8;
 
 void multiply_expanded(kernels::GemmArgs args, const PackedWeight& w) {
   std::vector<float> scratch(static_cast<size_t>(kExpandedPanels * kPanel * w.k));
@@ -248,7 +248,7 @@ class Job {
     if (part.bias != nullptr) part.bias += p0 * kPanel;
     if (integer_)
       table().gemm_codes(&part);
-    else if (w_.coded && part.t < kExpandedTokens)
+    else if (w_.coded && part.t <= kFewTokens)
       table().gemm_codes_f32(&part);
     else if (w_.coded)
       multiply_expanded(part, w_);

@@ -180,84 +180,132 @@ HONE_INLINE void quantize_chunk(const float* in, int64_t columns, int zero, int6
   *low = step * sum;
 }
 
-// The values of a panel, column by column: sink(k, 16 rows).
-template <bool kTable, typename Sink>
+#if defined(__AVX512F__)
+// A lookup is one instruction, fewer than a conversion takes. A lone token's sums wait for each
+// other: two panels at once.
+constexpr bool kLookUpNibbles = true;
+constexpr int kExactWide = 2;
+#else
+constexpr bool kLookUpNibbles = false;
+constexpr int kExactWide = 1;
+#endif
+
+// The values of kWide panels, column by column: sink(k, which panel, 16 rows).
+template <Codes kCodes, int kWide, typename Sink>
 HONE_INLINE void each_column(const uint8_t* at, CodeForm f, int64_t columns, Sink sink) {
-  vf table = kTable ? load_f(f.table) : zero_f(), zero = set_f((float)f.zero);
+  constexpr bool kLookUp = kCodes == kSteps || (kCodes == kNibbles && kLookUpNibbles);
+  const int64_t panel = record_bytes(f) * (columns / f.group);
+  float plain[16];
+  for (int i = 0; i < 16; ++i) plain[i] = (float)(i - f.zero);
+  const vf table = load_f(kCodes == kSteps ? f.table : plain), zero = set_f((float)f.zero);
   for (int64_t first = 0; first < columns; first += f.group) {
-    vf scale = load_scale(at, 0, f), low = f.has_mins ? load_scale(at, 1, f) : zero_f();
+    vf scale[kWide], low[kWide];
+    for (int w = 0; w < kWide; ++w) {
+      scale[w] = load_scale(at + w * panel, 0, f);
+      low[w] = f.has_mins ? load_scale(at + w * panel, 1, f) : zero_f();
+    }
     const uint8_t* codes = at + scale_bytes(f);
     at += record_bytes(f);
     for (int64_t k = first; k < first + f.group; codes += 64) {
-      for (int half = 0; half < (f.bits == 4 ? 2 : 1); ++half, k += 4) {
-        vi u = load_i(codes);
-        if (f.bits == 4) u = half ? high_nibbles(u) : low_nibbles(u);
-#define HONE_COLUMN(j)                                                         \
-  {                                                                            \
-    vf q = kTable ? byte_lookup<j>(u, table) : sub(byte_to_float<j>(u), zero); \
-    sink(k + j, f.has_mins ? fma(scale, q, low) : mul(scale, q));              \
+      for (int half = 0; half < (kCodes == kBytes ? 1 : 2); ++half, k += 4) {
+        for (int w = 0; w < kWide; ++w) {
+          vi u = load_i(codes + w * panel);
+          if (kCodes != kBytes) u = half ? high_nibbles(u) : low_nibbles(u);
+#define HONE_COLUMN(j)                                                          \
+  {                                                                             \
+    vf q = kLookUp ? byte_lookup<j>(u, table) : sub(byte_to_float<j>(u), zero); \
+    sink(k + j, w, f.has_mins ? fma(scale[w], q, low[w]) : mul(scale[w], q));   \
   }
-        HONE_COLUMN(0) HONE_COLUMN(1) HONE_COLUMN(2) HONE_COLUMN(3)
+          HONE_COLUMN(0) HONE_COLUMN(1) HONE_COLUMN(2) HONE_COLUMN(3)
 #undef HONE_COLUMN
+        }
       }
     }
   }
 }
 
-template <bool kTable>
+template <Codes kCodes>
 static void expand(const uint8_t* panel, CodeForm f, int64_t k, float* out) {
-  each_column<kTable>(panel, f, k, [=](int64_t i, vf w) { store_f(out + i * kPanel, w); });
+  each_column<kCodes, 1>(panel, f, k, [=](int64_t i, int, vf v) { store_f(out + i * kPanel, v); });
 }
 
 // As expand and gemm_f32 would: the same values, and sums over k in the same order.
-template <bool kTable, int kTokens>
-static void exact_tile(const GemmArgs* g, const uint8_t* panel, int64_t p, int64_t t0) {
-  const int64_t col = p * kPanel, valid = g->n - col;
+template <Codes kCodes, int kTokens, int kWide>
+static void exact_tile(const GemmArgs* g, const uint8_t* panels, int64_t p, int64_t t0) {
   const float* x = g->x + t0 * g->ldx;
   const int64_t ldx = g->ldx;
-  vf acc[kTokens];
-  for (int t = 0; t < kTokens; ++t) acc[t] = g->bias ? load_y(g->bias + col, valid) : zero_f();
-  each_column<kTable>(panel, g->form, g->k, [&](int64_t k, vf w) {
-    for (int t = 0; t < kTokens; ++t) acc[t] = fma(set_f(x[t * ldx + k]), w, acc[t]);
+  vf acc[kTokens][kWide];
+  for (int t = 0; t < kTokens; ++t)
+    for (int w = 0; w < kWide; ++w) {
+      const int64_t col = (p + w) * kPanel;
+      acc[t][w] = g->bias ? load_y(g->bias + col, g->n - col) : zero_f();
+    }
+  each_column<kCodes, kWide>(panels, g->form, g->k, [&](int64_t k, int w, vf v) {
+    for (int t = 0; t < kTokens; ++t) acc[t][w] = fma(set_f(x[t * ldx + k]), v, acc[t][w]);
   });
-  for (int t = 0; t < kTokens; ++t) store_y(g->y + (t0 + t) * g->ldy + col, acc[t], valid);
+  for (int t = 0; t < kTokens; ++t)
+    for (int w = 0; w < kWide; ++w) {
+      const int64_t col = (p + w) * kPanel;
+      store_y(g->y + (t0 + t) * g->ldy + col, acc[t][w], g->n - col);
+    }
 }
 
-template <bool kTable>
-static void exact_panels(const GemmArgs* g) {
+template <Codes kCodes, int kTokens, int kWide>
+static void exact_panels(const GemmArgs* g, int64_t t0) {
   const int64_t bytes = record_bytes(g->form) * (g->k / g->form.group);
-  for (int64_t p = g->p0; p < g->p1; ++p) {
-    const uint8_t* panel = (const uint8_t*)g->panels + (p - g->p0) * bytes;
-    int64_t t = 0;
-    for (; t + 4 <= g->t; t += 4) exact_tile<kTable, 4>(g, panel, p, t);
-    for (; t + 2 <= g->t; t += 2) exact_tile<kTable, 2>(g, panel, p, t);
-    for (; t < g->t; ++t) exact_tile<kTable, 1>(g, panel, p, t);
-  }
+  const uint8_t* at = (const uint8_t*)g->panels;
+  int64_t p = g->p0;
+  for (; p + kWide <= g->p1; p += kWide, at += kWide * bytes)
+    exact_tile<kCodes, kTokens, kWide>(g, at, p, t0);
+  for (; p < g->p1; ++p, at += bytes) exact_tile<kCodes, kTokens, 1>(g, at, p, t0);
+}
+
+template <Codes kCodes>
+static void exact_gemm(const GemmArgs* g) {
+  int64_t t = 0;
+  for (; t + 4 <= g->t; t += 4) exact_panels<kCodes, 4, 1>(g, t);
+  for (; t + 2 <= g->t; t += 2) exact_panels<kCodes, 2, kExactWide>(g, t);
+  for (; t < g->t; ++t) exact_panels<kCodes, 1, kExactWide>(g, t);
+}
+
+HONE_INLINE Codes codes_of(CodeForm f) {
+  return f.bits == 8 ? kBytes : f.table ? kSteps : kNibbles;
 }
 
 }  // namespace
 
 void gemm_codes(const GemmArgs* g) {
-  if (g->form.bits == 8)
-    code_gemm<kBytes>(g);
-  else if (g->form.table)
-    code_gemm<kSteps>(g);
-  else
-    code_gemm<kNibbles>(g);
+  switch (codes_of(g->form)) {
+    case kNibbles:
+      return code_gemm<kNibbles>(g);
+    case kSteps:
+      return code_gemm<kSteps>(g);
+    case kBytes:
+      return code_gemm<kBytes>(g);
+  }
 }
 
 void gemm_codes_f32(const GemmArgs* g) {
-  if (g->form.table)
-    exact_panels<true>(g);
-  else
-    exact_panels<false>(g);
+  switch (codes_of(g->form)) {
+    case kNibbles:
+      return exact_gemm<kNibbles>(g);
+    case kSteps:
+      return exact_gemm<kSteps>(g);
+    case kBytes:
+      return exact_gemm<kBytes>(g);
+  }
 }
 
 void expand_codes(const void* panel, CodeForm form, int64_t k, float* out) {
-  if (form.table)
-    expand<true>((const uint8_t*)panel, form, k, out);
-  else
-    expand<false>((const uint8_t*)panel, form, k, out);
+  const uint8_t* at = (const uint8_t*)panel;
+  switch (codes_of(form)) {
+    case kNibbles:
+      return expand<kNibbles>(at, form, k, out);
+    case kSteps:
+      return expand<kSteps>(at, form, k, out);
+    case kBytes:
+      return expand<kBytes>(at, form, k, out);
+  }
 }
 
 void quantize_rows(const float* x, int64_t ldx, int64_t t, int64_t k, int64_t chunk, int zero,

@@ -415,11 +415,13 @@ HONE_INLINE vi load_table(const uint8_t* p) {
   return r;
 }
 HONE_INLINE vi lookup_bytes(vi a, vi t) {
-  uint8_t bytes[64], table[16];
-  memcpy(bytes, &a, 64);
-  memcpy(table, &t, 16);
-  for (int i = 0; i < 64; ++i) bytes[i] = table[bytes[i]];
-  return load_i(bytes);
+  const uint8_t* table = (const uint8_t*)&t;
+  HONE_LANES {
+    uint32_t x = (uint32_t)a.v[i];
+    a.v[i] = (int32_t)((uint32_t)table[x & 15u] | (uint32_t)table[(x >> 8) & 15u] << 8 |
+                       (uint32_t)table[(x >> 16) & 15u] << 16 | (uint32_t)table[x >> 24] << 24);
+  }
+  return a;
 }
 HONE_INLINE vi dot8(vi acc, vi u, vi s) {
   HONE_LANES {

@@ -95,7 +95,7 @@ float normalise(const float* x, int64_t n, bool whole, float* out) {
 class FourBit final : public Encoding {
  public:
   FourBit(std::string_view id, std::string_view description, const std::array<float, 16>& values)
-      : table_(id, description, values) {
+      : table_(id, description, values), code_table_(values.data()) {
     for (int byte = 0; byte < 256; ++byte) pairs_[byte] = {values[byte >> 4], values[byte & 15]};
   }
 
@@ -174,7 +174,7 @@ class FourBit final : public Encoding {
     if (w.params.block % 16 != 0 || w.cols() % w.params.block != 0) return layout;
     layout.bits = 4;
     layout.group = w.params.block;
-    layout.table = table_.values.data();
+    layout.table = &code_table_;
     return layout;
   }
 
@@ -264,6 +264,7 @@ class FourBit final : public Encoding {
   }
 
   Table table_;
+  CodeTable code_table_;
   std::array<std::array<float, 2>, 256> pairs_;
 };
 

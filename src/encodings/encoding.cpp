@@ -1,9 +1,39 @@
 #include "encodings/encoding.h"
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include "base/threads.h"
 #include "encodings/planes.h"
 
 namespace hone {
+
+// The candidates make the largest value a whole number of units; of those the one with the least
+// sum of squared errors counts, since a well-used table uses its values about equally often.
+CodeTable::CodeTable(const float* sixteen) {
+  std::copy_n(sixteen, 16, values.begin());
+  float largest = 0;
+  for (float v : values) largest = std::max(largest, std::fabs(v));
+  double least = std::numeric_limits<double>::infinity();
+  for (int top = 127; top >= 64; --top) {
+    const float step = largest / static_cast<float>(top);
+    double sum = 0, furthest = 0;
+    std::array<uint8_t, 16> bytes;
+    for (size_t i = 0; i < 16; ++i) {
+      const float whole = std::nearbyint(values[i] / step);
+      const double miss = std::fabs(double{whole} * step - values[i]);
+      bytes[i] = static_cast<uint8_t>(whole + 128);
+      sum += miss * miss;
+      furthest = std::max(furthest, miss);
+    }
+    if (sum >= least) continue;
+    least = sum;
+    steps = bytes;
+    unit = step;
+    error = static_cast<float>(furthest / largest);
+  }
+}
 
 Weight Encoding::encode(const float*, int64_t n, int64_t k, const EncodeOptions& options) const {
   fail(ErrorKind::unsupported, "{}: {}", id(), encode_refusal(n, k, options.params));

@@ -5,6 +5,7 @@
 // everything else is optional and refuses with a reason by default.
 #pragma once
 
+#include <array>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,16 +15,26 @@
 
 namespace hone {
 
+/// Sixteen values that 4-bit codes stand for. Products with f32 activations use them; int8
+/// activations meet integers in their place, multiples of the `unit` that fits the values best.
+struct CodeTable {
+  explicit CodeTable(const float* sixteen);
+  std::array<float, 16> values;
+  std::array<uint8_t, 16> steps;  ///< (steps[c] − 128)·unit is values[c], or near it
+  float unit = 1;
+  float error = 0;  ///< the largest difference, as a part of the largest value; 0: all are exact
+};
+
 /// How a weight's rows look to the integer kernels:
-/// value(k) = scale[k/group]·(code(k) − zero) + min[k/group], or scale[k/group]·table[code(k)].
+/// value(k) = scale[k/group]·(code(k) − zero) + min[k/group], or scale[k/group]·table(code(k)).
 /// Kernels know these few shapes, never encodings.
 struct CodeLayout {
-  int bits = 0;                  ///< 4 (codes 0…15), 8 (codes −128…127), 0 = no such form
-  int64_t group = 0;             ///< columns of one scale: a multiple of 16 that divides K
-  int zero = 0;                  ///< subtracted from every code (8 for q4_0); 4 bits only
-  bool mins = false;             ///< a min for each group; without it, min is 0
-  bool f16_exact = false;        ///< scales and mins are exactly representable in f16
-  const float* table = nullptr;  ///< 16 values replacing the code (4 bits only), or null
+  int bits = 0;                      ///< 4 (codes 0…15), 8 (codes −128…127), 0 = no such form
+  int64_t group = 0;                 ///< columns of one scale: a multiple of 16 that divides K
+  int zero = 0;                      ///< subtracted from every code (8 for q4_0); 4 bits only
+  bool mins = false;                 ///< a min for each group; without it, min is 0
+  bool f16_exact = false;            ///< scales and mins are exactly representable in f16
+  const CodeTable* table = nullptr;  ///< of values replacing the code (4 bits only), or null
 };
 
 /// Options of encode() beyond the parameters.

@@ -102,7 +102,10 @@ class BlockEncoding final : public Encoding {
     layout.zero = Format::kOffset;
     layout.mins = Format::kMins;
     layout.f16_exact = Format::kF16;
-    layout.table = Format::kTable;
+    if constexpr (Format::kTable != nullptr) {
+      static const CodeTable table(Format::kTable);
+      layout.table = &table;
+    }
     return layout;
   }
 

@@ -11,7 +11,6 @@ namespace {
 
 constexpr int kN = 32;
 
-// Shared by all instances so that CodeLayout::table can point at them.
 constexpr float kIq4Nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                               1,    13,   25,  38,  53,  69,  89,  113};
 constexpr float kMxfp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};

@@ -95,9 +95,14 @@ PackedWeight packed_form(const Weight& w) {
   CodeLayout layout = encoding(w.encoding).code_layout(w);
   p.coded = layout.bits != 0;
   if (p.coded) {
-    p.form = {layout.bits,  layout.bits == 8 ? 128 : layout.zero,
-              layout.mins,  layout.f16_exact,
-              layout.group, layout.table};
+    const CodeTable* t = layout.table;
+    const int zero = layout.bits == 8 || t != nullptr ? 128 : layout.zero;
+    p.form = {layout.bits, zero, layout.mins, layout.f16_exact, layout.group, nullptr, nullptr, 1};
+    if (t != nullptr) {
+      p.form.table = t->values.data();
+      p.form.steps = t->steps.data();
+      p.form.unit = t->unit;
+    }
     p.panel_bytes = record_bytes(p.form) * (p.k / layout.group);
     return p;
   }
@@ -205,6 +210,8 @@ int64_t panels_per_item(int64_t tokens) {
 constexpr int64_t kGatedTokens = 256;
 // Panels that are expanded to f32 before they are multiplied.
 constexpr int64_t kExpandedPanels = 4;
+// Up to so many tokens, expanding in registers is faster than by way of memory.
+constexpr int64_t kFewTokens = 8;
 
 void multiply_expanded(kernels::GemmArgs args, const PackedWeight& w) {
   std::vector<float> scratch(static_cast<size_t>(kExpandedPanels * kPanel * w.k));
@@ -235,7 +242,7 @@ class Job {
     args_.n = w_.n;
     args_.k = w_.k;
     args_.form = w_.form;
-    integer_ = w_.coded && a == Activations::int8 && w_.form.table == nullptr;
+    integer_ = w_.coded && a == Activations::int8;
     if (!integer_) return;
     args_.chunk = w_.form.group % kernels::kChunk == 0 ? kernels::kChunk : 16;
     args_.xq = in.quantized(args_.chunk, w_.form.zero);
@@ -267,6 +274,8 @@ class Job {
     if (part.bias != nullptr) part.bias += p0 * kPanel;
     if (integer_)
       table().gemm_codes(&part);
+    else if (w_.coded && part.t <= kFewTokens)
+      table().gemm_codes_f32(&part);
     else if (w_.coded)
       multiply_expanded(part, w_);
     else if (w_.type == DType::f32)

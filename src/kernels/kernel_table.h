@@ -34,6 +34,10 @@ struct CodeForm {
   int scale_is_f16;    // 0: f32
   int64_t group;       // columns of one record
   const float* table;  // 16 values replacing (code − zero), or null
+  // With a table, the 16 bytes whose integer sums stand for it: value = (step − zero)·unit, exactly
+  // or nearly; zero is 128.
+  const uint8_t* steps;
+  float unit;
 };
 
 // int8 activations of t tokens.
@@ -115,6 +119,9 @@ struct KernelTable {
   void (*gemm_bf16)(const GemmArgs*);
   void (*gemm_f16)(const GemmArgs*);
   void (*gemm_codes)(const GemmArgs*);  // int8 activations
+  // f32 activations: bit for bit what gemm_f32 gives with the expanded panels. Every tile of up to
+  // four tokens expands anew.
+  void (*gemm_codes_f32)(const GemmArgs*);
   // Expands one code panel to a float panel [K][16].
   void (*expand_codes)(const void* panel, CodeForm form, int64_t k, float* out);
   // x[t, k], rows ldx apart.

@@ -142,7 +142,7 @@ Candidate time_candidate(const KernelTable& t) {
   g.ldy = g.n = kRows;
   g.t = kTokens;
   g.p1 = kRows / kPanel;
-  g.form = {4, 8, 0, 1, kGroup, nullptr};
+  g.form = {4, 8, 0, 1, kGroup, nullptr, nullptr, 1};
   auto speed = [&](void (*gemm)(const GemmArgs*)) {
     double best = 1e9;
     for (int pass = 0; pass < 12; ++pass) {

@@ -45,7 +45,7 @@ int64_t Linear::resident_bytes() const {
 
 bool Linear::integer_capable() {
   pack();
-  return packed_.coded && packed_.form.table == nullptr;
+  return packed_.coded;
 }
 
 Tensor Linear::forward(const LinearInput& x, Activations a) {

@@ -145,6 +145,31 @@ TEST_P(Contract, DoesNotDependOnThreads) {
     EXPECT_TRUE(same_bytes(plane, all.plane(name))) << name;
 }
 
+// The integers that stand for a table's values keep within the error that the table admits, which
+// is below that of int8 activations: half of 1/127 of the largest.
+void check_steps(const CodeTable& t) {
+  const float largest =
+      std::fabs(*std::max_element(t.values.begin(), t.values.end(),
+                                  [](float a, float b) { return std::fabs(a) < std::fabs(b); }));
+  double furthest = 0, squares = 0;
+  for (size_t i = 0; i < 16; ++i) {
+    double miss = std::fabs(double{t.unit} * (t.steps[i] - 128) - t.values[i]) / largest;
+    furthest = std::max(furthest, miss);
+    squares += miss * miss;
+  }
+  EXPECT_FLOAT_EQ(t.error, static_cast<float>(furthest));
+  EXPECT_LT(furthest, 0.5 / 127);
+  EXPECT_LT(std::sqrt(squares / 16), 0.0018);
+}
+
+TEST(CodeTable, KeepsWholeValuesExactly) {
+  for (const char* id : {"iq4_nl", "mxfp4"}) {
+    Weight none;
+    none.shape = {1, 32};
+    EXPECT_EQ(encoding(id).code_layout(none).table->error, 0) << id;
+  }
+}
+
 // One rounding of the largest term for scale·code, one for the sum.
 TEST_P(Contract, CodesAgreeWithDecode) {
   for (const Shape& s : shapes()) {
@@ -155,6 +180,7 @@ TEST_P(Contract, CodesAgreeWithDecode) {
     ASSERT_TRUE(layout.bits == 4 || layout.bits == 8);
     ASSERT_TRUE(layout.group > 0 && layout.group % 16 == 0 && k % layout.group == 0);
     ASSERT_TRUE(layout.bits == 4 || (layout.table == nullptr && layout.zero == 0));
+    if (layout.table != nullptr) check_steps(*layout.table);
     auto groups = static_cast<size_t>(k / layout.group);
     std::vector<uint8_t> codes(static_cast<size_t>(k));
     Tensor y = decode_weight(w);
@@ -168,7 +194,7 @@ TEST_P(Contract, CodesAgreeWithDecode) {
         auto g = static_cast<size_t>(i / layout.group);
         uint8_t code = codes[static_cast<size_t>(i)];
         ASSERT_TRUE(layout.bits == 8 || code < 16);
-        float unit = layout.table       ? layout.table[code]
+        float unit = layout.table       ? layout.table->values[code]
                      : layout.bits == 8 ? static_cast<float>(static_cast<int8_t>(code))
                                         : static_cast<float>(code - layout.zero);
         float value = scales[g] * unit + mins[g];

@@ -170,15 +170,19 @@ TEST_P(ProductTest, RowsDoNotDependOnBatchOrThreads) {
   options.params = GetParam().params;
   PackedWeight w =
       pack_weight(encoding(GetParam().encoding).encode(values.data<float>(), n, k, options));
-  for (Activations a : {Activations::f32, Activations::int8}) {
-    set_threads(1);
-    Tensor all = multiply(LinearInput(x), w, {}, a);
-    set_threads(0);
-    for (int64_t r = 0; r < t; ++r) {
-      Tensor one = multiply(LinearInput(x.rows(r, r + 1).clone()), w, {}, a);
-      ASSERT_EQ(0, std::memcmp(one.raw(), all.rows(r, r + 1).raw(), n * 4)) << "row " << r;
+  for (const auto* table : kernels::available_tables())
+    for (Activations a : {Activations::f32, Activations::int8}) {
+      kernels::set_isa(table->isa);
+      set_threads(1);
+      Tensor all = multiply(LinearInput(x), w, {}, a);
+      set_threads(0);
+      // Batches of one, two and four tokens, which have code of their own.
+      for (int64_t r = 0, rows = 1; r + rows <= t; r += rows, rows = r == 2 ? 4 : r == 6 ? 2 : 1) {
+        Tensor some = multiply(LinearInput(x.rows(r, r + rows).clone()), w, {}, a);
+        ASSERT_EQ(0, std::memcmp(some.raw(), all.rows(r, r + rows).raw(), rows * n * 4))
+            << table->isa << ", " << rows << " rows from " << r;
+      }
     }
-  }
 }
 
 INSTANTIATE_TEST_SUITE_P(AllEncodings, ProductTest, ::testing::ValuesIn(cases()),

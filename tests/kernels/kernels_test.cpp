@@ -259,6 +259,70 @@ TEST_P(KernelsTest, QuantizedRowsDecodeWithinHalfAStep) {
   }
 }
 
+// A code panel of `rows` of codes below 16, with scales of 1, as kernel_table.h lays it out.
+std::vector<uint8_t> nibble_panel(const std::vector<uint8_t>& codes, int64_t columns,
+                                  int64_t group) {
+  std::vector<uint8_t> out;
+  const float one = 1;
+  for (int64_t first = 0; first < columns; first += group) {
+    for (int r = 0; r < kPanel; ++r) {
+      const auto* bytes = reinterpret_cast<const uint8_t*>(&one);
+      out.insert(out.end(), bytes, bytes + 4);
+    }
+    for (int64_t i = first; i < first + group; i += 8)
+      for (int r = 0; r < kPanel; ++r)
+        for (int j = 0; j < 4; ++j) {
+          const uint8_t* at = codes.data() + r * columns + i + j;
+          out.push_back(static_cast<uint8_t>(at[0] | at[4] << 4));
+        }
+  }
+  return out;
+}
+
+// Whole activations whose chunks reach 127 are quantised exactly, so the sums are whole numbers;
+// steps at both ends of a byte overflow a sum of two products in 16 bits.
+TEST_P(KernelsTest, TablesGiveExactSumsWithEitherActivations) {
+  const int64_t n = kPanel, columns = 192;
+  std::mt19937_64 random(21);
+  std::vector<uint8_t> codes(n * columns), steps(16);
+  for (auto& c : codes) c = random() % 16;
+  for (auto& s : steps) s = static_cast<uint8_t>(random());
+  steps[3] = steps[4] = 255;
+  steps[5] = steps[6] = 0;
+  std::vector<float> table(16);
+  for (int i = 0; i < 16; ++i) table[i] = 0.5f * static_cast<float>(steps[i] - 128);
+  for (int64_t group : {16, 32, 64, 48})
+    for (int64_t t : {1, 2, 3, 7, 8, 15}) {
+      const int64_t chunk = group % kChunk == 0 ? kChunk : 16, chunks = columns / chunk;
+      std::vector<float> x(t * columns), y(t * n), expected(t * n), w(n * columns);
+      for (auto& v : x) v = random() % 3 == 0 ? 127.0f : static_cast<float>(random() % 255) - 127;
+      for (int64_t i = 0; i < t * columns; i += chunk) x[i] = -127;
+      for (int64_t i = 0; i < n * columns; ++i) w[i] = table[codes[i]];
+      ref::gemm(x.data(), w.data(), nullptr, t, n, columns, expected.data());
+      std::vector<int8_t> xq(t * columns);
+      std::vector<float> scales(t * chunks), lows(t * chunks);
+      std::vector<int32_t> starts(t * chunks);
+      auto panel = nibble_panel(codes, columns, group);
+      GemmArgs g{};
+      g.panels = panel.data();
+      g.x = x.data();
+      g.ldx = g.k = columns;
+      g.xq = {xq.data(), scales.data(), starts.data(), lows.data()};
+      g.chunk = chunk;
+      g.y = y.data();
+      g.ldy = g.n = n;
+      g.t = t;
+      g.p1 = 1;
+      g.form = {4, 128, 0, 0, group, table.data(), steps.data(), 0.5f};
+      k().quantize_rows(x.data(), columns, t, columns, chunk, 128, g.xq);
+      k().gemm_codes(&g);
+      ASSERT_EQ(y, expected) << "int8, groups of " << group << ", " << t << " tokens";
+      std::fill(y.begin(), y.end(), NAN);
+      k().gemm_codes_f32(&g);
+      ASSERT_EQ(y, expected) << "f32, groups of " << group << ", " << t << " tokens";
+    }
+}
+
 TEST_P(KernelsTest, NormsAndActivationsEqualReference) {
   for (int64_t d : {1, 15, 64, 100}) {
     const int64_t rows = 4, n = rows * d;

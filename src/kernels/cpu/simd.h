@@ -97,6 +97,11 @@ template <int j>
 HONE_INLINE vf byte_lookup(vi a, vf table) {
   return {_mm512_permutexvar_ps(_mm512_srli_epi32(a.v, 8 * j), table.v)};
 }
+// table[each byte]; bytes are 0…15, and so many bytes are the table.
+HONE_INLINE vi load_table(const uint8_t* p) {
+  return {_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)p))};
+}
+HONE_INLINE vi lookup_bytes(vi a, vi table) { return {_mm512_shuffle_epi8(table.v, a.v)}; }
 // acc[i] += Σ_j u[4i+j]·s[4i+j] with u unsigned bytes up to 15 (dot4) or 255 (dot8), s signed.
 #if defined(__AVX512VNNI__)
 HONE_INLINE vi dot4(vi acc, vi u, vi s) { return {_mm512_dpbusd_epi32(acc.v, u.v, s.v)}; }
@@ -227,6 +232,13 @@ template <int j>
 HONE_INLINE vf byte_lookup(vi x, vf t) {
   return {half_lookup(_mm256_srli_epi32(x.a, 8 * j), t),
           half_lookup(_mm256_srli_epi32(x.b, 8 * j), t)};
+}
+HONE_INLINE vi load_table(const uint8_t* p) {
+  __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)p));
+  return {t, t};
+}
+HONE_INLINE vi lookup_bytes(vi x, vi t) {
+  return {_mm256_shuffle_epi8(t.a, x.a), _mm256_shuffle_epi8(t.b, x.b)};
 }
 HONE_INLINE __m256i half_dot4(__m256i acc, __m256i u, __m256i s) {
   return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
@@ -388,6 +400,20 @@ HONE_INLINE vf byte_lookup(vi a, vf t) {
   vf r;
   HONE_LANES r.v[i] = t.v[((uint32_t)a.v[i] >> (8 * j)) & 15u];
   return r;
+}
+HONE_INLINE vi load_table(const uint8_t* p) {
+  vi r = zero_i();
+  memcpy(&r, p, 16);
+  return r;
+}
+HONE_INLINE vi lookup_bytes(vi a, vi t) {
+  const uint8_t* table = (const uint8_t*)&t;
+  HONE_LANES {
+    uint32_t x = (uint32_t)a.v[i];
+    a.v[i] = (int32_t)((uint32_t)table[x & 15u] | (uint32_t)table[(x >> 8) & 15u] << 8 |
+                       (uint32_t)table[(x >> 16) & 15u] << 16 | (uint32_t)table[x >> 24] << 24);
+  }
+  return a;
 }
 HONE_INLINE vi dot8(vi acc, vi u, vi s) {
   HONE_LANES {

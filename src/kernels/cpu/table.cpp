@@ -10,6 +10,7 @@ void gemm_f32(const GemmArgs*);
 void gemm_bf16(const GemmArgs*);
 void gemm_f16(const GemmArgs*);
 void gemm_codes(const GemmArgs*);
+void gemm_codes_f32(const GemmArgs*);
 void expand_codes(const void*, CodeForm, int64_t, float*);
 void quantize_rows(const float*, int64_t, int64_t, int64_t, int64_t, int, QuantizedRows);
 void attention(const AttentionArgs*);
@@ -36,6 +37,7 @@ const KernelTable kTable = {
     gemm_bf16,
     gemm_f16,
     gemm_codes,
+    gemm_codes_f32,
     expand_codes,
     quantize_rows,
     attention,

@@ -202,10 +202,8 @@ constexpr int64_t kTokenTile = 16;
 // Panels that one work item multiplies: enough work to be worth handing out, few enough to balance.
 // Many tokens go over them tile by tile, so that they should stay in the second-level cache.
 constexpr int64_t kPanelsPerItem = 8;
-constexpr int64_t kFewTokens = 8, kPanelsOfFewTokens = 2;
-int64_t panels_per_item(int64_t tokens) {
-  return tokens < kFewTokens ? kPanelsOfFewTokens : kPanelsPerItem;
-}
+constexpr int64_t kPanelsOfFewTokens = 2;
+int64_t panels_per_item(int64_t tokens) { return tokens < 8 ? kPanelsOfFewTokens : kPanelsPerItem; }
 // Tokens of a gated product whose halves are held at once: whole token tiles.
 constexpr int64_t kGatedTokens = 256;
 // Panels that are expanded to f32 before they are multiplied.

@@ -144,7 +144,7 @@ std::vector<int32_t> plain_draws(const std::vector<float>& logits, const Sampler
 
 TEST(Sampler, DrawsFromALargeVocabularyAreThoseOfAPlainSort) {
   std::vector<float> logits = testing::random_values(20'011, 5, 2.0f);
-  for (size_t i = 0; i < logits.size(); i += 3) logits[i] = logits[i + 1];  // ties
+  for (size_t i = 0; i + 1 < logits.size(); i += 3) logits[i] = logits[i + 1];  // ties
   logits[17'000] = -INFINITY;
   SamplerOptions wide_p = options(1), narrow_p = options(0.5f), few = options(1), many = options(2),
                  min_p = options(1), flat = options(5);

@@ -11,22 +11,17 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "base/log.h"
 #include "base/threads.h"
 #include "kernels/machine.h"
 #include "kernels/select.h"
 
 namespace hone {
 namespace {
-
-double now() {
-  using clock = std::chrono::steady_clock;
-  return std::chrono::duration<double>(clock::now().time_since_epoch()).count();
-}
 
 double median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
@@ -79,8 +74,9 @@ Result measure(const Case& c, const Flags& f, const kernels::RoofMeter& meter) {
   for (int64_t i = 0; i < f.rounds; ++i) {
     kernels::Roofs roofs = meter.measure();
     int calls = 0;
-    double started = now(), took = 0;
-    for (; took < 0.05; took = now() - started, ++calls) attend(s, q, cache, 0, spans);
+    double started = monotonic_seconds(), took = 0;
+    for (; took < 0.05; took = monotonic_seconds() - started, ++calls)
+      attend(s, q, cache, 0, spans);
     seconds.push_back(took / calls);
     of_peak.push_back(r.operations / seconds.back() / roofs.f32_per_second);
     of_bandwidth.push_back(r.bytes / seconds.back() / roofs.read_per_second(r.bytes));

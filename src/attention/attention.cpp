@@ -68,10 +68,10 @@ struct Workspace {
 
 // The parts of `rows` rows that begin at `at`; a multiple of a cache line.
 int64_t part_floats(int64_t rows, int64_t dv) {
-  return ceil_div(rows * (ceil_div(dv, kValueGroup) * kValueGroup + 2), kPanel) * kPanel;
+  return round_up(rows * (round_up(dv, kValueGroup) + 2), kPanel);
 }
 AttentionPart part_at(float* at, int64_t rows, int64_t dv) {
-  float* top = at + rows * ceil_div(dv, kValueGroup) * kValueGroup;
+  float* top = at + rows * round_up(dv, kValueGroup);
   return {at, top, top + rows};
 }
 
@@ -92,8 +92,8 @@ class Attention {
   void make_part(const Unit& u, int64_t split, Workspace& w, AttentionPart out) {
     locate(u, w);
     plan_tiles(u, split * kSplitKeys, std::min(keys_of(*u.span), (split + 1) * kSplitKeys), w);
-    const int64_t n = rows(u), d = ceil_div(spec_.k_dim, kPanel) * kPanel;
-    const int64_t dv = ceil_div(spec_.v_dim, kValueGroup) * kValueGroup;
+    const int64_t n = rows(u), d = round_up(spec_.k_dim, kPanel);
+    const int64_t dv = round_up(spec_.v_dim, kValueGroup);
     kernels::AttentionArgs a{};
     a.q = q_;
     a.q_offset = w.q_offset.data();

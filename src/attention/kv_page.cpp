@@ -30,7 +30,6 @@ constexpr TypeInfo kTypes[] = {{KvType::f32, "f32", 32, kernels::kKvF32},
 
 const TypeInfo& info(KvType type) { return kTypes[static_cast<int>(type)]; }
 
-int64_t padded(int64_t n, int64_t unit) { return ceil_div(n, unit) * unit; }
 int64_t groups_of(KvPageShape s) { return ceil_div(s.v_dim, kValueGroup); }
 
 // Calls body with a value of the storage type of a float page.
@@ -160,7 +159,7 @@ bool kv_is_coded(KvType type) { return info(type).bits <= 8; }
 kernels::KvForm kv_form(KvType type) { return info(type).form; }
 
 int64_t k_page_bytes(KvType type, KvPageShape s) {
-  int64_t grids = kv_is_coded(type) ? 4 * padded(s.k_dim, kPanel) : 0;
+  int64_t grids = kv_is_coded(type) ? 4 * round_up(s.k_dim, kPanel) : 0;
   return grids + kPageKeys * s.k_dim * info(type).bits / 8;
 }
 
@@ -195,7 +194,7 @@ void encode_page(KvType type, KvPageShape s, const float* k, const float* v, std
   const int bits = info(type).bits, levels = (1 << bits) - 1;
   std::memset(k_page, 0, static_cast<size_t>(k_page_bytes(type, s)));
   std::memset(v_page, 0, static_cast<size_t>(v_page_bytes(type, s)));
-  Coded keys(k_page, padded(s.k_dim, kPanel)), values(v_page, groups_of(s) * kPageKeys);
+  Coded keys(k_page, round_up(s.k_dim, kPanel)), values(v_page, groups_of(s) * kPageKeys);
   for (int64_t c = 0; c < s.k_dim; ++c) {
     auto at = [&](int64_t slot) { return k[key_at(s, slot, c)]; };
     Grid grid = fit(kPageKeys, levels, at);
@@ -220,7 +219,7 @@ void encode_page(KvType type, KvPageShape s, const float* k, const float* v, std
 void decode_page(KvType type, KvPageShape s, const std::byte* k_page, const std::byte* v_page,
                  float* k, float* v) {
   const int bits = info(type).bits;
-  Coded keys(k_page, padded(s.k_dim, kPanel)), values(v_page, groups_of(s) * kPageKeys);
+  Coded keys(k_page, round_up(s.k_dim, kPanel)), values(v_page, groups_of(s) * kPageKeys);
   for (int64_t slot = 0; slot < kPageKeys; ++slot) {
     for (int64_t c = 0; c < s.k_dim; ++c)
       k[key_at(s, slot, c)] =

@@ -350,7 +350,11 @@ void attention(const AttentionArgs* a) {
     Tile tile = open_tile(a->tile[i], w.dp, w.groups);
     w.next_k = w.next_v = {0, 0, 0};
     if (i + 1 < a->tiles && w.rows > kDirectRows) {
-      const int64_t k = 64 * w.d * 4 / 64, v = 64 * w.groups * kValueGroup * 4 / 64;
+      // Cache lines of the page's keys and values; grids of codes come on top of these.
+      const int form = a->tile[i + 1].form;
+      const int64_t bits = form == kKvF32 ? 32 : form == kKvInt8 ? 8 : form == kKvInt4 ? 4 : 16;
+      const int64_t k = kPageKeys * w.d * bits / 512;
+      const int64_t v = kPageKeys * w.groups * kValueGroup * bits / 512;
       w.next_k = {(const uint8_t*)a->tile[i + 1].k, k, (k + w.rows - 1) / w.rows};
       w.next_v = {(const uint8_t*)a->tile[i + 1].v, v, (v + w.rows - 1) / w.rows};
     }

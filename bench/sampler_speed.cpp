@@ -4,12 +4,12 @@
 // chooses from the logits of those steps. "of_step" is its time in parts of the median step.
 #include <benchmark/benchmark.h>
 
-#include <algorithm>
 #include <cstdio>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/median.h"
 #include "models/loader.h"
 #include "models/sampler.h"
 #include "models/session.h"
@@ -39,8 +39,7 @@ Steps decode(const LoadedModel& m, const std::string& text) {
     out.logits.push_back(session.append({&out.ids[static_cast<size_t>(i)], 1}));
     times.push_back(monotonic_seconds() - started);
   }
-  std::nth_element(times.begin(), times.begin() + kSteps / 2, times.end());
-  out.seconds = times[static_cast<size_t>(kSteps / 2)];
+  out.seconds = median(times);
   return out;
 }
 

@@ -26,6 +26,8 @@ constexpr int kPanel = 16;
 constexpr int kChunk = 32;
 // Keys of one page of a KV cache; also the width of an attention tile.
 constexpr int kPageKeys = 64;
+// Values of which block_maxima gives one.
+constexpr int kMaximaBlock = 64;
 
 struct CodeForm {
   int bits;            // 4 or 8
@@ -143,8 +145,17 @@ struct KernelTable {
   void (*gelu_tanh_mul)(const float* gate, const float* up, int64_t n, float* y);
   void (*gelu_tanh)(const float* x, int64_t n, float* y);
   void (*add)(const float* a, const float* b, int64_t n, float* y);
-  // log Σ exp(x) of one row, and the index of its maximum.
+  // log Σ exp(x) of one row.
   float (*log_sum_exp)(const float* x, int64_t n);
+  // The largest of each kMaximaBlock values, NaN left out; -inf where nothing is left.
+  void (*block_maxima)(const float* x, int64_t n, float* maxima);
+  // w[i] = exp((x[i] − top)·factor) where x[i] ≥ least, 0 elsewhere and for NaN.
+  void (*weights_at_least)(const float* x, int64_t n, float least, float top, float factor,
+                           float* w);
+  // The sum of the w[i] with x[i] ≥ least, and how many there are.
+  double (*mass_at_least)(const float* x, const float* w, int64_t n, float least, int64_t* count);
+  // The i with least ≤ x[i] < below, ascending, to `found` (space for n); returns how many.
+  int64_t (*find_between)(const float* x, int64_t n, float least, float below, int32_t* found);
   // c[i, j] += Σ_s a[s, i]·b[s, j] for i in [i0, i1), j in [j0, j1): sums run over s in order. Gram
   // matrices, Cholesky's trailing update and triangular inversion are all this product.
   void (*accumulate_tn)(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows,

@@ -70,20 +70,8 @@ double read_speed(const KernelTable& t, const std::byte* data, int64_t bytes = k
 // So much of the last cache level that it stays there.
 int64_t cached_part(int64_t cache) {
   int64_t part = int64_t{1} << 20;
-  while (4 * part <= cache / 2) part *= 2;
+  while (4 * part <= cache / 2 && part < kReadBytes / 2) part *= 2;
   return part;
-}
-
-// What the system says, not the CPU itself: a virtual machine may own a slice of a large cache.
-int64_t last_cache_bytes() {
-  int64_t last = 0;
-  for (int index = 0; index < 8; ++index) {
-    std::ifstream file(fmt::format("/sys/devices/system/cpu/cpu0/cache/index{}/size", index));
-    int64_t size = 0;
-    char unit = 'K';
-    if (file >> size >> unit) last = std::max(last, size << (unit == 'M' ? 20 : 10));
-  }
-  return last;
 }
 
 bool cpu_has(int feature) {
@@ -196,6 +184,17 @@ std::string cpu_name() {
   return "unknown CPU";
 }
 
+int64_t last_cache_bytes() {
+  int64_t last = 0;
+  for (int index = 0; index < 8; ++index) {
+    std::ifstream file(fmt::format("/sys/devices/system/cpu/cpu0/cache/index{}/size", index));
+    int64_t size = 0;
+    char unit = 'K';
+    if (file >> size >> unit) last = std::max(last, size << (unit == 'M' ? 20 : 10));
+  }
+  return last;
+}
+
 Machine measure_machine(const std::function<void(double)>& progress) {
   Machine m;
   m.cpu = cpu_name();
@@ -305,7 +304,7 @@ std::optional<Machine> load_machine(const std::filesystem::path& file) {
     Machine m = from_json(parse_json(read_text_file(file), file.string()));
     bool runs = false;
     for (const KernelTable* t : available_tables()) runs |= m.best_isa == t->isa;
-    if (m.cpu == cpu_name() && runs) return m;
+    if (m.cpu == cpu_name() && m.cache_bytes == last_cache_bytes() && runs) return m;
   } catch (const std::exception& e) {
     log_info("{}: not used: {}", file.string(), e.what());
   }

@@ -61,6 +61,9 @@ struct Roofs {
 
 /// As /proc/cpuinfo names it.
 std::string cpu_name();
+/// As the system says, not the CPU itself: a virtual machine may own a slice of a large cache. 0
+/// where nothing is known.
+int64_t last_cache_bytes();
 
 /// Times everything with the current number of threads; takes some seconds. `progress` gets a
 /// fraction.
@@ -92,8 +95,8 @@ std::filesystem::path machine_cache();
 Json machine_json(const Machine& m);
 /// Raises io.
 void save_machine(const Machine& m, const std::filesystem::path& file);
-/// Nothing where there is none, it is not readable, it is of another CPU, or chooses an instruction
-/// set that does not run here.
+/// Nothing where there is none, it is not readable, it is of another CPU or one with another cache,
+/// or chooses an instruction set that does not run here.
 std::optional<Machine> load_machine(const std::filesystem::path& file);
 
 }  // namespace hone::kernels

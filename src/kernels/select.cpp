@@ -79,6 +79,10 @@ std::vector<const KernelTable*> available_tables() {
   return out;
 }
 
+std::vector<std::string> isa_names() {
+  return {"baseline", "avx2", "avx512", "avx512_vnni", "avx512_amx"};
+}
+
 const KernelTable& table() {
   const KernelTable* t = g_table.load(std::memory_order_acquire);
   if (t == nullptr) {

@@ -12,8 +12,10 @@ namespace hone::kernels {
 const KernelTable& table();
 /// The tables that this CPU can run, the newest instruction set last.
 std::vector<const KernelTable*> available_tables();
-/// Forces an instruction set by name ("baseline", "avx2", "avx512", "avx512_vnni", "avx512_amx"),
-/// or with "auto" the one of highest rank. Raises unsupported naming those available.
+/// Names of all instruction sets that there are kernels for, the oldest first.
+std::vector<std::string> isa_names();
+/// Forces an instruction set by name, or with "auto" the one of highest rank. Raises unsupported
+/// naming those available.
 void set_isa(const std::string& name);
 /// Forces a table: one of those available, or one that a test brings.
 void set_table(const KernelTable& t);

@@ -30,29 +30,28 @@ class Sampler {
   int32_t sample(std::span<const float> logits, std::span<const int32_t> seen);
 
  private:
-  struct Candidate {
-    float logit;
-    int32_t id;
+  struct Mass {
+    double weight = 0;
+    int64_t count = 0;
   };
   double uniform();
   std::span<const float> penalised(std::span<const float> logits, std::span<const int32_t> seen);
-  double weight(float logit) const;
-  void take_likeliest(std::span<const float> logits, size_t count);
-  double block_mass(size_t block) const;
-  double total_mass(std::span<const float> logits);
-  int32_t draw_from_rest(double point);
+  Mass mass_from(float least) const { return mass_from(least, 0, logits_.size()); }
+  Mass mass_from(float least, size_t begin, size_t end) const;
+  template <typename F>
+  void keep_fewest(F enough, float needless);
+  int32_t pick(double point) const;
 
   SamplerOptions options_;
   uint64_t draws_ = 0;
-  std::vector<float> logits_;  // with the penalty
-  std::vector<bool> marked_;   // tokens seen
-  // Of one draw.
-  float top_ = 0, floor_ = 0;          // the largest logit; how far below it a token may be
-  std::vector<float> maxima_;          // of each block of logits
-  std::vector<Candidate> candidates_;  // the likeliest, sorted,
-  bool complete_ = false;              // which are all there are, or all that top_k keeps
-  std::vector<double> weights_;        // of the candidates
-  std::vector<float> scaled_;          // log weights of all tokens
+  std::vector<float> penalised_;
+  std::vector<bool> marked_;  // tokens seen
+  // Of one draw. A token is kept where its logit is at least least_ and its weight above 0.
+  std::span<const float> logits_;
+  std::vector<float> maxima_;   // of each block of logits
+  std::vector<float> weights_;  // e^((logit − top)/temperature)
+  float top_ = 0, least_ = 0;
+  std::vector<int32_t> near_;  // ids about a threshold
 };
 
 /// The index of the largest value, the lowest on ties.

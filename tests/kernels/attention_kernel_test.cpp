@@ -245,7 +245,7 @@ TEST_P(AttentionKernelTest, MergedPartsEqualTheWhole) {
 }
 
 TEST_P(AttentionKernelTest, ANanComesOutAsOne) {
-  for (bool in_key : {true, false}) {
+  for (auto [in_key, softcap] : {std::pair(true, 0.0f), {true, 20.0f}, {false, 0.0f}}) {
     Tiles t = make_tiles(kKvF32, 1, 16, 32);
     (in_key ? t.keys : t.values)[7] = NAN;
     t.k_pages.clear();
@@ -254,11 +254,11 @@ TEST_P(AttentionKernelTest, ANanComesOutAsOne) {
     fill_float<float>(t, kKvF32, [](float& x, float& to) { to = x; });
     auto q = random_values(16, 9, 1);
     std::vector<uint64_t> all{~uint64_t{0}};
-    Call call(q, t, all, 1, 0);
+    Call call(q, t, all, 1, softcap);
     std::vector<float> o(32);
     k().attention(&call.a);
     k().attention_finish(1, 32, call.a.part, call.o_offset.data(), o.data());
-    EXPECT_TRUE(std::isnan(o[7])) << in_key;
+    EXPECT_TRUE(std::isnan(o[7])) << in_key << " " << softcap;
   }
 }
 

@@ -356,6 +356,37 @@ TEST_P(KernelsTest, LogSumExpKeepsDigitsOverALargeVocabulary) {
   EXPECT_FLOAT_EQ(k().log_sum_exp(extreme.data(), 40), 1e30f);
 }
 
+TEST_P(KernelsTest, SearchesOfLogitsEqualPlainLoops) {
+  for (int64_t n : {1, 15, 16, 17, 64, 65, 3000}) {
+    auto x = random_values(n, 21, 4);
+    for (int64_t i = 5; i < n; i += 7) x[i] = i % 2 ? NAN : -INFINITY;
+    const float top = 4, least = x[0] - 1, factor = 0.7f, below = x[0] + 0.5f;
+    std::vector<float> w(n), maxima((n + kMaximaBlock - 1) / kMaximaBlock);
+    std::vector<int32_t> found(n);
+    k().block_maxima(x.data(), n, maxima.data());
+    k().weights_at_least(x.data(), n, least, top, factor, w.data());
+    int64_t count, expected_count = 0;
+    double mass = k().mass_at_least(x.data(), w.data(), n, x[0], &count), expected_mass = 0;
+    found.resize(k().find_between(x.data(), n, x[0], below, found.data()));
+    std::vector<int32_t> expected_found;
+    for (int64_t b = 0; b < std::ssize(maxima); ++b) {
+      float best = -INFINITY;
+      for (int64_t i = b * kMaximaBlock; i < std::min(n, (b + 1) * kMaximaBlock); ++i)
+        if (x[i] > best) best = x[i];
+      EXPECT_EQ(maxima[b], best) << n;
+    }
+    for (int64_t i = 0; i < n; ++i) {
+      float weight = x[i] >= least ? std::exp((x[i] - top) * factor) : 0.0f;
+      ASSERT_NEAR(w[i], weight, 4e-7f * weight) << n << " " << i;
+      if (x[i] >= x[0]) expected_mass += w[i], ++expected_count;
+      if (x[i] >= x[0] && x[i] < below) expected_found.push_back(static_cast<int32_t>(i));
+    }
+    EXPECT_EQ(count, expected_count) << n;
+    EXPECT_NEAR(mass, expected_mass, 1e-5 * expected_mass) << n;
+    EXPECT_EQ(found, expected_found) << n;
+  }
+}
+
 TEST_P(KernelsTest, AccumulateTnEqualsReference) {
   const int64_t rows = 9, m = 20, n = 150;
   auto a = random_values(rows * m, 18), b = random_values(rows * n, 19),

@@ -23,7 +23,7 @@ Machine example() {
   m.peaks = {{"avx2", "fp32 FMA", 2e11}, {"avx2", "int8 dot", 4e11}, {"avx512", "fp32 FMA", 3e11}};
   m.candidates = {{"avx2", 1e11, 1.1e11, 2e11}};
   m.best_isa = "baseline";
-  m.cache_bytes = 1 << 20;
+  m.cache_bytes = last_cache_bytes();
   m.cached_bytes_per_second = 9e10;
   return m;
 }
@@ -47,6 +47,10 @@ TEST(Machine, OfAnotherCpuOrInstructionSetOrDamagedIsIgnored) {
   EXPECT_FALSE(load_machine(file).has_value());
   other = example();
   other.best_isa = "mmx";
+  save_machine(other, file);
+  EXPECT_FALSE(load_machine(file).has_value());
+  other = example();
+  other.cache_bytes += 1024;
   save_machine(other, file);
   EXPECT_FALSE(load_machine(file).has_value());
   for (const char* text : {"", "{", "[]", R"({"cpu": 3})"}) {

@@ -89,7 +89,7 @@ TEST(Sampler, TopKKeepsTheLikeliest) {
 }
 
 TEST(Sampler, TopPKeepsTheSmallestSetThatReachesIt) {
-  for (float p : {1e-6f, 0.3f, 0.34f, 0.65f, 0.9f, 0.999f}) {
+  for (float p : {1e-6f, 0.3f, 0.34f, 0.65f, 0.9f, 0.999f, std::nextafter(1.0f, 0.0f)}) {
     SamplerOptions o = options(1);
     o.top_p = p;
     expect_distribution(kLogits, o);
@@ -114,7 +114,7 @@ TEST(Sampler, FiltersWorkTogetherInOrder) {
   expect_distribution(kLogits, o, {1, 2, 1});
 }
 
-// More candidates than the sampler sorts at first.
+// More tokens about the threshold than are sorted at first.
 TEST(Sampler, AWideNucleusIsExact) {
   std::vector<float> logits = testing::random_values(700, 3, 0.2f);
   for (float p : {0.1f, 0.5f, 0.97f}) {
@@ -124,20 +124,15 @@ TEST(Sampler, AWideNucleusIsExact) {
   }
 }
 
-// Draws as the options describe them: tokens from the top, but without top-k and top-p those behind
-// the first 256 by id.
+// Draws as the options describe them: the kept tokens by id.
 std::vector<int32_t> plain_draws(const std::vector<float>& logits, const SamplerOptions& o, int n) {
   std::vector<double> p = distribution(logits, o, {});
-  std::vector<int32_t> order(logits.size()), draws;
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int32_t a, int32_t b) { return logits[a] > logits[b]; });
-  if (o.top_k == 0 && o.top_p == 1) std::sort(order.begin() + 256, order.end());
+  std::vector<int32_t> draws;
   for (int i = 0; i < n; ++i) {
     double point = random_uniform(o.seed, static_cast<uint64_t>(i));
     size_t at = 0;
-    while ((point -= p[order[at]]) >= 0) ++at;
-    draws.push_back(order[at]);
+    while ((point -= p[at]) >= 0) ++at;
+    draws.push_back(static_cast<int32_t>(at));
   }
   return draws;
 }
@@ -165,6 +160,20 @@ TEST(Sampler, DrawsFromALargeVocabularyAreThoseOfAPlainSort) {
     }
   }
   EXPECT_GT(beyond_head, 100);
+}
+
+// More ties at the threshold than bisection can part.
+TEST(Sampler, OfManyTiesTheLowestIdsStay) {
+  std::vector<float> logits(1500, 2.5f);
+  logits[700] = 3;
+  SamplerOptions few = options(1), nucleus = options(1);
+  few.top_k = 300;
+  nucleus.top_p = 0.4f;
+  for (const SamplerOptions& o : {few, nucleus}) {
+    Sampler sampler(o);
+    for (int32_t expected : plain_draws(logits, o, 200))
+      ASSERT_EQ(sampler.sample(logits, {}), expected);
+  }
 }
 
 TEST(Sampler, RepetitionPenaltyCountsEachTokenOnce) {
@@ -244,6 +253,7 @@ TEST(Sampler, RefusesLogitsThatAreNoNumbers) {
     }
   std::vector<float> nothing(4, -INFINITY);
   EXPECT_THROW(Sampler(options(1)).sample(nothing, {}), Error);
+  EXPECT_EQ(Sampler(options(1e-42f)).sample(std::vector<float>{1, 3, 3, NAN}, {}), 1);
   nothing[2] = 1;
   EXPECT_EQ(Sampler(options(1)).sample(nothing, {}), 2);
 }

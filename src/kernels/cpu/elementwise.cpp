@@ -4,20 +4,6 @@
 namespace hone::kernels::HONE_ISA {
 namespace {
 
-// Calls body(offset, lanes) over n elements; the last call may have fewer than 16 lanes.
-template <typename F>
-HONE_INLINE void each_vector(int64_t n, F body) {
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) body(i, 16);
-  if (i < n) body(i, n - i);
-}
-HONE_INLINE vf load_n(const float* p, int64_t n) { return n == 16 ? load_f(p) : load_part(p, n); }
-HONE_INLINE void store_n(float* p, vf a, int64_t n) {
-  if (n == 16)
-    store_f(p, a);
-  else
-    store_part(p, a, n);
-}
 HONE_INLINE float root(float x) { return __builtin_sqrtf(x); }
 
 HONE_INLINE vf silu(vf x) { return div(x, add(set_f(1), exp_f(sub(zero_f(), x)))); }

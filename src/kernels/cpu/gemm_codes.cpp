@@ -7,8 +7,8 @@
 // point takes off; then scale·sum is added to a float lane: the same steps for one token as for
 // many. Where a weight's group has several chunks, the token's scale is applied chunk by chunk and
 // the group's once. Limits: 64 multiply-adds per VNNI dot; of ten operations of a chunk that
-// compete for the same units, eight are dots. Below about 8 tokens the weight bytes; the hardware's
-// own prefetch was faster than any by software.
+// compete for the same units, eight are dots. Below about 8 tokens the weight bytes; of one
+// or two the hardware's own prefetch was faster than any by software.
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/tiles.h"
 
@@ -271,7 +271,7 @@ HONE_INLINE void quantize_chunk(const float* in, int64_t columns, int zero, int8
     store_bytes(codes + i, q);
   }
   float sum = reduce_add(total);  // of whole numbers: exact
-  // Infinities and NaN of the input come out as NaN.
+  // Infinities and NaN of the input come out as NaN, and so do chunks that reach 127·2^121.
   if (!(sum >= -32768 && sum <= 32767 && step <= 0x1p+121f)) {
     step = __builtin_nanf("");
     sum = 0;

@@ -69,6 +69,8 @@ HONE_INLINE void load_u4(const uint8_t* p, vf* low, vf* high) {
 HONE_INLINE vf select_bits(uint32_t bits, vf a, vf other) {
   return {_mm512_mask_blend_ps((__mmask16)bits, other.v, a.v)};
 }
+// The lanes where a ≥ b as bits; none where one of them is NaN.
+HONE_INLINE uint32_t at_least(vf a, vf b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ); }
 // Whole numbers of −128 … 127; of anything else some byte.
 HONE_INLINE void store_bytes(int8_t* p, vf a) {
   _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
@@ -184,6 +186,10 @@ HONE_INLINE __m256 half_select(uint32_t bits, __m256 x, __m256 other) {
 }
 HONE_INLINE vf select_bits(uint32_t bits, vf x, vf other) {
   return {half_select(bits & 255, x.a, other.a), half_select((bits >> 8) & 255, x.b, other.b)};
+}
+HONE_INLINE uint32_t at_least(vf x, vf y) {
+  return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(x.a, y.a, _CMP_GE_OQ)) |
+         (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, _CMP_GE_OQ)) << 8;
 }
 HONE_INLINE void store_bytes(int8_t* p, vf x) {
   __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b));
@@ -352,6 +358,11 @@ HONE_INLINE vf select_bits(uint32_t bits, vf a, vf o) {
   HONE_LANES a.v[i] = (bits >> i) & 1 ? a.v[i] : o.v[i];
   return a;
 }
+HONE_INLINE uint32_t at_least(vf a, vf b) {
+  uint32_t bits = 0;
+  HONE_LANES bits |= (uint32_t)(a.v[i] >= b.v[i]) << i;
+  return bits;
+}
 HONE_INLINE void store_bytes(int8_t* p, vf a) {
   HONE_LANES p[i] = a.v[i] >= -128 && a.v[i] <= 127 ? (int8_t)a.v[i] : 0;
 }
@@ -467,9 +478,10 @@ HONE_INLINE vi set_bytes(const void* four) {
   return set_i(x);
 }
 
-// e^x: x = n·ln 2 + r, a degree-6 polynomial in r; within 2 ulp, 0 below −87, finite up to 88.
+// e^x: x = n·ln 2 + r, a degree-6 polynomial in r; within 2 ulp, tiny below −87, finite up to 88,
+// NaN for NaN.
 HONE_INLINE vf exp_f(vf x) {
-  x = min(max(x, set_f(-87.33f)), set_f(88.37f));
+  x = min(set_f(88.37f), max(set_f(-87.33f), x));  // the second of the two where one is NaN
   vf n = round_f(mul(x, set_f(1.44269504088896341f)));
   n = min(n, set_f(127));
   vf r = fma(n, set_f(-0.693359375f), x);
@@ -513,6 +525,21 @@ HONE_INLINE void store_part(float* p, vf a, int64_t n) {
   memcpy(p, t, (size_t)n * 4);
 }
 
+// Calls body(offset, lanes) over n elements; the last call may have fewer than 16 lanes.
+template <typename F>
+HONE_INLINE void each_vector(int64_t n, F body) {
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) body(i, (int64_t)16);
+  if (i < n) body(i, n - i);
+}
+HONE_INLINE vf load_n(const float* p, int64_t n) { return n == 16 ? load_f(p) : load_part(p, n); }
+HONE_INLINE void store_n(float* p, vf a, int64_t n) {
+  if (n == 16)
+    store_f(p, a);
+  else
+    store_part(p, a, n);
+}
+
 // Up to 16 columns of y, of which `valid` exist.
 HONE_INLINE vf load_y(const float* p, int64_t valid) {
   return valid >= kPanel ? load_f(p) : load_part(p, valid);
@@ -524,29 +551,18 @@ HONE_INLINE void store_y(float* p, vf a, int64_t valid) {
     store_part(p, a, valid);
 }
 
-// Sixteen floats from storage of a float type; load_part: the first n (< 16), the others 0.
+// Sixteen floats from storage of a float type.
 struct F32 {
   typedef float T;
   HONE_INLINE vf load(const float* p) { return load_f(p); }
-  HONE_INLINE vf load_part(const float* p, int64_t n) { return HONE_ISA::load_part(p, n); }
 };
 struct B16 {
   typedef uint16_t T;
   HONE_INLINE vf load(const uint16_t* p) { return load_bf16(p); }
-  HONE_INLINE vf load_part(const uint16_t* p, int64_t n) {
-    uint16_t t[16] = {0};
-    memcpy(t, p, (size_t)n * 2);
-    return load_bf16(t);
-  }
 };
 struct H16 {
   typedef uint16_t T;
   HONE_INLINE vf load(const uint16_t* p) { return load_f16(p); }
-  HONE_INLINE vf load_part(const uint16_t* p, int64_t n) {
-    uint16_t t[16] = {0};
-    memcpy(t, p, (size_t)n * 2);
-    return load_f16(t);
-  }
 };
 
 }  // namespace hone::kernels::HONE_ISA

@@ -23,6 +23,10 @@ void gelu_tanh_mul(const float*, const float*, int64_t, float*);
 void gelu_tanh(const float*, int64_t, float*);
 void add(const float*, const float*, int64_t, float*);
 float log_sum_exp(const float*, int64_t);
+void block_maxima(const float*, int64_t, float*);
+void weights_at_least(const float*, int64_t, float, float, float, float*);
+double mass_at_least(const float*, const float*, int64_t, float, int64_t*);
+int64_t find_between(const float*, int64_t, float, float, int32_t*);
 void accumulate_tn(const float*, int64_t, const float*, int64_t, int64_t, int64_t, int64_t, int64_t,
                    int64_t, float*, int64_t);
 
@@ -50,6 +54,10 @@ const KernelTable kTable = {
     gelu_tanh,
     add,
     log_sum_exp,
+    block_maxima,
+    weights_at_least,
+    mass_at_least,
+    find_between,
     accumulate_tn,
     kPeaks,
     read_memory,

@@ -13,29 +13,17 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <random>
 
+#include "base/error.h"
 #include "base/log.h"
+#include "base/median.h"
 #include "base/threads.h"
 #include "kernels/machine.h"
 #include "kernels/select.h"
+#include "random_tensor.h"
 
 namespace hone {
 namespace {
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
-
-Tensor random_rows(int64_t rows, int64_t width, uint32_t seed) {
-  Tensor t = Tensor::empty({rows, width}, DType::f32);
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  float* p = t.mutable_data<float>();
-  for (int64_t i = 0; i < t.numel(); ++i) p[i] = normal(random);
-  return t;
-}
 
 struct Flags {
   int64_t keys = 4096, heads = 8, kv_heads = 8, head_size = 128, rounds = 5;
@@ -58,9 +46,9 @@ Result measure(const Case& c, const Flags& f, const kernels::RoofMeter& meter) {
   const AttentionSpec& s = c.spec;
   KvCache cache({{s.kv_heads, s.k_dim, s.v_dim}}, c.type);
   KvSequence kv;
-  Tensor k = random_rows(f.keys, s.kv_heads * s.k_dim, 1);
-  Tensor v = random_rows(f.keys, s.kv_heads * s.v_dim, 2);
-  Tensor q = random_rows(c.queries, s.heads * s.k_dim, 3);
+  Tensor k = random_tensor({f.keys, s.kv_heads * s.k_dim}, 1);
+  Tensor v = random_tensor({f.keys, s.kv_heads * s.v_dim}, 2);
+  Tensor q = random_tensor({c.queries, s.heads * s.k_dim}, 3);
   cache.reserve(kv, f.keys);
   cache.write(0, kv, 0, f.keys, k.data<float>(), v.data<float>());
   std::vector<SequenceSpan> spans{{0, c.queries, f.keys - c.queries, &kv}};
@@ -88,6 +76,8 @@ Result measure(const Case& c, const Flags& f, const kernels::RoofMeter& meter) {
 }
 
 void run(const Flags& f) {
+  HONE_CHECK(f.heads % f.kv_heads == 0, invalid_argument,
+             "--heads {} is no multiple of --kv-heads {}", f.heads, f.kv_heads);
   kernels::set_isa(f.isa);
   kernels::RoofMeter meter;
   AttentionSpec spec;

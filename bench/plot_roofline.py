@@ -10,7 +10,10 @@ import json
 import statistics
 import sys
 
-import matplotlib
+try:
+    import matplotlib
+except ImportError:
+    sys.exit("plot_roofline.py: matplotlib is not installed")
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "hone"
@@ -29,8 +32,11 @@ KINDS = [
 
 
 def main(source, target, isa=None):
-    with open(source) as file:
-        data = json.load(file)
+    try:
+        with open(source) as file:
+            data = json.load(file)
+    except (OSError, ValueError) as error:
+        sys.exit(f"plot_roofline.py: {source}: {error}")
     isa = isa or data["cells"][-1]["isa"]
     cells = [c for c in data["cells"] if c["isa"] == isa]
     coded = {c["encoding"] for c in cells if c["activations"] == "int8"}

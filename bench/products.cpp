@@ -12,17 +12,18 @@
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <random>
 #include <set>
 
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/median.h"
 #include "base/threads.h"
 #include "encodings/product.h"
 #include "kernels/machine.h"
 #include "kernels/ref/ref.h"
 #include "kernels/select.h"
+#include "random_tensor.h"
 
 namespace hone {
 namespace {
@@ -38,19 +39,6 @@ struct Phase {
   int64_t tokens;
 };
 constexpr Phase kPhases[] = {{"decode", 1}, {"batch 8", 8}, {"prefill", 512}};
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
-
-Tensor random_tensor(Shape shape, uint32_t seed) {
-  Tensor t = Tensor::empty(std::move(shape), DType::f32);
-  std::mt19937 bits(seed);
-  std::normal_distribution<float> normal;
-  for (int64_t i = 0; i < t.numel(); ++i) t.mutable_data<float>()[i] = normal(bits);
-  return t;
-}
 
 // An encoding with parameters; several where the compute layout depends on them.
 struct Variant {
@@ -265,6 +253,9 @@ int run(std::vector<std::string> args) {
     tables = {&kernels::table()};
   }
   for (const std::string& id : args) encoding(id);
+  std::ofstream json;
+  if (!file.empty()) json.open(file);
+  HONE_CHECK(json, io, "{}: cannot be written", file);
   std::vector<Cell> cells;
   kernels::RoofMeter meter;
   const auto wanted = variants({args.begin(), args.end()});
@@ -279,7 +270,10 @@ int run(std::vector<std::string> args) {
   print_table(cells, tables, Activations::int8, true);
   fmt::print("\nThe same with f32 activations (`--activations f32`):\n\n");
   print_table(cells, tables, Activations::f32, false);
-  if (!file.empty()) std::ofstream(file) << to_json(cells).dump(1) << "\n";
+  if (file.empty()) return 0;
+  json << to_json(cells).dump(1) << "\n";
+  json.close();
+  HONE_CHECK(json, io, "{}: cannot be written", file);
   return 0;
 }
 
@@ -288,6 +282,10 @@ int run(std::vector<std::string> args) {
 
 int main(int argc, char** argv) {
   try {
+    if (argc > 1 && (argv[1] == std::string_view("-h") || argv[1] == std::string_view("--help"))) {
+      std::puts("usage: products [--isa NAME] [--json FILE] [ENCODING...]");
+      return 0;
+    }
     return hone::run({argv + 1, argv + argc});
   } catch (const std::exception& e) {
     std::fprintf(stderr, "products: %s\n", e.what());

@@ -6,7 +6,9 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/checked.h"
 #include "base/log.h"
+#include "base/median.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "command.h"
@@ -23,11 +25,6 @@ struct BenchFlags {
   int64_t prompt = 512, decode = 64, depth = 0, batch = 1, runs = 5;
   bool machine = false;
 };
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
 
 // Token ids that a model may see: spread over the vocabulary, the same in every run.
 std::vector<int32_t> some_tokens(int64_t n, int64_t vocabulary) {
@@ -63,6 +60,12 @@ class Sequences {
         cache_(model.kv_shapes(), kv),
         sequences_(static_cast<size_t>(count)) {}
 
+  /// Of all sequences, each so long.
+  int64_t cache_bytes(int64_t length) const {
+    return checked_mul(
+        checked_mul(ceil_div(length, int64_t{kernels::kPageKeys}), cache_.page_bytes(), "KV cache"),
+        std::ssize(sequences_), "KV cache");
+  }
   void fill(int64_t depth) {
     for (KvSequence& s : sequences_) run(s, 0, depth);
   }
@@ -103,6 +106,38 @@ class Sequences {
   std::vector<KvSequence> sequences_;
 };
 
+// The machine's limits before and after each run: on a shared machine they change.
+class Limits {
+ public:
+  explicit Limits(const std::optional<kernels::RoofMeter>& meter) : meter_(meter) { sample(); }
+  /// The mean of those before and behind the run that has just ended.
+  kernels::Roofs around_run() {
+    kernels::Roofs before = samples_.back();
+    sample();
+    kernels::Roofs r = samples_.back();
+    for (auto part : kParts) r.*part = (before.*part + r.*part) / 2;
+    return r;
+  }
+  kernels::Roofs medians() const {
+    kernels::Roofs r = samples_.back();
+    for (auto part : kParts) {
+      std::vector<double> all;
+      for (const kernels::Roofs& s : samples_) all.push_back(s.*part);
+      r.*part = median(all);
+    }
+    return r;
+  }
+
+ private:
+  static constexpr double kernels::Roofs::*kParts[] = {
+      &kernels::Roofs::bytes_per_second, &kernels::Roofs::cached_bytes_per_second,
+      &kernels::Roofs::f32_per_second, &kernels::Roofs::int8_per_second};
+  void sample() { samples_.push_back(meter_ ? meter_->measure() : kernels::Roofs{}); }
+
+  const std::optional<kernels::RoofMeter>& meter_;
+  std::vector<kernels::Roofs> samples_;
+};
+
 void measure(const BenchFlags& f, LoadedModel& m, const CommonOptions& common, Measured& out) {
   const Activations activations = common.precision();
   int64_t longest = f.depth + std::max(f.prompt, f.decode);
@@ -111,6 +146,8 @@ void measure(const BenchFlags& f, LoadedModel& m, const CommonOptions& common, M
              m.path, m.model->context);
   Sequences all(*m.model, activations, common.kv(), f.batch,
                 some_tokens(longest, m.model->vocabulary()));
+  require_memory(all.cache_bytes(longest),
+                 fmt::format("KV cache of {} sequences of {} positions", f.batch, longest));
   all.fill(f.depth);
   auto prefill = [&] {
     all.truncate(f.depth);
@@ -135,28 +172,25 @@ void measure(const BenchFlags& f, LoadedModel& m, const CommonOptions& common, M
   // Where its memory is not to be had the limits are missing, and nothing else.
   std::optional<kernels::RoofMeter> meter;
   if (available_memory() > 2 * kernels::RoofMeter::kBytes) meter.emplace();
-  if (meter) out.roofs = meter->measure();
-  std::vector<double> reads{out.roofs.bytes_per_second}, prefill_of, decode_of;
+  Limits limits(meter);
+  std::vector<double> prefill_of, decode_of;
   Progress progress("benchmark", f.runs);
   for (int64_t run = 0; run < f.runs; ++run) {
     if (f.prompt > 0) {
       double seconds = prefill();
       out.prefill.push_back(double(f.prompt) / seconds);
-      prefill_of.push_back(prefill_limit(work, out.roofs, f.prompt, f.depth) / seconds);
+      prefill_of.push_back(prefill_limit(work, limits.around_run(), f.prompt, f.depth) / seconds);
     }
     if (f.decode > 0) {
-      kernels::Roofs now = out.roofs;
-      double before = meter ? meter->read_per_second() : 0, seconds = decode();
-      reads.push_back(meter ? meter->read_per_second() : 0);
-      now.bytes_per_second = (before + reads.back()) / 2;
+      double seconds = decode();
       out.decode.push_back(double(f.batch * f.decode) / seconds);
       // The middle of the decoded tokens stands for all.
-      double least = decode_limit(work, now, f.depth + f.decode / 2, f.batch);
+      double least = decode_limit(work, limits.around_run(), f.depth + f.decode / 2, f.batch);
       decode_of.push_back(double(f.decode) * least / seconds);
     }
     progress.update(run + 1);
   }
-  out.roofs.bytes_per_second = median(reads);
+  out.roofs = limits.medians();
   out.limits = meter.has_value();
   if (f.prompt > 0) out.prefill_of = median(prefill_of);
   if (f.decode > 0) out.decode_of = median(decode_of);
@@ -216,8 +250,9 @@ void print_table(const BenchFlags& f, const Measured& r) {
   size("peak memory", double(r.peak_rss));
   rows.push_back({"load", fmt::format("{:.3f}", r.load_seconds), "", "s"});
   if (r.limits) {
-    rows.push_back(
-        {"limit: read", fmt::format("{:.1f}", r.roofs.bytes_per_second / 1e9), "", "GB/s"});
+    double read = r.roofs.read_per_second(double(r.read_bytes));
+    rows.push_back({read == r.roofs.bytes_per_second ? "limit: read" : "limit: read, last cache",
+                    fmt::format("{:.1f}", read / 1e9), "", "GB/s"});
     rows.push_back(
         {"limit: f32", fmt::format("{:.0f}", r.roofs.f32_per_second / 1e9), "", "GFLOP/s"});
     rows.push_back(
@@ -238,8 +273,7 @@ void print_machine(const kernels::Machine& m) {
   }
   std::string cache = fmt::format("{} MB of last-level cache: {} GB/s\n", m.cache_bytes >> 20,
                                   giga(m.cached_bytes_per_second));
-  std::vector<std::vector<std::string>> peaks{
-      {"peak", "all threads", "unit", "bytes read pay from"}};
+  std::vector<std::vector<std::string>> peaks{{"peak", "all threads", "unit", "ridge point"}};
   double bandwidth = 0;
   for (const kernels::Bandwidth& b : m.bandwidths)
     bandwidth = std::max(bandwidth, b.bytes_per_second);
@@ -303,12 +337,16 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   number("--prompt", f->prompt, 0, 1 << 20, "tokens of the prefill, 0 = none");
   number("--decode", f->decode, 0, 1 << 20, "tokens decoded one by one, 0 = none");
   number("--depth", f->depth, 0, 1 << 20, "tokens that are in the cache before");
-  number("--batch", f->batch, 1, 1024, "sequences that decode side by side; speeds are of all");
+  number("--batch", f->batch, 1, 1024, "sequences that decode side by side; its speed is of all");
   number("--runs", f->runs, 1, 1000, "runs that count; the median is printed");
   app.footer(
-      "\nmodel_bytes (weights in memory) is all weights as they run: in kernel layout, with the\n"
-      "embedding. decode_bytes_per_second counts those that every token reads: without it.");
+      "\nmodel_bytes (weights in memory) is all weights as they run, in kernel layout; an "
+      "embedding\n"
+      "whose rows stay in the file does not count. decode_bytes_per_second counts those that "
+      "every\n"
+      "token reads: without it.");
   return [f, &common] {
+    if (f->machine && !f->model.load_as.empty()) throw UsageError("--machine takes no --load-as");
     if (f->machine != f->model.path.empty())
       throw UsageError(f->machine ? "--machine takes no model" : "MODEL is required");
     if (f->machine)

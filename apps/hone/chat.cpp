@@ -58,7 +58,10 @@ class Conversation {
     done_.insert(done_.end(), g.tokens.begin(), g.tokens.end());
     done_.resize(static_cast<size_t>(session_.length()));
     add("assistant", g.text);
-    if (common_.json) return answers_.push_back(to_json(g));
+    if (common_.json) {
+      answers_.push_back(to_json(g));
+      return add_fractions(fractions_of_limit(g, model_, common_), answers_.back());
+    }
     stream("\n");
     log_info("{}", speed_line(g, model_, common_));
   }

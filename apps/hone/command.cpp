@@ -100,22 +100,39 @@ void add_generation_flags(CLI::App& app, GenerateOptions& o) {
          "divides the logits of tokens seen, 1 = none");
 }
 
+const std::optional<kernels::Machine>& known_machine() {
+  static const auto machine = kernels::load_machine(kernels::machine_cache());
+  return machine;
+}
+
+Fractions fractions_of_limit(const Generation& g, LoadedModel& m, const CommonOptions& common) {
+  Fractions f;
+  if (!known_machine()) return f;
+  auto roofs = kernels::roofs_of(*known_machine(), kernels::table().isa);
+  if (!roofs) return f;
+  Work work = work_of(*m.model, common.precision(), common.kv());
+  int64_t fresh = g.prompt_tokens - g.cached_tokens;
+  if (fresh > 0 && g.prefill_seconds > 0)
+    f.prefill = prefill_limit(work, *roofs, fresh, g.cached_tokens) / g.prefill_seconds;
+  // The middle of the decoded tokens stands for all.
+  double least = decode_limit(work, *roofs, g.prompt_tokens + g.decode_steps / 2);
+  if (g.decode_steps > 0) f.decode = double(g.decode_steps) * least / g.decode_seconds;
+  return f;
+}
+
+void add_fractions(const Fractions& f, Json& to) {
+  if (f.prefill) to["prefill_of_limit"] = *f.prefill;
+  if (f.decode) to["decode_of_limit"] = *f.decode;
+}
+
 std::string speed_line(const Generation& g, LoadedModel& m, const CommonOptions& common) {
-  std::string prefill, decode;
-  if (g.decode_steps > 0) decode = fmt::format(" at {:.1f} tok/s", g.decode_speed());
-  if (auto machine = kernels::load_machine(kernels::machine_cache()))
-    if (auto roofs = kernels::roofs_of(*machine, kernels::table().isa)) {
-      Work work = work_of(*m.model, common.precision(), common.kv());
-      auto part = [](double least, double seconds) {
-        return fmt::format(" ({:.0f} % of the machine's limit)", 100 * least / seconds);
-      };
-      int64_t fresh = g.prompt_tokens - g.cached_tokens;
-      if (fresh > 0 && g.prefill_seconds > 0)
-        prefill = part(prefill_limit(work, *roofs, fresh, g.cached_tokens), g.prefill_seconds);
-      // The middle of the decoded tokens stands for all.
-      double least = decode_limit(work, *roofs, g.prompt_tokens + g.decode_steps / 2);
-      if (g.decode_steps > 0) decode += part(double(g.decode_steps) * least, g.decode_seconds);
-    }
+  auto part = [](std::optional<double> fraction) {
+    return fraction ? fmt::format(" ({:.0f} % of the machine's limit)", 100 * *fraction) : "";
+  };
+  Fractions f = fractions_of_limit(g, m, common);
+  std::string prefill = part(f.prefill), decode;
+  if (g.decode_steps > 0)
+    decode = fmt::format(" at {:.1f} tok/s{}", g.decode_speed(), part(f.decode));
   std::string cached = g.cached_tokens == 0
                            ? ""
                            : fmt::format(", {} of them new", g.prompt_tokens - g.cached_tokens);

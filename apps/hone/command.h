@@ -9,11 +9,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "base/json.h"
+#include "kernels/machine.h"
 #include "models/generate.h"
 #include "models/loader.h"
 
@@ -76,8 +78,20 @@ struct ModelArgument {
 /// field of GenerateOptions; the seed comes from the common flags.
 void add_generation_flags(CLI::App& app, GenerateOptions& options);
 
-/// "9 prompt tokens at 736 tok/s; 40 more at 234.5 tok/s"; where the machine has been measured
-/// (hone bench --machine), with the fraction of its limits that each speed reaches.
+/// What hone bench --machine kept, read once; nothing where it is missing or of no use.
+const std::optional<kernels::Machine>& known_machine();
+
+/// Which fractions of the machine's limits a generation's speeds reach; nothing where it did no
+/// such work, or the machine has not been measured with this number of threads.
+struct Fractions {
+  std::optional<double> prefill, decode;
+};
+Fractions fractions_of_limit(const Generation& g, LoadedModel& model, const CommonOptions& common);
+/// As the keys prefill_of_limit and decode_of_limit.
+void add_fractions(const Fractions& f, Json& to);
+
+/// "9 prompt tokens at 736 tok/s; 40 more at 234.5 tok/s"; with the fraction of
+/// the machine's limit that each speed reaches, where it is known.
 std::string speed_line(const Generation& g, LoadedModel& model, const CommonOptions& common);
 
 /// "int8 and f32 activations; bf16 KV cache; avx512_vnni, 2 threads"; an f32 cache is not named.

@@ -46,7 +46,11 @@ void run(const GenerateFlags& f, const CommonOptions& common) {
   };
   Generation g = generate(m, session, ids, f.options, stream);
   std::string precision = precision_line(m, common);
-  if (common.json) return print_json(to_json(g, precision));
+  if (common.json) {
+    Json j = to_json(g, precision);
+    add_fractions(fractions_of_limit(g, m, common), j);
+    return print_json(j);
+  }
   stream("\n");
   log_info("{}; {}", speed_line(g, m, common), precision);
 }

@@ -20,7 +20,6 @@
 #include "base/threads.h"
 #include "command.h"
 #include "help.h"
-#include "kernels/machine.h"
 #include "kernels/select.h"
 
 namespace hone {
@@ -45,8 +44,10 @@ void add_common_flags(CLI::App& app, CommonOptions& c) {
       ->check(between(0, 1.8e19))
       ->type_name("N")
       ->capture_default_str();
+  std::vector<std::string> isas = kernels::isa_names();
+  isas.insert(isas.begin(), "auto");
   common(app.add_option("--isa", c.isa, "baseline, avx2, avx512, avx512_vnni or avx512_amx"))
-      ->check(one_of({"auto", "baseline", "avx2", "avx512", "avx512_vnni"}))
+      ->check(one_of(isas))
       ->type_name("NAME")
       ->capture_default_str();
   common(app.add_option("--activations", c.activations,
@@ -119,7 +120,7 @@ int run(int argc, char** argv) {
     app.parse(words);
     if (common.quiet) set_log_level(LogLevel::quiet);
     set_threads(common.threads);
-    auto machine = kernels::load_machine(kernels::machine_cache());
+    const auto& machine = known_machine();
     bool known = common.isa == "auto" && machine;
     kernels::set_isa(known ? machine->best_isa : common.isa);
     chosen();

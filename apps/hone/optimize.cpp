@@ -50,6 +50,7 @@ void check_files(const OptimizeOptions& o) {
 void run_and_print(OptimizeOptions& o, const CommonOptions& common) {
   o.seed = common.seed;
   o.activations = common.precision();
+  o.kv = common.kv();
   o.measure = [&common](const fs::path& model, int64_t prompt, int64_t decode) {
     return bench_in_child(common, model, prompt, decode);
   };
@@ -194,8 +195,12 @@ void check_belongs(const QuantizeFlags& f) {
       throw UsageError(fmt::format("{} takes no {}; it takes {}", f.method, flag(key),
                                    list.empty() ? "no options" : list));
   }
-  if (!f.type.empty() && f.method != "rtn")
-    throw UsageError("--type belongs to --method rtn, not to " + f.method);
+  if (f.type.empty()) return;
+  if (f.method != "rtn") throw UsageError("--type belongs to --method rtn, not to " + f.method);
+  if (f.type == "int_group") return;
+  for (const char* key : {"bits", "group", "symmetric"})
+    if (auto it = f.given.find(key); it != f.given.end() && !it->second.empty())
+      throw UsageError(fmt::format("--type {} says all: it takes no {}", f.type, flag(key)));
 }
 
 Recipe recipe_of(const QuantizeFlags& f) {

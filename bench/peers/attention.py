@@ -9,18 +9,21 @@ ratio are printed for head sizes 64 and 128, and for grouped heads, which PyTorc
 """
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
 
 
-def run_hone(binary, keys, heads, kv_heads, head_size, threads):
-    command = ["taskset", "-c", ",".join(map(str, range(threads))), binary, "--keys", str(keys), "--heads", str(heads),
-               "--kv-heads", str(kv_heads), "--head-size", str(head_size), "--rounds", "3", "--json", "--prefill-only"]
-    cases = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["cases"]
-    case = next(c for c in cases if c["name"] == "prefill, causal" and c["cache"] == "f32")
-    return case["seconds"], case["operations"], case["of_f32_peak"]
+def run_hone(binary, keys, heads, kv_heads, head_size):
+    command = [binary, "--keys", str(keys), "--heads", str(heads), "--kv-heads", str(kv_heads), "--head-size",
+               str(head_size), "--rounds", "3", "--json", "--prefill-only"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"attention.py: {(done.stderr.strip() or binary).splitlines()[-1]}")
+    case = next(c for c in json.loads(done.stdout)["cases"] if c["name"] == "prefill, causal" and c["cache"] == "f32")
+    return case["seconds"], case["of_f32_peak"]
 
 
 def torch_attention(keys, heads, kv_heads, head_size):
@@ -53,6 +56,14 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
+    cpus = sorted(os.sched_getaffinity(0))
+    if not 1 <= args.threads <= len(cpus):
+        sys.exit(f"attention.py: --threads {args.threads}: expected 1 to {len(cpus)}")
+    if min(args.keys, args.rounds) < 1 or args.heads < 2 or args.heads % 2:
+        sys.exit("attention.py: --keys and --rounds must be 1 or more, --heads even")
+    if not os.access(args.hone, os.X_OK):
+        sys.exit(f"attention.py: --hone {args.hone}: no such program")
+    os.sched_setaffinity(0, cpus[:args.threads])  # of both
     try:
         import torch
     except ImportError:
@@ -66,9 +77,9 @@ def main():
         theirs, ours = [], []
         for _ in range(args.rounds):
             theirs.append(peer())
-            ours.append(run_hone(args.hone, args.keys, heads, kv_heads, head_size, args.threads))
+            ours.append(run_hone(args.hone, args.keys, heads, kv_heads, head_size))
         seconds = statistics.median(x[0] for x in ours)
-        of_peak = statistics.median(x[2] for x in ours)
+        of_peak = statistics.median(x[1] for x in ours)
         other = statistics.median(theirs)
         print(f"{f'{heads}/{kv_heads}':>8} {head_size:>5} {1e3 * seconds:>7.1f} ms {100 * of_peak:>5.0f} % "
               f"{1e3 * other:>7.1f} ms {other / seconds:>6.2f}")

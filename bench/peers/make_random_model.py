@@ -8,6 +8,7 @@ The default is the 1.1B shape of docs/performance.md. VOCAB is any GGUF with a t
 is the vocabulary's. Needs Python's gguf and numpy.
 """
 import argparse
+import sys
 
 import gguf
 import numpy
@@ -25,7 +26,14 @@ def main():
                         "context": 32768}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     a = parser.parse_args()
-    reader = gguf.GGUFReader(a.vocab)
+    if min(a.hidden, a.layers, a.heads, a.kv_heads, a.ffn, a.context) < 1:
+        sys.exit("make_random_model.py: sizes must be 1 or more")
+    if a.hidden % a.heads or a.heads % a.kv_heads:
+        sys.exit("make_random_model.py: --hidden must be a multiple of --heads, and that of --kv-heads")
+    try:
+        reader = gguf.GGUFReader(a.vocab)
+    except (OSError, ValueError) as error:
+        sys.exit(f"make_random_model.py: --vocab: {error}")
     writer = gguf.GGUFWriter(a.out, "llama")
     for field in reader.fields.values():
         if field.name.startswith("tokenizer."):

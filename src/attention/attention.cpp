@@ -1,6 +1,9 @@
 #include "attention/attention.h"
 
 #include <algorithm>
+#include <memory>
+#include <new>
+#include <span>
 
 #include "base/checked.h"
 #include "base/threads.h"
@@ -47,15 +50,23 @@ std::vector<Unit> plan_units(const AttentionSpec& spec, const std::vector<Sequen
 // Floats that begin with a cache line: vectors that cross one are read and written twice.
 class Buffer {
  public:
+  /// Not initialised.
   float* take(int64_t n) {
-    floats_.resize(std::max(floats_.size(), static_cast<size_t>(n) + kLine));
-    auto address = reinterpret_cast<uintptr_t>(floats_.data());
-    return floats_.data() + (kLine * 4 - address % (kLine * 4)) % (kLine * 4) / 4;
+    if (n > size_) {
+      floats_.reset();
+      floats_.reset(new (kLine) float[static_cast<size_t>(n)]);
+      size_ = n;
+    }
+    return floats_.get();
   }
 
  private:
-  static constexpr size_t kLine = 16;
-  std::vector<float> floats_;
+  static constexpr std::align_val_t kLine{64};
+  struct Free {
+    void operator()(float* p) const { ::operator delete[](p, kLine); }
+  };
+  std::unique_ptr<float[], Free> floats_;
+  int64_t size_ = 0;
 };
 
 // Buffers of one thread, reused from unit to unit.
@@ -88,10 +99,12 @@ class Attention {
 
   int64_t rows(const Unit& u) const { return group_ * (u.last - u.first); }
 
-  /// The part of the keys of one split.
-  void make_part(const Unit& u, int64_t split, Workspace& w, AttentionPart out) {
-    locate(u, w);
+  /// The part of the keys of one split; false where nothing sees any of them, which changes
+  /// nothing, so that only the first split's part is made all the same.
+  bool make_part(const Unit& u, int64_t split, Workspace& w, AttentionPart out) {
     plan_tiles(u, split * kSplitKeys, std::min(keys_of(*u.span), (split + 1) * kSplitKeys), w);
+    if (w.tiles.empty() && split > 0) return false;
+    locate(u, w);
     const int64_t n = rows(u), d = round_up(spec_.k_dim, kPanel);
     const int64_t dv = round_up(spec_.v_dim, kValueGroup);
     kernels::AttentionArgs a{};
@@ -108,6 +121,7 @@ class Attention {
     a.part = out;
     a.scratch = w.scratch.take(n * (2 * d + 2 * kPageKeys + 32) + kPageKeys * (d + dv) + 32);
     kernels::table().attention(&a);
+    return true;
   }
 
   void merge(const Unit& u, AttentionPart into, AttentionPart from) const {
@@ -126,10 +140,8 @@ class Attention {
     AttentionPart total = part_at(w.total.take(floats), n, spec_.v_dim);
     AttentionPart more = part_at(w.more.take(floats), n, spec_.v_dim);
     make_part(u, 0, w, total);
-    for (int64_t split = 1; split < u.splits; ++split) {
-      make_part(u, split, w, more);
-      merge(u, total, more);
-    }
+    for (int64_t split = 1; split < u.splits; ++split)
+      if (make_part(u, split, w, more)) merge(u, total, more);
     finish(u, w, total);
   }
 
@@ -198,29 +210,49 @@ Workspace& workspace() {
 
 // Few units behind many keys: the splits are handed out, and merged when all are there.
 void run_split(Attention& attention, const std::vector<Unit>& units, int64_t dv) {
-  std::vector<std::pair<int64_t, int64_t>> items;  // unit, split
-  std::vector<int64_t> at{0};                      // floats before each item
-  for (int64_t i = 0; i < std::ssize(units); ++i)
+  struct Item {
+    int64_t unit, split, at;  // floats before its part
+    bool made;
+  };
+  std::vector<Item> items;
+  std::vector<int64_t> first{0};  // item of each unit
+  int64_t floats = 0;
+  for (int64_t i = 0; i < std::ssize(units); ++i) {
     for (int64_t split = 0; split < units[i].splits; ++split) {
-      items.emplace_back(i, split);
-      at.push_back(at.back() + part_floats(attention.rows(units[i]), dv));
+      items.push_back({i, split, floats, false});
+      floats += part_floats(attention.rows(units[i]), dv);
     }
+    first.push_back(std::ssize(items));
+  }
   Buffer buffer;
-  float* floats = buffer.take(at.back());
-  auto part = [&](int64_t item) {
-    return part_at(floats + at[item], attention.rows(units[items[item].first]), dv);
+  float* parts = buffer.take(floats);
+  auto part = [&](const Item& item) {
+    return part_at(parts + item.at, attention.rows(units[item.unit]), dv);
   };
   parallel_for(std::ssize(items), 1, [&](int64_t b, int64_t e) {
-    for (int64_t i = b; i < e; ++i)
-      attention.make_part(units[items[i].first], items[i].second, workspace(), part(i));
+    for (Item& item : std::span(items).subspan(b, e - b))
+      item.made = attention.make_part(units[item.unit], item.split, workspace(), part(item));
   });
-  for (int64_t i = 0; i < std::ssize(items);) {
-    const int64_t first = i;
-    const Unit& u = units[items[first].first];
-    for (++i; i < std::ssize(items) && items[i].second > 0; ++i)
-      attention.merge(u, part(first), part(i));
-    attention.finish(u, workspace(), part(first));
+  parallel_for(std::ssize(units), 1, [&](int64_t b, int64_t e) {
+    for (int64_t i = b; i < e; ++i) {
+      AttentionPart total = part(items[first[i]]);
+      for (int64_t j = first[i] + 1; j < first[i + 1]; ++j)
+        if (items[j].made) attention.merge(units[i], total, part(items[j]));
+      attention.finish(units[i], workspace(), total);
+    }
+  });
+}
+
+// Whether the threads share the splits: where there are too few units for them, and the parts are
+// not so many that they need much memory.
+bool shares_splits(const Attention& attention, const std::vector<Unit>& units, int64_t dv) {
+  constexpr int64_t kMostFloats = int64_t{4} << 20;
+  int64_t most_splits = 0, floats = 0;
+  for (const Unit& u : units) {
+    most_splits = std::max(most_splits, u.splits);
+    floats += u.splits * part_floats(attention.rows(u), dv);
   }
+  return most_splits > 1 && floats <= kMostFloats && std::ssize(units) < 8 * thread_count();
 }
 
 }  // namespace
@@ -232,9 +264,7 @@ Tensor attend(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_
   Tensor o = Tensor::empty({q.dim(0), spec.heads * spec.v_dim}, DType::f32);
   std::vector<Unit> units = plan_units(spec, spans);
   Attention attention(spec, q, cache, layer, o);
-  int64_t most_splits = 0;
-  for (const Unit& u : units) most_splits = std::max(most_splits, u.splits);
-  if (most_splits > 1 && std::ssize(units) < 8 * thread_count()) {
+  if (shares_splits(attention, units, spec.v_dim)) {
     run_split(attention, units, spec.v_dim);
     return o;
   }

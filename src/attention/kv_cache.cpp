@@ -33,11 +33,15 @@ KvCache::Layout KvCache::layout_of(KvType type) const {
   return l;
 }
 
-KvCache::Place KvCache::place(const Layout& l, std::byte* page, int64_t layer, int64_t head) const {
+KvCache::Place KvCache::head_place(const Layout& l, std::byte* of_layer, int64_t layer,
+                                   int64_t head) const {
   int64_t k_bytes = k_page_bytes(l.type, page_shape(layer));
-  std::byte* at =
-      page + l.offsets[layer] + head * (k_bytes + v_page_bytes(l.type, page_shape(layer)));
+  std::byte* at = of_layer + head * (k_bytes + v_page_bytes(l.type, page_shape(layer)));
   return {at, at + k_bytes};
+}
+
+KvCache::Place KvCache::place(const Layout& l, std::byte* page, int64_t layer, int64_t head) const {
+  return head_place(l, page + l.offsets[layer], layer, head);
 }
 
 KvCache::Place KvCache::pooled_place(const KvSequence& s, int64_t layer, int64_t head,
@@ -50,9 +54,9 @@ KvCache::Place KvCache::exact_place(KvSequence& s, int64_t layer, int64_t head, 
   HONE_ASSERT(index >= first);
   if (index == first) return place(exact_, s.exact.tail.mutable_raw(), layer, head);
   if (index == s.exact.last) return place(exact_, s.exact.next.mutable_raw(), layer, head);
-  // One layer's, and so as if it were the first.
-  std::byte* at = s.exact.between.mutable_raw() + (index - first - 1) * exact_layer_bytes_;
-  return place(exact_, at - exact_.offsets[layer], layer, head);
+  return head_place(exact_,
+                    s.exact.between.mutable_raw() + (index - first - 1) * exact_layer_bytes_, layer,
+                    head);
 }
 
 kernels::KvTile KvCache::pooled(const KvSequence& s, int64_t layer, int64_t head, int64_t index) {

@@ -7,7 +7,8 @@
 // Coded types (int8, int4) know a page only once it is full: until then its positions are kept in
 // f32 beside the pool, in the sequence's tail. A query sees the pages in front of its own as codes,
 // its own (and what a pattern shows behind it) in f32, so that a result does not depend on how the
-// sequence was cut into batches.
+// sequence was cut into batches. Limit: a key or value that is not finite (in an f16 cache, one
+// beyond 65504) may spoil every query whose tile holds its page, not only those that see it.
 #pragma once
 
 #include <cstdint>
@@ -81,6 +82,7 @@ class KvCache {
     std::byte *k, *v;
   };
   Layout layout_of(KvType type) const;
+  Place head_place(const Layout& l, std::byte* of_layer, int64_t layer, int64_t head) const;
   Place place(const Layout& l, std::byte* page, int64_t layer, int64_t head) const;
   Place pooled_place(const KvSequence& s, int64_t layer, int64_t head, int64_t index);
   Place exact_place(KvSequence& s, int64_t layer, int64_t head, int64_t index);

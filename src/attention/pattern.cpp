@@ -73,8 +73,19 @@ TileKind both(TileKind a, TileKind b) {
   return a == TileKind::full && b == TileKind::full ? TileKind::full : TileKind::partial;
 }
 
-// Operands that wait at once.
 constexpr size_t kMostDepth = 16;
+
+// Operands of a postfix array that wait at once.
+size_t depth_of(const std::vector<PatternNode>& nodes) {
+  size_t size = 0, most = 0;
+  for (const PatternNode& n : nodes) {
+    if (n.kind == Kind::land || n.kind == Kind::lor)
+      --size;
+    else if (n.kind != Kind::lnot)
+      most = std::max(most, ++size);
+  }
+  return most;
+}
 
 // Evaluates the postfix array over any value type.
 template <typename T, typename Leaf, typename And, typename Not>
@@ -91,7 +102,6 @@ T evaluate(const std::vector<PatternNode>& nodes, Leaf leaf, And land, Not lnot)
       // a | b = !(!a & !b)
       a = n.kind == Kind::land ? land(a, b) : lnot(land(lnot(a), lnot(b)));
     } else {
-      HONE_ASSERT(size < kMostDepth);
       stack[size++] = leaf(n);
     }
   }
@@ -111,6 +121,9 @@ Pattern Pattern::join(const Pattern& b, Kind kind) const {
   Pattern p = *this;
   p.nodes_.insert(p.nodes_.end(), b.nodes_.begin(), b.nodes_.end());
   p.nodes_.push_back({kind, 0});
+  HONE_CHECK(depth_of(p.nodes_) <= kMostDepth, invalid_argument,
+             "a pattern of {} nested operands: expected at most {}", depth_of(p.nodes_),
+             kMostDepth);
   return p;
 }
 

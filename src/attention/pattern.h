@@ -6,6 +6,7 @@
 // empty tiles cost nothing, and mask() gives the bits of a partial one. Kernels see only tiles.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -34,8 +35,10 @@ class Pattern {
   /// Sees everything.
   Pattern() : nodes_{{}} {}
   static Pattern causal() { return Pattern({PatternNode::Kind::causal, 0}); }
-  static Pattern window(int64_t keys) { return Pattern({PatternNode::Kind::window, keys}); }
-  static Pattern prefix(int64_t keys) { return Pattern({PatternNode::Kind::prefix, keys}); }
+  /// Positions are below 2^60; of a longer window or prefix so much is kept.
+  static Pattern window(int64_t keys) { return limited(PatternNode::Kind::window, keys); }
+  static Pattern prefix(int64_t keys) { return limited(PatternNode::Kind::prefix, keys); }
+  /// Raise invalid_argument beyond 16 operands that wait for each other.
   Pattern operator&(const Pattern& b) const { return join(b, PatternNode::Kind::land); }
   Pattern operator|(const Pattern& b) const { return join(b, PatternNode::Kind::lor); }
   Pattern operator!() const;
@@ -56,6 +59,9 @@ class Pattern {
 
  private:
   explicit Pattern(PatternNode leaf) : nodes_{leaf} {}
+  static Pattern limited(PatternNode::Kind kind, int64_t keys) {
+    return Pattern({kind, std::min(keys, int64_t{1} << 60)});
+  }
   Pattern join(const Pattern& b, PatternNode::Kind kind) const;
   std::vector<PatternNode> nodes_;
 };

@@ -75,10 +75,16 @@ std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
   void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd, 0);
   HONE_CHECK(data != MAP_FAILED, io, "{}: cannot map {} bytes: {}", path.string(), size,
              std::strerror(errno));
+  std::shared_ptr<MappedFile> mapped;
+  try {
+    mapped.reset(new MappedFile(path, static_cast<const std::byte*>(data), size));
+  } catch (...) {
+    ::munmap(data, size);
+    throw;
+  }
   std::lock_guard lock(maps().mutex);
   maps().all[reinterpret_cast<uintptr_t>(data)] = {size};
-  return std::shared_ptr<MappedFile>(
-      new MappedFile(path, static_cast<const std::byte*>(data), size));
+  return mapped;
 }
 
 MappedFile::~MappedFile() {

@@ -212,7 +212,8 @@ constexpr int64_t kExpandedPanels = 4;
 constexpr int64_t kFewTokens = 8;
 
 void multiply_expanded(kernels::GemmArgs args, const PackedWeight& w) {
-  std::vector<float> scratch(static_cast<size_t>(kExpandedPanels * kPanel * w.k));
+  static thread_local std::vector<float> scratch;
+  scratch.resize(std::max(scratch.size(), static_cast<size_t>(kExpandedPanels * kPanel * w.k)));
   const auto* base = static_cast<const uint8_t*>(args.panels);
   const int64_t p0 = args.p0, p1 = args.p1;
   for (int64_t p = p0; p < p1; p += kExpandedPanels) {
@@ -329,7 +330,9 @@ int64_t packed_bytes(const Weight& w) { return packed_form(w).byte_size(); }
 PackedWeight pack_weight(const Weight& w, bool release) {
   HONE_ASSERT(w.shape.size() == 2);
   PackedWeight p = packed_form(w);
-  p.bytes = Tensor::empty_lasting({p.byte_size()}, DType::u8);
+  // Only what is packed to stay: the holes that others leave between lasting ones are never filled.
+  p.bytes = release ? Tensor::empty_lasting({p.byte_size()}, DType::u8)
+                    : Tensor::empty({p.byte_size()}, DType::u8);
   const auto pack = packer(w, p);
   const int64_t panels = ceil_div(p.n, kPanel);
   const int64_t stride = round_up(

@@ -14,7 +14,7 @@ constexpr int64_t kChunkTokens = 512;
 
 class Session {
  public:
-  /// `model` must outlive the session. `kv` is the type of its KV cache: f32, bf16 or f16.
+  /// `model` must outlive the session. `kv` is the type of its KV cache.
   Session(Model& model, Activations activations, KvType kv = KvType::f32);
 
   /// Appends `tokens` and returns the logits of the last one: [V]. Long inputs run in chunks, which

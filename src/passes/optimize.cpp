@@ -251,6 +251,7 @@ class Runner {
     p.context = std::min(o_.recipe.evaluate_context, reference_->model->context);
     p.max_tokens = o_.recipe.evaluate_tokens;
     p.activations = o_.activations;
+    p.kv = o_.kv;
     return p;
   }
 
@@ -333,7 +334,7 @@ class Runner {
 
   void add_samples(const std::string& name, LoadedModel& m) {
     for (const std::string& prompt : o_.recipe.prompts) {
-      Session session(*m.model, o_.activations);
+      Session session(*m.model, o_.activations, o_.kv);
       GenerateOptions g;
       g.max_tokens = kSampleTokens;
       g.sampler.temperature = 0;

@@ -31,6 +31,7 @@ struct OptimizeOptions {
   bool restart = false;
   uint64_t seed = 0;
   Activations activations = Activations::int8;
+  KvType kv = KvType::f32;  ///< type of the KV cache in every measurement
   /// Called when a unit of the main steps is in the journal; may throw, which stops the run.
   std::function<void(int64_t unit)> unit_stored;
   /// Runs a checkpoint in a fresh process: prefills `prompt` tokens, decodes `decode`. Without it

@@ -16,6 +16,12 @@
 #include "text/unicode.h"
 
 namespace hone::testing {
+
+const std::filesystem::path& cache_directory() {
+  static const TemporaryDirectory cache;
+  return cache.path();
+}
+
 namespace {
 
 constexpr unsigned kSeconds = 300;
@@ -43,9 +49,7 @@ int spawn(const std::vector<std::string>& arguments, int in, int out, int err, i
   std::vector<char*> argv;
   for (std::string& w : words) argv.push_back(w.data());
   argv.push_back(nullptr);
-  // What the machine's owner has measured must not show in tests.
-  static const TemporaryDirectory cache;
-  ::setenv("XDG_CACHE_HOME", cache.path().c_str(), 1);
+  ::setenv("XDG_CACHE_HOME", cache_directory().c_str(), 1);
   int pid = ::fork();
   if (pid != 0) return pid;
   ::dup2(in, 0);

@@ -23,6 +23,9 @@ struct RunOptions {
   int64_t max_file_bytes = 0;  ///< RLIMIT_FSIZE; 0 = none
 };
 
+/// The user's cache directory of the commands that are run: what the machine's owner has measured
+/// must not show in tests.
+const fs::path& cache_directory();
 /// Runs `hone ARGUMENTS...`; one of five minutes is killed.
 Outcome run_hone(const std::vector<std::string>& arguments, const RunOptions& options = {});
 /// Starts it and returns its process id. Streams are descriptors; −1 is /dev/null.

@@ -1,7 +1,10 @@
 // The command's surface: help, wrong usage, the keys of --json, and what goes to which stream.
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.h"
+#include "kernels/machine.h"
+#include "kernels/select.h"
 
 namespace hone::testing {
 namespace {
@@ -114,7 +117,8 @@ TEST_F(Usage, WrongUsageIsOneLineAndStatus2) {
       {{"quantize", m, "--method", "nf4", "--bits", "4", "--out", out},
        "nf4 takes no --bits; it takes --block, --double-quant"},
       {{"quantize", m, "--method", "gptq", "--type", "q4_k", "--out", out}, "--type"},
-      {{"quantize", m, "--method", "rtn", "--type", "q4_k", "--bits", "3", "--out", out}, "q4_k"},
+      {{"quantize", m, "--method", "rtn", "--type", "q4_k", "--bits", "4", "--out", out},
+       "no --bits"},
       {{"quantize", m, "--method", "rtn", "--type", "q8_0", "--encoding", "q4_k", "--out", out},
        "--encoding"},
       {{"eval", m, "--text", text, "--exact-reference"}, "--reference"},
@@ -209,7 +213,7 @@ TEST_F(Usage, TalkGoesToStderrAndQuietSilencesIt) {
   }
 }
 
-TEST_F(Usage, ModelBytesCountTheEmbedding) {
+TEST_F(Usage, ModelBytesCountWhatIsInMemory) {
   auto bytes = [&](const std::vector<std::string>& more) {
     std::vector<std::string> arguments{"bench", model,    "--prompt", "8",     "--decode",
                                        "4",     "--runs", "1",        "--json"};
@@ -222,6 +226,68 @@ TEST_F(Usage, ModelBytesCountTheEmbedding) {
   // blocks, all f32.
   EXPECT_EQ(bytes({}), 4 * (288 * 64 + 5 * 64 + 2 * (64 * 64 * 2 + 32 * 64 * 2 + 3 * 64 * 96)));
   EXPECT_LT(bytes({"--load-as", "int8"}), bytes({}));
+}
+
+// Whether this CPU can run it or not, the parser knows every name.
+TEST_F(Usage, EveryInstructionSetCanBeNamed) {
+  for (const std::string& isa : kernels::isa_names()) {
+    Outcome run = run_hone({"info", model, "--isa", isa});
+    EXPECT_TRUE(run.status == 0 || (run.status == 1 && run.err.find("this CPU") != run.err.npos))
+        << run.err;
+  }
+}
+
+TEST_F(Usage, SpeedsStandBesideTheLimitsThatWereMeasured) {
+  // A machine whose limits are what one would never reach.
+  Json machine = {{"format", "hone machine"},
+                  {"cpu", kernels::cpu_name()},
+                  {"threads", 1},
+                  {"best_isa", "baseline"}};
+  machine["read"] = {{{"threads", 1}, {"huge_pages", true}, {"bytes_per_second", 1e15}}};
+  for (const char* operation : {"fp32 FMA", "int8 dot"})
+    machine["peaks"].push_back(
+        {{"isa", "baseline"}, {"operation", operation}, {"per_second", 1e15}});
+  machine["candidates"] = {{{"isa", "baseline"}, {"f32_per_second", 1}, {"int8_per_second", 1}}};
+  machine["cache"] = {{"bytes", kernels::last_cache_bytes()}, {"bytes_per_second", 1e15}};
+  const std::filesystem::path kept = cache_directory() / "hone";
+  std::filesystem::create_directories(kept);
+  write_bytes(kept / "machine.json", machine.dump());
+  Outcome run = run_hone({"generate", model, "--prompt", "ab", "--max-tokens", "3", "--threads",
+                          "1", "--json", "--ignore-eos"});
+  Outcome talk = run_hone(
+      {"generate", model, "--prompt", "ab", "--max-tokens", "3", "--threads", "1", "--ignore-eos"});
+  Outcome others = run_hone({"generate", model, "--prompt", "ab", "--max-tokens", "3", "--threads",
+                             "2", "--json", "--ignore-eos"});
+  std::filesystem::remove_all(kept);
+  ASSERT_EQ(run.status, 0) << run.err;
+  Json j = last_json(run.out);
+  for (const char* key : {"prefill_of_limit", "decode_of_limit"}) {
+    EXPECT_GT(j.value(key, 0.0), 0) << key;
+    EXPECT_LT(j.value(key, 1.0), 1e-3) << key;
+    EXPECT_FALSE(last_json(others.out).contains(key)) << "limits of another number of threads";
+  }
+  EXPECT_NE(talk.err.find("(0 % of the machine's limit)"), std::string::npos) << talk.err;
+}
+
+TEST_F(Usage, ABatchThatWillNotFitIsRefusedFirst) {
+  Outcome run = run_hone({"bench", model, "--batch", "1024", "--depth", "60", "--prompt", "1",
+                          "--decode", "1", "--runs", "1", "--json"});
+  EXPECT_EQ(run.status, 0) << run.err;
+  Json config = Json::parse(std::ifstream(scratch / "model/config.json"));
+  config["max_position_embeddings"] = 1 << 30;
+  write_bytes(scratch / "model/config.json", config.dump());
+  run = run_hone({"bench", model, "--batch", "1024", "--depth", "1000000"});
+  EXPECT_EQ(run.status, 1);
+  EXPECT_NE(run.err.find("KV cache of 1024 sequences"), std::string::npos) << run.err;
+}
+
+TEST_F(Usage, ASmallerKvCacheRuns) {
+  for (const char* type : {"int8", "int4"}) {
+    Outcome run =
+        run_hone({"generate", model, "--prompt", "ab", "--max-tokens", "3", "--kv-cache", type});
+    EXPECT_EQ(run.status, 0) << run.err;
+    EXPECT_NE(run.err.find(std::string(type) + " KV cache"), std::string::npos) << run.err;
+  }
 }
 
 TEST_F(Usage, AHalfKvCacheTakesHalfAndIsNamed) {

@@ -69,14 +69,16 @@ Tensor run(const AttentionSpec& s, KvCache& cache, const std::vector<Slice>& sli
   for (const Slice& x : slices) {
     int64_t count = x.to - x.from;
     cache.reserve(*x.kv, x.to);
-    cache.write(0, *x.kv, x.from, count, x.plain->k.data() + x.from * k_width,
+    std::vector<float> other(static_cast<size_t>(count * 24), 0.5f);
+    cache.write(0, *x.kv, x.from, count, other.data(), other.data());
+    cache.write(1, *x.kv, x.from, count, x.plain->k.data() + x.from * k_width,
                 x.plain->v.data() + x.from * v_width);
     auto begin = x.plain->q.begin() + x.from * s.heads * s.k_dim;
     q.insert(q.end(), begin, begin + count * s.heads * s.k_dim);
     spans.push_back({row, row + count, x.from, x.kv});
     row += count;
   }
-  Tensor out = attend(s, Tensor::from(q, {row, s.heads * s.k_dim}), cache, 0, spans);
+  Tensor out = attend(s, Tensor::from(q, {row, s.heads * s.k_dim}), cache, 1, spans);
   for (const Slice& x : slices) cache.commit(*x.kv, x.to);
   return out;
 }
@@ -93,8 +95,9 @@ AttentionSpec spec(int64_t heads, int64_t kv_heads, int64_t k_dim, int64_t v_dim
   return s;
 }
 
+// The layer that is looked at stands behind one of another shape.
 KvCache cache_of(const AttentionSpec& s, KvType type = KvType::f32) {
-  return KvCache({{s.kv_heads, s.k_dim, s.v_dim}}, type);
+  return KvCache({{1, 24, 8}, {s.kv_heads, s.k_dim, s.v_dim}}, type);
 }
 
 void expect_naive(const AttentionSpec& s, int64_t length) {
@@ -131,8 +134,8 @@ TEST(Attention, EveryPatternEqualsTheDefinition) {
   for (const Pattern& p :
        {c & Pattern::window(1), c & Pattern::window(5), c & Pattern::window(64),
         c & Pattern::window(65), c & (Pattern::window(9) | Pattern::prefix(3)),
-        c & Pattern::prefix(70), c & !Pattern::window(4), c & !Pattern::prefix(2), Pattern(),
-        Pattern::window(9), c | Pattern::prefix(70)})
+        c & Pattern::window(INT64_MAX), c & Pattern::prefix(70), c & !Pattern::window(4),
+        c & !Pattern::prefix(2), Pattern(), Pattern::window(9), c | Pattern::prefix(70)})
     for (int64_t length : {30, 64, 65, 150}) expect_naive(spec(4, 2, 16, 16, p), length);
 }
 
@@ -158,7 +161,7 @@ TEST_P(AttentionCache, ChunksAndNeighboursChangeNoBit) {
   AttentionSpec s = spec(4, 2, 16, 16, Pattern::causal() & Pattern::window(40));
   std::vector<Plain> plain;
   std::vector<Tensor> alone;
-  const int64_t lengths[] = {63, 130, 65};
+  const int64_t lengths[] = {63, 330, 65};
   for (int64_t length : lengths) {
     plain.push_back(random_sequence(s, length, static_cast<uint32_t>(length)));
     KvCache cache = cache_of(s, GetParam());
@@ -168,7 +171,7 @@ TEST_P(AttentionCache, ChunksAndNeighboursChangeNoBit) {
   KvCache cache = cache_of(s, GetParam());
   std::vector<KvSequence> kv(3);
   std::vector<int64_t> at(3);
-  for (int64_t step : {5, 1, 64, 13, 1, 130}) {
+  for (int64_t step : {5, 1, 64, 13, 200, 1, 130}) {
     std::vector<Slice> slices;
     for (size_t i : {size_t{2}, size_t{0}, size_t{1}}) {
       int64_t to = std::min(lengths[i], at[i] + step + static_cast<int64_t>(i));
@@ -203,7 +206,7 @@ TEST_P(AttentionCache, EqualsTheDefinitionOnWhatItHolds) {
     const KvPageShape page{s.k_dim, s.v_dim};
     for (int64_t h = 0; h < s.kv_heads; ++h)
       for (int64_t p = 0; kv_is_coded(GetParam()) && p < length / 64; ++p) {
-        kernels::KvTile tile = cache.pooled(kv, 0, h, p);
+        kernels::KvTile tile = cache.pooled(kv, 1, h, p);
         std::vector<float> k(64 * s.k_dim), v(64 * 64);
         decode_page(GetParam(), page, static_cast<const std::byte*>(tile.k),
                     static_cast<const std::byte*>(tile.v), k.data(), v.data());
@@ -251,18 +254,26 @@ TEST(Attention, LongContextsEqualTheDefinitionAndThePrefill) {
   EXPECT_LT(relative_distance(last.data<float>(), &expected[(length - 1) * width], width), 2e-6);
 }
 
-TEST(Attention, ThreadsChangeNoBit) {
-  AttentionSpec s = spec(8, 2, 16, 16);
-  Plain x = random_sequence(s, 200, 7);
-  std::vector<Tensor> results;
-  for (int threads : {1, 0}) {
-    set_threads(threads);
-    KvCache cache = cache_of(s);
-    KvSequence kv;
-    results.push_back(run(s, cache, {{&x, &kv, 0, 200}}));
+// Units as they are (a prefill of many rows), and keys that threads share (one row behind many).
+TEST_P(AttentionCache, ThreadsChangeNoBit) {
+  for (const Pattern& pattern : {Pattern::causal(), Pattern::causal() & Pattern::window(100)}) {
+    AttentionSpec s = spec(8, 2, 16, 16, pattern);
+    const int64_t length = 1300;
+    Plain x = random_sequence(s, length, 7);
+    std::vector<Tensor> results;
+    for (int threads : {1, 3}) {
+      set_threads(threads);
+      KvCache cache = cache_of(s, GetParam());
+      KvSequence kv;
+      results.push_back(run(s, cache, {{&x, &kv, 0, length - 1}}));
+      results.push_back(run(s, cache, {{&x, &kv, length - 1, length}}));
+    }
+    set_threads(0);
+    for (size_t i : {0, 1})
+      EXPECT_EQ(0, std::memcmp(results[i].raw(), results[i + 2].raw(),
+                               static_cast<size_t>(results[i].byte_size())))
+          << pattern.describe() << (i == 0 ? ", prefill" : ", one row");
   }
-  EXPECT_EQ(0, std::memcmp(results[0].raw(), results[1].raw(),
-                           static_cast<size_t>(results[0].byte_size())));
 }
 
 // What a page held before must not show, be it NaN: neither to another sequence that gets the page,

@@ -17,6 +17,8 @@ TEST(Roofline, CountsWhatAModelMustDo) {
   EXPECT_EQ(w.int8_operations, 0);
   EXPECT_EQ(w.f32_operations, 2 * layers * block);
   EXPECT_EQ(w.head_f32, 2 * width * double(c.vocabulary));
+  // f32, and the head reads its rows as the embedding has them.
+  EXPECT_EQ(w.weight_bytes, 4 * (layers * block + width * double(c.vocabulary)));
   double kv_bytes = layers * 2 * kv * 4;
   double bytes = w.weight_bytes + 10 * kv_bytes;
   kernels::Roofs slow_memory{1, 1e30, 1e30, 0, 0};

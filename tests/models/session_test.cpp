@@ -61,6 +61,26 @@ TEST_F(SessionTest, LongInputsRunInChunksToTheSameBits) {
   expect_same(hidden.logits(h.rows(599, 600)).reshape({272}), expected);
 }
 
+TEST_F(SessionTest, EveryKindOfCacheGivesTheSameBitsInChunks) {
+  std::vector<int32_t> ids = tiny_ids(600, 3);
+  Session exact = session();
+  Tensor reference = exact.append(ids);
+  for (KvType type : kv_types()) {
+    Session whole(*m_.model, Activations::f32, type), parts(*m_.model, Activations::f32, type);
+    Tensor expected = whole.append(ids);
+    parts.append(std::span(ids).first(130));
+    parts.append(std::span(ids).subspan(130, 1));
+    expect_same(parts.append(std::span(ids).subspan(131)), expected);
+    const double tolerance = type == KvType::int4 ? 0.2 : 0.02;
+    EXPECT_LT(relative_distance(expected.data<float>(), reference.data<float>(), expected.numel()),
+              tolerance)
+        << kv_type_name(type);
+    EXPECT_EQ(type == KvType::f32,
+              std::memcmp(expected.raw(), reference.raw(), expected.byte_size()) == 0)
+        << kv_type_name(type);
+  }
+}
+
 TEST_F(SessionTest, RefusesPastTheContextBeforeAnythingRuns) {
   std::vector<int32_t> ids = tiny_ids(695, 4), six = tiny_ids(6, 5), one = {7};
   Session s = session(), fresh = session();

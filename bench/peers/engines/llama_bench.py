@@ -18,7 +18,13 @@ class LlamaBench(Peer):
     def present(self):
         if not self.binary:
             raise Absent(f"give {self.option} PATH")
-        return ""
+        # llama-bench does not say which it is.
+        try:
+            out = run([self.sibling("llama-perplexity"), "--version"], merged=True)
+            found = re.search(r"version: (.+)", out)
+        except (Absent, RuntimeError):
+            found = None
+        return found[1] if found else ""
 
     def sibling(self, name):
         path = self.binary.with_name(name)

@@ -131,7 +131,8 @@ class Limits {
  private:
   static constexpr double kernels::Roofs::*kParts[] = {
       &kernels::Roofs::bytes_per_second, &kernels::Roofs::cached_bytes_per_second,
-      &kernels::Roofs::f32_per_second, &kernels::Roofs::int8_per_second};
+      &kernels::Roofs::f32_per_second, &kernels::Roofs::int8_per_second,
+      &kernels::Roofs::bf16_per_second};
   void sample() { samples_.push_back(meter_ ? meter_->measure() : kernels::Roofs{}); }
 
   const std::optional<kernels::RoofMeter>& meter_;
@@ -218,6 +219,7 @@ Json to_json(const BenchFlags& f, const Measured& r, const CommonOptions& common
     j["read_bytes_per_second"] = r.roofs.bytes_per_second;
     j["f32_operations_per_second"] = r.roofs.f32_per_second;
     j["int8_operations_per_second"] = r.roofs.int8_per_second;
+    j["bf16_operations_per_second"] = r.roofs.bf16_per_second;
   }
   j["threads"] = thread_count();
   j["isa"] = kernels::table().isa;
@@ -257,6 +259,9 @@ void print_table(const BenchFlags& f, const Measured& r) {
         {"limit: f32", fmt::format("{:.0f}", r.roofs.f32_per_second / 1e9), "", "GFLOP/s"});
     rows.push_back(
         {"limit: int8", fmt::format("{:.0f}", r.roofs.int8_per_second / 1e9), "", "GOP/s"});
+    if (r.activations.find("bf16") != std::string::npos)
+      rows.push_back(
+          {"limit: bf16", fmt::format("{:.0f}", r.roofs.bf16_per_second / 1e9), "", "GFLOP/s"});
   }
   print_text(text_table(rows));
 }
@@ -281,9 +286,10 @@ void print_machine(const kernels::Machine& m) {
     peaks.push_back({p.isa + " " + p.operation, giga(p.per_second), "GOP/s",
                      fmt::format("{:.0f} operations/byte", p.per_second / bandwidth)});
   std::vector<std::vector<std::string>> products{
-      {"products, 1 thread", "f32", "bf16", "int8", "unit", ""}};
+      {"products, 1 thread", "f32", "bf16", "bf16 dots", "int8", "unit", ""}};
   for (const kernels::Candidate& c : m.candidates)
     products.push_back({c.isa, giga(c.f32_per_second), giga(c.bf16_per_second),
+                        c.bf16_dot_per_second > 0 ? giga(c.bf16_dot_per_second) : "",
                         giga(c.int8_per_second), "GOP/s", c.isa == m.best_isa ? "chosen" : ""});
   print_text(
       fmt::format("{}, {} thread{}\n\nReading memory\n{}\nArithmetic\n{}\nMatrix products "

@@ -51,7 +51,7 @@ void add_common_flags(CLI::App& app, CommonOptions& c) {
       ->type_name("NAME")
       ->capture_default_str();
   common(app.add_option("--activations", c.activations,
-                        "f32, or int8 where weights have an integer form"))
+                        "f32, or int8 (of bf16 weights bf16) where faster"))
       ->check(one_of({"f32", "int8"}))
       ->type_name("TYPE")
       ->capture_default_str();
@@ -123,6 +123,8 @@ int run(int argc, char** argv) {
     const auto& machine = known_machine();
     bool known = common.isa == "auto" && machine;
     kernels::set_isa(known ? machine->best_isa : common.isa);
+    kernels::prefer_bf16_dots(machine &&
+                              kernels::bf16_dots_are_faster(*machine, kernels::table().isa));
     chosen();
     print_text("");  // the last of what is buffered
   } catch (const CLI::ParseError& e) {

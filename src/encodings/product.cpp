@@ -241,7 +241,9 @@ class Job {
     args_.n = w_.n;
     args_.k = w_.k;
     args_.form = w_.form;
-    integer_ = w_.coded && a == Activations::int8;
+    const std::string_view activations = w_.activations(a);
+    integer_ = activations == "int8";
+    if (activations == "bf16") args_.xb = reinterpret_cast<const uint16_t*>(in.rounded().raw());
     if (!integer_) return;
     args_.chunk = w_.form.group % kernels::kChunk == 0 ? kernels::kChunk : 16;
     args_.xq = in.quantized(args_.chunk, w_.form.zero);
@@ -261,6 +263,7 @@ class Job {
     part.p1 = p1 - p0;
     part.t = t1 - t0;
     part.x += t0 * part.ldx;
+    if (part.xb != nullptr) part.xb += t0 * part.ldx;
     if (integer_) {
       const int64_t chunks = part.k / part.chunk;
       part.xq.codes += t0 * part.k;
@@ -277,6 +280,8 @@ class Job {
       table().gemm_codes_f32(&part);
     else if (w_.coded)
       multiply_expanded(part, w_);
+    else if (part.xb != nullptr)
+      table().gemm_bf16_dot(&part);
     else if (w_.type == DType::f32)
       table().gemm_f32(&part);
     else if (w_.type == DType::bf16)
@@ -321,6 +326,22 @@ kernels::QuantizedRows LinearInput::quantized(int64_t chunk, int zero) const {
                            all.lows + b * chunks});
   });
   return all;
+}
+
+const Tensor& LinearInput::rounded() const {
+  if (!rounded_.empty_handle()) return rounded_;
+  rounded_ = Tensor::empty(x_.shape(), DType::bf16);
+  const float* in = x_.data<float>();
+  auto* out = reinterpret_cast<uint16_t*>(rounded_.mutable_raw());
+  parallel_for(x_.numel(), 1 << 14,
+               [&](int64_t b, int64_t e) { table().round_to_bf16(in + b, e - b, out + b); });
+  return rounded_;
+}
+
+std::string_view PackedWeight::activations(Activations a) const {
+  if (a == Activations::f32) return "f32";
+  if (coded) return "int8";
+  return type == DType::bf16 && k % 2 == 0 && kernels::uses_bf16_dots() ? "bf16" : "f32";
 }
 
 int64_t PackedWeight::byte_size() const { return ceil_div(n, kPanel) * panel_bytes; }

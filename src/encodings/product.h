@@ -4,7 +4,8 @@
 // panels for float encodings, code panels where the encoding has an integer form, else f32 panels
 // of the decoded values. Two activation precisions exist, and whoever prints a figure says which:
 //   f32   every product multiplies f32 activations by the exact weight;
-//   int8  where the weight has an integer form, activations are quantised by chunks of 32 columns.
+//   int8  where the weight has an integer form, activations are quantised by chunks of 32 columns;
+//         where it is bf16 and dots of bf16 are the machine's fastest, they are rounded to bf16.
 #pragma once
 
 #include <map>
@@ -31,6 +32,8 @@ class LinearInput {
   /// Quantised in chunks of `chunk` (32 or 16) columns for weights with this zero point; not
   /// thread-safe.
   kernels::QuantizedRows quantized(int64_t chunk, int zero) const;
+  /// x rounded to bf16; not thread-safe.
+  const Tensor& rounded() const;
 
  private:
   Tensor x_;
@@ -38,6 +41,7 @@ class LinearInput {
     Tensor codes, scales, starts, lows;
   };
   mutable std::map<std::pair<int64_t, int>, Quantized> quantized_;
+  mutable Tensor rounded_;
 };
 
 /// A weight in kernel layout. `bytes` holds ceil(N/16) panels of panel_bytes each.
@@ -50,6 +54,8 @@ struct PackedWeight {
 
   bool defined() const { return n > 0; }
   int64_t byte_size() const;
+  /// The type of the activations that a product with it has: "f32", "int8" or "bf16".
+  std::string_view activations(Activations a) const;
 };
 
 /// Packs w [N, K] in parallel. Floats keep their type; encodings with an

@@ -55,9 +55,10 @@ struct GemmArgs {
   const void* panels;  // the first byte of panel p0
   const float* x;      // [t, k], rows ldx apart
   int64_t ldx;
-  QuantizedRows xq;  // integer kernels
-  int64_t chunk;     // 32 or 16
-  float* y;          // [t, n], rows ldy apart
+  QuantizedRows xq;    // integer kernels
+  const uint16_t* xb;  // gemm_bf16_dot: x rounded to bf16
+  int64_t chunk;       // 32 or 16
+  float* y;            // [t, n], rows ldy apart
   int64_t ldy;
   const float* bias;  // [n] or null
   int64_t t, n, k;
@@ -120,6 +121,11 @@ struct KernelTable {
   void (*gemm_f32)(const GemmArgs*);
   void (*gemm_bf16)(const GemmArgs*);
   void (*gemm_f16)(const GemmArgs*);
+  // bf16 panels and activations xb, of an even number of columns. Null where the instruction set
+  // has no such dots; the CPU must have kAvx512Bf16.
+  void (*gemm_bf16_dot)(const GemmArgs*);
+  // To the nearest, ties to even; a NaN stays one.
+  void (*round_to_bf16)(const float* x, int64_t n, uint16_t* y);
   void (*gemm_codes)(const GemmArgs*);  // int8 activations
   // f32 activations: bit for bit what gemm_f32 gives with the expanded panels. Every tile of up to
   // four tokens expands anew.

@@ -106,6 +106,7 @@ void raise_roof(Roofs& r, std::string_view operation, double per_second) {
   if (operation == "bf16 tiles") r.f32_per_second = std::max(r.f32_per_second, per_second / 3);
   if (operation == "int8 dot" || operation == "int8 tiles")
     r.int8_per_second = std::max(r.int8_per_second, per_second);
+  if (operation == "bf16 dot") r.bf16_per_second = per_second;
 }
 
 // One thread's products of 64 tokens with 128 rows of 512 columns: what prefill spends its time on.
@@ -145,6 +146,12 @@ Candidate time_candidate(const KernelTable& t) {
   g.panels = panels.data();
   c.f32_per_second = speed(t.gemm_f32);
   c.bf16_per_second = speed(t.gemm_bf16);
+  if (t.gemm_bf16_dot != nullptr && cpu_has(kAvx512Bf16)) {
+    std::vector<uint16_t> rounded(x.size());
+    t.round_to_bf16(x.data(), std::ssize(x), rounded.data());
+    g.xb = rounded.data();
+    c.bf16_dot_per_second = speed(t.gemm_bf16_dot);
+  }
   g.panels = codes.data();
   c.int8_per_second = speed(t.gemm_codes);
   return c;
@@ -163,8 +170,8 @@ Machine from_json(const Json& j) {
   // Older files lack bf16.
   for (const Json& c : j.at("candidates"))
     m.candidates.push_back({c.at("isa").get<std::string>(), c.at("f32_per_second").get<double>(),
-                            c.value("bf16_per_second", 0.0),
-                            c.at("int8_per_second").get<double>()});
+                            c.value("bf16_per_second", 0.0), c.at("int8_per_second").get<double>(),
+                            c.value("bf16_dot_per_second", 0.0)});
   m.cache_bytes = j.at("cache").at("bytes").get<int64_t>();
   m.cached_bytes_per_second = j.at("cache").at("bytes_per_second").get<double>();
   m.best_isa = j.at("best_isa").get<std::string>();
@@ -224,7 +231,8 @@ Machine measure_machine(const std::function<void(double)>& progress) {
   }
   // Prefill of quantised weights, of bf16 and of other floats count the same.
   auto seconds = [](const Candidate& c) {
-    return 1 / c.f32_per_second + 1 / c.bf16_per_second + 1 / c.int8_per_second;
+    return 1 / c.f32_per_second + 1 / std::max(c.bf16_per_second, c.bf16_dot_per_second) +
+           1 / c.int8_per_second;
   };
   m.best_isa = std::min_element(
                    m.candidates.begin(), m.candidates.end(),
@@ -241,7 +249,8 @@ Roofs RoofMeter::measure() const {
   Roofs r;
   r.bytes_per_second = read_speed(t, region_->data());
   for (const PeakLoop* p = t.peaks; p->name != nullptr; ++p)
-    if (p->feature == kAnyCpu) raise_roof(r, p->name, peak_speed(*p));
+    if (p->feature == kAnyCpu || (p->feature == kAvx512Bf16 && cpu_has(p->feature)))
+      raise_roof(r, p->name, peak_speed(*p));
   r.cache_bytes = last_cache_bytes();
   r.cached_bytes_per_second = read_speed(t, region_->data(), cached_part(r.cache_bytes));
   return r;
@@ -263,6 +272,12 @@ std::optional<Roofs> roofs_of(const Machine& m, const std::string& isa) {
     if (p.isa == isa) raise_roof(r, p.operation, p.per_second);
   if (r.bytes_per_second <= 0 || r.f32_per_second <= 0 || r.int8_per_second <= 0) return {};
   return r;
+}
+
+bool bf16_dots_are_faster(const Machine& m, const std::string& isa) {
+  return std::any_of(m.candidates.begin(), m.candidates.end(), [&](const Candidate& c) {
+    return c.isa == isa && c.bf16_dot_per_second > c.bf16_per_second;
+  });
 }
 
 std::filesystem::path machine_cache() {
@@ -287,6 +302,7 @@ Json machine_json(const Machine& m) {
     j["candidates"].push_back({{"isa", c.isa},
                                {"f32_per_second", c.f32_per_second},
                                {"bf16_per_second", c.bf16_per_second},
+                               {"bf16_dot_per_second", c.bf16_dot_per_second},
                                {"int8_per_second", c.int8_per_second}});
   j["cache"] = {{"bytes", m.cache_bytes}, {"bytes_per_second", m.cached_bytes_per_second}};
   j["best_isa"] = m.best_isa;

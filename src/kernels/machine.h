@@ -32,6 +32,7 @@ struct Candidate {
   std::string isa;
   /// Operations of one thread, by type of the weight; activations are f32 but for int8.
   double f32_per_second = 0, bf16_per_second = 0, int8_per_second = 0;
+  double bf16_dot_per_second = 0;  ///< with activations rounded to bf16; 0 = no such products
 };
 
 struct Machine {
@@ -52,6 +53,7 @@ struct Roofs {
   double int8_per_second = 0;
   int64_t cache_bytes = 0;
   double cached_bytes_per_second = 0;
+  double bf16_per_second = 0;  ///< of dots of bf16; 0 = none
 
   /// Of reading so many bytes again and again.
   double read_per_second(double bytes) const {
@@ -88,6 +90,9 @@ class RoofMeter {
 };
 /// Those of `isa` with the current number of threads; nothing where that was not measured.
 std::optional<Roofs> roofs_of(const Machine& m, const std::string& isa);
+
+/// Whether dots of bf16 made products of `isa` faster than f32 multiply-adds.
+bool bf16_dots_are_faster(const Machine& m, const std::string& isa);
 
 /// Where measurements are kept: the user's cache directory.
 std::filesystem::path machine_cache();

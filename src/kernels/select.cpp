@@ -36,6 +36,7 @@ extern const KernelTable kTable;
 namespace {
 
 std::atomic<const KernelTable*> g_table{nullptr};
+std::atomic<bool> g_bf16_dots{false};
 
 #ifdef HONE_X86
 // Matrix tiles for int8 and bf16, and the system's leave to use them: their registers are so large
@@ -90,6 +91,16 @@ const KernelTable& table() {
     g_table.store(t, std::memory_order_release);
   }
   return *t;
+}
+
+bool uses_bf16_dots() { return g_bf16_dots && table().gemm_bf16_dot != nullptr; }
+
+void prefer_bf16_dots(bool on) {
+#ifdef HONE_X86
+  g_bf16_dots = on && __builtin_cpu_supports("avx512bf16");
+#else
+  g_bf16_dots = false && on;
+#endif
 }
 
 void set_table(const KernelTable& t) { g_table = &t; }

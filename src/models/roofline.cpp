@@ -28,6 +28,9 @@ double least_seconds(const Work& w, const kernels::Roofs& r, int64_t tokens, int
   }
   double operations =
       (w.int8_operations * t + w.head_int8 * n) / r.int8_per_second + f32 / r.f32_per_second;
+  // Without such weights the roof may be unknown.
+  if (double bf16 = w.bf16_operations * t + w.head_bf16 * n; bf16 > 0)
+    operations += bf16 / r.bf16_per_second;
   return std::max(bytes / r.read_per_second(bytes), operations);
 }
 
@@ -38,10 +41,14 @@ Work work_of(Model& m, Activations a, KvType kv) {
   for (Linear* l : m.linears()) {
     w.weight_bytes += double(l->resident_bytes());
     double operations = 2.0 * double(l->out_features()) * double(l->in_features());
-    bool integer = a == Activations::int8 && l->integer_capable();
-    bool head = l == &m.head;
-    (head ? (integer ? w.head_int8 : w.head_f32)
-          : (integer ? w.int8_operations : w.f32_operations)) += operations;
+    const std::string_view type = l->activations(a);
+    const bool head = l == &m.head;
+    if (type == "int8")
+      (head ? w.head_int8 : w.int8_operations) += operations;
+    else if (type == "bf16")
+      (head ? w.head_bf16 : w.bf16_operations) += operations;
+    else
+      (head ? w.head_f32 : w.f32_operations) += operations;
   }
   for (const Block& b : m.blocks) {
     auto* s = dynamic_cast<SoftmaxAttention*>(b.mixer.get());

@@ -2,8 +2,8 @@
 // of the machine's limits that a measured speed reaches.
 //
 // A step reads every weight once, and the keys and values that its queries see. Its operations are
-// 2 for each weight and token, int8 where the weight has an integer form and the activations are
-// int8, else f32; attention's products of visible pairs are f32. The head multiplies one row of
+// 2 for each weight and token, of the type that its
+// activations have; attention's products of visible pairs are f32. The head multiplies one row of
 // each sequence. The limit is the longer of the two times.
 #pragma once
 
@@ -17,8 +17,8 @@ namespace hone {
 struct Work {
   double weight_bytes = 0;     ///< read once in a step of any number of tokens
   double int8_operations = 0;  ///< of one token's products in the blocks
-  double f32_operations = 0;
-  double head_int8 = 0, head_f32 = 0;  ///< of one row of logits
+  double f32_operations = 0, bf16_operations = 0;
+  double head_int8 = 0, head_f32 = 0, head_bf16 = 0;  ///< of one row of logits
   struct Attention {
     double pair_operations = 0;  ///< of one (query, key) pair over all heads
     double kv_bytes = 0;         ///< of one position

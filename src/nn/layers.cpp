@@ -43,9 +43,9 @@ int64_t Linear::resident_bytes() const {
   return packed_.defined() ? packed_.byte_size() : packed_bytes(weight_);
 }
 
-bool Linear::integer_capable() {
+std::string_view Linear::activations(Activations a) {
   pack();
-  return packed_.coded;
+  return packed_.activations(a);
 }
 
 Tensor Linear::forward(const LinearInput& x, Activations a) {

@@ -40,8 +40,8 @@ class Linear {
   void unpack() { packed_ = {}; }
   /// Bytes that one product reads: of the kernel layout, made already or not.
   int64_t resident_bytes() const;
-  /// The integer form that int8 activations use; false where products run in f32 all the same.
-  bool integer_capable();
+  /// The type of the activations that products have: "f32", "int8" or "bf16".
+  std::string_view activations(Activations a);
 
   /// x·Wᵀ + b: [T, out].
   Tensor forward(const LinearInput& x, Activations a);

@@ -1,6 +1,9 @@
 #include "nn/model.h"
 
+#include <fmt/ranges.h>
+
 #include <cstring>
+#include <set>
 
 #include "base/threads.h"
 #include "ops/dense.h"
@@ -122,10 +125,9 @@ int64_t Model::parameter_count() {
 }
 
 std::string Model::activations_used(Activations a) {
-  bool integer = false, other = false;
-  for (Linear* l : linears()) (l->integer_capable() ? integer : other) = true;
-  if (a == Activations::f32 || !integer) return "f32";
-  return other ? "int8 and f32" : "int8";
+  std::set<std::string_view> used;
+  for (Linear* l : linears()) used.insert(l->activations(a));
+  return fmt::format("{}", fmt::join(used.rbegin(), used.rend(), " and "));
 }
 
 Tensor Model::embed(const Batch& batch) const {

@@ -101,8 +101,8 @@ class Model {
   std::vector<Linear*> linears();
   /// Parameters, a tied head counted once.
   int64_t parameter_count();
-  /// What products with activations of precision `a` use: "int8", "f32", or "int8 and f32" where
-  /// some weights have no integer form.
+  /// What products with activations of precision `a` use: "int8", "bf16", "f32", or several of
+  /// them, "int8 and f32", where weights differ.
   std::string activations_used(Activations a);
 
   /// Token (and position) embeddings of a batch: [T, D]. Raises invalid_argument past the learned

@@ -170,6 +170,7 @@ TEST_P(ProductTest, RowsDoNotDependOnBatchOrThreads) {
   options.params = GetParam().params;
   PackedWeight w =
       pack_weight(encoding(GetParam().encoding).encode(values.data<float>(), n, k, options));
+  kernels::prefer_bf16_dots(true);  // else bf16 runs as f32 does
   for (const auto* table : testing::tested_tables())
     for (Activations a : {Activations::f32, Activations::int8}) {
       kernels::set_table(*table);
@@ -183,6 +184,7 @@ TEST_P(ProductTest, RowsDoNotDependOnBatchOrThreads) {
             << table->isa << ", " << rows << " rows from " << r;
       }
     }
+  kernels::prefer_bf16_dots(false);
 }
 
 INSTANTIATE_TEST_SUITE_P(AllEncodings, ProductTest, ::testing::ValuesIn(cases()),

@@ -125,6 +125,53 @@ TEST_P(KernelsTest, Bf16GemmKeepsInfinitiesNansAndLargeNumbers) {
   }
 }
 
+// What is rounded is known, so that the products are as near as sums in f32 are.
+TEST_P(KernelsTest, Bf16DotsEqualTheReferenceOfRoundedActivations) {
+  prefer_bf16_dots(true);
+  const bool runs = uses_bf16_dots();
+  prefer_bf16_dots(false);
+  if (!runs) GTEST_SKIP() << "no dots of bf16 with " << k().isa << " on this CPU";
+  for (int64_t t : {1, 2, 3, 7, 20})
+    for (int64_t n : {1, 16, 40, 70})
+      for (int64_t kk : {2, 30, 2050}) {
+        auto x = random_values(t * kk, 31), w = random_values(n * kk, 32),
+             bias = random_values(n, 33);
+        auto half = half_bits(float_panels(w, n, kk), true);
+        std::vector<uint16_t> rounded(t * kk);
+        k().round_to_bf16(x.data(), t * kk, rounded.data());
+        auto value = [](uint16_t bits) { return to_f32(bf16{bits}); };
+        for (int64_t i = 0; i < t * kk; ++i) {
+          EXPECT_EQ(rounded[i], to_bf16(x[i]).bits);
+          x[i] = value(rounded[i]);
+        }
+        for (float& v : w) v = value(to_bf16(v).bits);
+        std::vector<float> y(t * n, NAN), expected(t * n), one(n);
+        ref::gemm(x.data(), w.data(), bias.data(), t, n, kk, expected.data());
+        GemmArgs g = gemm_args(x, t, n, kk);
+        g.xb = rounded.data();
+        g.panels = half.data();
+        g.bias = bias.data();
+        g.y = y.data();
+        k().gemm_bf16_dot(&g);
+        EXPECT_LT(relative_distance(y.data(), expected.data(), t * n), 1e-6) << t << n << kk;
+        g.t = 1;
+        g.y = one.data();
+        for (int64_t r = 0; r < t; ++r) {
+          g.xb = rounded.data() + r * kk;
+          k().gemm_bf16_dot(&g);
+          ASSERT_EQ(0, std::memcmp(one.data(), y.data() + r * n, n * 4)) << "row " << r;
+        }
+      }
+}
+
+TEST_P(KernelsTest, RoundingToBf16KeepsInfinitiesAndNans) {
+  const float in[] = {INFINITY, -INFINITY, NAN, 3.4e38f, 1.00390625f, 1.01171875f, 0.0f};
+  uint16_t out[7];
+  k().round_to_bf16(in, 7, out);
+  for (int i : {0, 1, 3, 4, 5, 6}) EXPECT_EQ(out[i], to_bf16(in[i]).bits) << in[i];
+  EXPECT_TRUE(std::isnan(to_f32(bf16{out[2]})));
+}
+
 TEST_P(KernelsTest, RowsDoNotDependOnTheirNeighbours) {
   const int64_t t = 11, n = 40, kk = 2100;
   auto x = random_values(t * kk, 6), panels = float_panels(random_values(n * kk, 7), n, kk);

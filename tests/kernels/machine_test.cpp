@@ -61,6 +61,7 @@ TEST(Machine, OfAnotherCpuOrInstructionSetOrDamagedIsIgnored) {
 
 TEST(Machine, RoofsAreThoseOfOneInstructionSetWithAllThreads) {
   Machine m = example();
+  m.cache_bytes = 1 << 20;
   auto roofs = roofs_of(m, "avx2");
   ASSERT_TRUE(roofs.has_value());
   EXPECT_EQ(roofs->bytes_per_second, 30e9);

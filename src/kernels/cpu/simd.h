@@ -14,6 +14,12 @@
 
 #include "kernels/kernel_table.h"
 
+// Dots of bf16 pairs: compiled wherever a CPU may have them beside the instruction set. Tiles are
+// faster.
+#if defined(__AVX512VNNI__) && !defined(__AMX_TILE__)
+#define HONE_BF16_DOT 1
+#endif
+
 #define HONE_INLINE static inline __attribute__((always_inline))
 
 namespace hone::kernels::HONE_ISA {

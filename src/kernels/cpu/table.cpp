@@ -9,6 +9,12 @@ namespace hone::kernels::HONE_ISA {
 void gemm_f32(const GemmArgs*);
 void gemm_bf16(const GemmArgs*);
 void gemm_f16(const GemmArgs*);
+#ifdef HONE_BF16_DOT
+void gemm_bf16_dot(const GemmArgs*);
+#else
+constexpr void (*gemm_bf16_dot)(const GemmArgs*) = nullptr;
+#endif
+void round_to_bf16(const float*, int64_t, uint16_t*);
 void gemm_codes(const GemmArgs*);
 void gemm_codes_f32(const GemmArgs*);
 void expand_codes(const void*, CodeForm, int64_t, float*);
@@ -40,6 +46,8 @@ const KernelTable kTable = {
     gemm_f32,
     gemm_bf16,
     gemm_f16,
+    gemm_bf16_dot,
+    round_to_bf16,
     gemm_codes,
     gemm_codes_f32,
     expand_codes,

@@ -133,7 +133,7 @@ class Limits {
       &kernels::Roofs::bytes_per_second, &kernels::Roofs::cached_bytes_per_second,
       &kernels::Roofs::f32_per_second, &kernels::Roofs::int8_per_second,
       &kernels::Roofs::bf16_per_second};
-  void sample() { samples_.push_back(meter_ ? meter_->measure() : kernels::Roofs{}); }
+  void sample() { samples_.push_back(meter_ ? meter_->measure(true) : kernels::Roofs{}); }
 
   const std::optional<kernels::RoofMeter>& meter_;
   std::vector<kernels::Roofs> samples_;

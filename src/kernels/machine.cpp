@@ -22,9 +22,12 @@ namespace {
 // Far beyond any cache, so that memory is read and not the last of them.
 constexpr int64_t kReadBytes = RoofMeter::kBytes;
 constexpr int64_t kReadChunk = int64_t{1} << 20;
-constexpr int kReadPasses = 5;
-constexpr double kPeakSeconds = 0.05;
-constexpr int kPeakPasses = 4;
+// How long a pass over memory or an operation is timed.
+struct Effort {
+  int read_passes, peak_passes;
+  double peak_seconds;
+};
+constexpr Effort kThorough{5, 4, 0.05}, kBrief{2, 2, 0.008};
 
 }  // namespace
 
@@ -55,7 +58,7 @@ namespace {
 
 // The fastest of a few passes: others on the machine only ever slow it down.
 double read_speed(const KernelTable& t, const std::byte* data, int64_t bytes = kReadBytes,
-                  int passes = kReadPasses) {
+                  int passes = kThorough.read_passes) {
   int64_t chunk = std::min(kReadChunk, bytes / 16), times = kReadBytes / bytes;
   double best = 0;
   for (int pass = 0; pass < passes; ++pass) {
@@ -83,7 +86,7 @@ bool cpu_has(int feature) {
 }
 
 // Operations per second of all threads.
-double peak_speed(const PeakLoop& loop) {
+double peak_speed(const PeakLoop& loop, Effort effort = kThorough) {
   constexpr int kShares = 16;  // so small that a thread that wakes late costs little
   int64_t rounds = 64;
   auto time = [&] {
@@ -92,11 +95,11 @@ double peak_speed(const PeakLoop& loop) {
     return monotonic_seconds() - started;
   };
   double seconds = time();
-  while (seconds < kPeakSeconds) {
-    rounds *= seconds < kPeakSeconds / 8 ? 8 : 2;
+  while (seconds < effort.peak_seconds) {
+    rounds *= seconds < effort.peak_seconds / 8 ? 8 : 2;
     seconds = time();
   }
-  for (int pass = 0; pass < kPeakPasses; ++pass) seconds = std::min(seconds, time());
+  for (int pass = 0; pass < effort.peak_passes; ++pass) seconds = std::min(seconds, time());
   return loop.operations * double(rounds) * kShares * thread_count() / seconds;
 }
 
@@ -244,20 +247,22 @@ Machine measure_machine(const std::function<void(double)>& progress) {
 RoofMeter::RoofMeter() : region_(std::make_unique<Region>(true)) {}
 RoofMeter::~RoofMeter() = default;
 
-Roofs RoofMeter::measure() const {
+Roofs RoofMeter::measure(bool brief) const {
+  const Effort effort = brief ? kBrief : kThorough;
   const KernelTable& t = table();
   Roofs r;
-  r.bytes_per_second = read_speed(t, region_->data());
+  r.bytes_per_second = read_speed(t, region_->data(), kReadBytes, effort.read_passes);
   for (const PeakLoop* p = t.peaks; p->name != nullptr; ++p)
     if (p->feature == kAnyCpu || (p->feature == kAvx512Bf16 && cpu_has(p->feature)))
-      raise_roof(r, p->name, peak_speed(*p));
+      raise_roof(r, p->name, peak_speed(*p, effort));
   r.cache_bytes = last_cache_bytes();
-  r.cached_bytes_per_second = read_speed(t, region_->data(), cached_part(r.cache_bytes));
+  r.cached_bytes_per_second =
+      read_speed(t, region_->data(), cached_part(r.cache_bytes), effort.read_passes);
   return r;
 }
 
 double RoofMeter::read_per_second() const {
-  return read_speed(table(), region_->data(), kReadBytes, 2);
+  return read_speed(table(), region_->data(), kReadBytes, kBrief.read_passes);
 }
 
 std::optional<Roofs> roofs_of(const Machine& m, const std::string& isa) {

@@ -70,9 +70,9 @@ int64_t last_cache_bytes();
 /// Times everything with the current number of threads; takes some seconds. `progress` gets a
 /// fraction.
 Machine measure_machine(const std::function<void(double fraction)>& progress);
-/// Measures the roofs of the current table: all in about a third of a second, memory alone in some
-/// hundredths. On a shared machine the bandwidth changes from second to second: what is compared
-/// with it must run between two measurements. Holds 256 MB.
+/// Measures the roofs of the current table: all in about a second, briefly in a tenth, memory alone
+/// in some hundredths. On a shared machine the bandwidth changes from second to second: what is
+/// compared with it must run between two measurements. Holds 256 MB.
 class RoofMeter {
  public:
   static constexpr int64_t kBytes = int64_t{256} << 20;  ///< that it holds
@@ -81,7 +81,7 @@ class RoofMeter {
   ~RoofMeter();
   RoofMeter(const RoofMeter&) = delete;
   RoofMeter& operator=(const RoofMeter&) = delete;
-  Roofs measure() const;
+  Roofs measure(bool brief = false) const;
   /// Bytes a second, read by all threads.
   double read_per_second() const;
 

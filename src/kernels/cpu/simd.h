@@ -519,16 +519,16 @@ HONE_INLINE vf tanh_f(vf x) {
   vf e = exp_f(mul(set_f(2), x));
   return sub(set_f(1), div(set_f(2), add(e, set_f(1))));
 }
-// The first n (< 16) lanes from p, the others 0; and their store.
+// The first n (< 16) lanes from p, the others 0; and their store. (The mask tells the compiler.)
 HONE_INLINE vf load_part(const float* p, int64_t n) {
   float t[16] = {0};
-  memcpy(t, p, (size_t)n * 4);
+  memcpy(t, p, (size_t)(n & 15) * 4);
   return load_f(t);
 }
 HONE_INLINE void store_part(float* p, vf a, int64_t n) {
   float t[16];
   store_f(t, a);
-  memcpy(p, t, (size_t)n * 4);
+  memcpy(p, t, (size_t)(n & 15) * 4);
 }
 
 // Calls body(offset, lanes) over n elements; the last call may have fewer than 16 lanes.

@@ -163,8 +163,10 @@ void measure(const BenchFlags& f, LoadedModel& m, const CommonOptions& common, M
     return monotonic_seconds() - started;
   };
   // The first round warms caches and page tables and does not count.
+  Progress progress("benchmark", f.runs + 1);
   if (f.prompt > 0) prefill();
   if (f.decode > 0) decode();
+  progress.update(1);
   out.peak_rss = peak_rss_bytes();
   out.activations = m.model->activations_used(activations);
   out.model_bytes = m.running_bytes();
@@ -175,7 +177,6 @@ void measure(const BenchFlags& f, LoadedModel& m, const CommonOptions& common, M
   if (available_memory() > 2 * kernels::RoofMeter::kBytes) meter.emplace();
   Limits limits(meter);
   std::vector<double> prefill_of, decode_of;
-  Progress progress("benchmark", f.runs);
   for (int64_t run = 0; run < f.runs; ++run) {
     if (f.prompt > 0) {
       double seconds = prefill();
@@ -189,7 +190,7 @@ void measure(const BenchFlags& f, LoadedModel& m, const CommonOptions& common, M
       double least = decode_limit(work, limits.around_run(), f.depth + f.decode / 2, f.batch);
       decode_of.push_back(double(f.decode) * least / seconds);
     }
-    progress.update(run + 1);
+    progress.update(run + 2);
   }
   out.roofs = limits.medians();
   out.limits = meter.has_value();
@@ -308,6 +309,10 @@ void run_machine(const CommonOptions& common) {
     print_json(kernels::machine_json(m));
   else
     print_machine(m);
+  if (kernels::is_disturbed(m))
+    return log_warning(
+        "not kept: peaks lie below the speed of products, so the machine was busy with other work; "
+        "measure again");
   try {
     kernels::save_machine(m, kernels::machine_cache());
   } catch (const std::exception& e) {
@@ -353,8 +358,11 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
       "token reads: without it.");
   return [f, &common] {
     if (f->machine && !f->model.load_as.empty()) throw UsageError("--machine takes no --load-as");
+    if (f->machine && common.isa != "auto") throw UsageError("--machine measures every --isa");
     if (f->machine != f->model.path.empty())
-      throw UsageError(f->machine ? "--machine takes no model" : "MODEL is required");
+      throw UsageError(f->machine ? "--machine takes no model" : "MODEL or --machine is required");
+    if (!f->machine && f->prompt == 0 && f->decode == 0)
+      throw UsageError("--prompt 0 and --decode 0 leave nothing to measure");
     if (f->machine)
       run_machine(common);
     else

@@ -203,7 +203,7 @@ def chosen(args):
     names = [peer.name for peer in peers]
     wanted = [name.strip() for name in args.peers.split(",")] if args.peers else names
     for name in wanted:
-        if name not in names:
+        if name not in names + ["hone"]:
             stop(f"--peers {name}: expected some of {', '.join(names)}")
     return [Hone(args.hone)] + [peer for peer in peers if peer.name in wanted]
 
@@ -221,7 +221,7 @@ def main():
         stop(error)
     measure(rows, model, work, args.rounds, text)
     if any(row.measured() for row in rows):
-        print(f"{args.model.name}, {args.threads} threads, medians of {args.rounds} rounds in turn")
+        print(f"{args.model.name}, {args.threads} threads, medians of {args.rounds} round{"s" * (args.rounds != 1)} in turn")
         print("\n".join(table(rows, work)))
     for row in rows:
         if row.status:

@@ -36,8 +36,10 @@ int open_for_reading(const fs::path& path, struct stat* info) {
   return fd;
 }
 
-// Touching a page of a file maps those around it as well, so many bytes at once.
-constexpr uintptr_t kMappedAround = uintptr_t{64} << 10;
+// Pages of a file are read ahead in units of so many bytes,
+constexpr uintptr_t kUnit = uintptr_t{64} << 10;
+// and touching one maps all that the kernel keeps together with it, up to so many.
+constexpr uintptr_t kMappedAround = uintptr_t{2} << 20;
 
 constexpr size_t kReadAhead = size_t{32} << 20;
 
@@ -101,7 +103,8 @@ void release_file_pages(const std::byte* begin, size_t size) {
   std::lock_guard lock(maps().mutex);
   auto map = maps().around(at);
   if (size == 0 || map == maps().all.end()) return;
-  const uintptr_t first = std::max(map->first, at / kMappedAround * kMappedAround);
+  const uintptr_t before = at / kMappedAround * kMappedAround;
+  const uintptr_t first = std::max(map->first, before - std::min(before, kMappedAround));
   const uintptr_t last = std::min(map->first + map->second.size, at + size + kMappedAround);
   ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
@@ -112,12 +115,12 @@ void read_file_ahead(const std::byte* from) {
   auto map = maps().around(at);
   if (map == maps().all.end()) return;
   auto& [size, asked] = map->second;
-  const size_t here = (at - map->first) / kMappedAround * kMappedAround;
+  const size_t here = (at - map->first) / kUnit * kUnit;
   const size_t begin = std::max(here, asked), end = std::min(size, here + kReadAhead);
   // In large pieces, since each is a call.
   if (end < begin + kReadAhead / 4 && end < size) return;
   if (begin >= end) return;
-  asked = (end + kMappedAround - 1) / kMappedAround * kMappedAround;
+  asked = (end + kUnit - 1) / kUnit * kUnit;
   ::madvise(reinterpret_cast<void*>(map->first + begin), end - begin, MADV_WILLNEED);
 }
 

@@ -279,6 +279,19 @@ std::optional<Roofs> roofs_of(const Machine& m, const std::string& isa) {
   return r;
 }
 
+bool is_disturbed(const Machine& m) {
+  for (const Candidate& c : m.candidates)
+    for (const Peak& p : m.peaks) {
+      if (p.isa != c.isa) continue;
+      const double product = p.operation == "fp32 FMA"   ? c.f32_per_second
+                             : p.operation == "int8 dot" ? c.int8_per_second
+                             : p.operation == "bf16 dot" ? c.bf16_dot_per_second
+                                                         : 0;
+      if (p.per_second < 0.5 * product * m.threads) return true;
+    }
+  return false;
+}
+
 bool bf16_dots_are_faster(const Machine& m, const std::string& isa) {
   return std::any_of(m.candidates.begin(), m.candidates.end(), [&](const Candidate& c) {
     return c.isa == isa && c.bf16_dot_per_second > c.bf16_per_second;

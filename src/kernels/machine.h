@@ -91,6 +91,9 @@ class RoofMeter {
 /// Those of `isa` with the current number of threads; nothing where that was not measured.
 std::optional<Roofs> roofs_of(const Machine& m, const std::string& isa);
 
+/// Whether other work on the machine spoilt the measurement: all threads together do less in a loop
+/// on registers than half of what one thread's products do on each of them.
+bool is_disturbed(const Machine& m);
 /// Whether dots of bf16 made products of `isa` faster than f32 multiply-adds.
 bool bf16_dots_are_faster(const Machine& m, const std::string& isa);
 

@@ -216,6 +216,7 @@ Tensor ParameterReader::vector(Role role, int64_t layer, const char* suffix, int
   HONE_CHECK(w.shape == expected, corrupt, "{}: tensor '{}': expected shape {}, got {}",
              names_.source, name, shape_string(expected), shape_string(w.shape));
   Tensor t = decode_weight(w);
+  for (const auto& [plane, stored] : w.planes) stored.release_pages();
   if (s->parts > 0) t = t.rows(s->part * n, (s->part + 1) * n).clone();
   if (s->gguf_paired_rows && names_.gguf) {
     Tensor sorted = Tensor::empty({n}, DType::f32);

@@ -38,6 +38,16 @@ TEST(Machine, IsReadBackAsItWasKept) {
   EXPECT_EQ(machine_json(*m), machine_json(example()));
 }
 
+TEST(Machine, PeaksBelowProductsAreADisturbance) {
+  Machine m = example();
+  m.threads = 2;
+  EXPECT_FALSE(is_disturbed(m)) << "2e11 of two threads, 1e11 of one";
+  m.peaks[0].per_second = 0.9e11;
+  EXPECT_TRUE(is_disturbed(m));
+  m.peaks[0].isa = "avx512";  // which has no candidate
+  EXPECT_FALSE(is_disturbed(m));
+}
+
 TEST(Machine, OfAnotherCpuOrInstructionSetOrDamagedIsIgnored) {
   TemporaryDirectory scratch;
   std::filesystem::path file = scratch / "machine.json";

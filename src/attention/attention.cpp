@@ -1,6 +1,7 @@
 #include "attention/attention.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <new>
 #include <span>
@@ -88,12 +89,14 @@ AttentionPart part_at(float* at, int64_t rows, int64_t dv) {
 
 class Attention {
  public:
-  Attention(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_t layer, Tensor& o)
+  Attention(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_t layer, Tensor& o,
+            Tensor* log_sum)
       : spec_(spec),
         group_(spec.heads / spec.kv_heads),
         coded_(kv_is_coded(cache.type())),
         q_(q.data<float>()),
         o_(o.mutable_data<float>()),
+        log_sum_(log_sum == nullptr ? nullptr : log_sum->mutable_data<float>()),
         cache_(cache),
         layer_(layer) {}
 
@@ -131,6 +134,11 @@ class Attention {
   void finish(const Unit& u, Workspace& w, AttentionPart part) const {
     locate(u, w);
     kernels::table().attention_finish(rows(u), spec_.v_dim, part, w.o_offset.data(), o_);
+    if (log_sum_ == nullptr) return;
+    // Scores are kept in powers of two.
+    for (int64_t r = 0; r < rows(u); ++r)
+      log_sum_[w.o_offset[r] / spec_.v_dim] =
+          static_cast<float>((part.top[r] + std::log2(double{part.sum[r]})) * M_LN2);
   }
 
   /// A whole unit, one split after the other.
@@ -199,6 +207,7 @@ class Attention {
   const bool coded_;
   const float* q_;
   float* o_;
+  float* log_sum_;
   KvCache& cache_;
   const int64_t layer_;
 };
@@ -258,12 +267,13 @@ bool shares_splits(const Attention& attention, const std::vector<Unit>& units, i
 }  // namespace
 
 Tensor attend(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_t layer,
-              const std::vector<SequenceSpan>& spans) {
+              const std::vector<SequenceSpan>& spans, Tensor* log_sum) {
   HONE_ASSERT(spec.kv_heads > 0 && spec.heads % spec.kv_heads == 0);
   HONE_ASSERT(q.rank() == 2 && q.dim(1) == spec.heads * spec.k_dim);
   Tensor o = Tensor::empty({q.dim(0), spec.heads * spec.v_dim}, DType::f32);
   std::vector<Unit> units = plan_units(spec, spans);
-  Attention attention(spec, q, cache, layer, o);
+  if (log_sum != nullptr) *log_sum = Tensor::empty({q.dim(0), spec.heads}, DType::f32);
+  Attention attention(spec, q, cache, layer, o, log_sum);
   if (shares_splits(attention, units, spec.v_dim)) {
     run_split(attention, units, spec.v_dim);
     return o;

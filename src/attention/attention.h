@@ -31,7 +31,20 @@ struct SequenceSpan {
 /// span's end, as far as the pattern shows it. Memory does not grow with the number of keys; a
 /// row's result does not depend on the batch or the threads, nor, where the pattern is causal, on
 /// how the sequence is cut into spans.
+/// With `log_sum` it becomes log Σ exp of each row's scores, [T, heads]; −∞ where none is seen.
 Tensor attend(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_t layer,
-              const std::vector<SequenceSpan>& spans);
+              const std::vector<SequenceSpan>& spans, Tensor* log_sum = nullptr);
+
+/// One sequence of a batch without a cache: rows [q_begin, q_end) of the queries against rows
+/// [k_begin, k_end) of the keys, which hold positions 0, 1, …; the queries are the last of these.
+struct AttentionSpan {
+  int64_t q_begin = 0, q_end = 0;
+  int64_t k_begin = 0, k_end = 0;
+};
+/// q [T, heads·k_dim], k [S, kv_heads·k_dim], v [S, kv_heads·v_dim]: [T, heads·v_dim], as attend()
+/// with a f32 cache gives it. Recorded: gradients flow to q, k and v, from the scores made anew
+/// tile by tile (Dao 2023, FlashAttention-2), so that nothing of T·S elements is kept.
+Tensor attention(const AttentionSpec& spec, const Tensor& q, const Tensor& k, const Tensor& v,
+                 const std::vector<AttentionSpan>& spans);
 
 }  // namespace hone

@@ -72,14 +72,21 @@ Tensor multiply(const LinearInput& x, const PackedWeight& w, const Tensor& bias,
 struct Product {
   const PackedWeight* weight;
   const Tensor* bias;  ///< [N] or an empty handle
+  /// The f32 values [N, K] that `weight` was packed from, where they require a gradient, or null.
+  const Tensor* values = nullptr;
 };
-/// Several products of one input, as multiply gives each; in one parallel loop.
+/// dy·W: [T, K] for dy [T, N], in f32 with what the weight's codes stand for; what flows back
+/// through a product. Sums run over N in order.
+Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w);
+/// Several products of one input, as multiply gives each; in one parallel loop. Under a tape the
+/// gradients of x, of bias and of values are those of the exact weight, also where activations were
+/// rounded.
 std::vector<Tensor> multiply_all(const LinearInput& x, std::span<const Product> products,
                                  Activations a);
 /// y[i] = pair(gate[i], up[i]) over n values.
 using GatePair = void (*)(const float* gate, const float* up, int64_t n, float* y);
 /// pair(x·Gᵀ + g, x·Uᵀ + u): [T, N], for gate and up of one shape; neither product is ever whole in
-/// memory.
+/// memory. Not for a tape.
 Tensor multiply_gated(const LinearInput& x, const Product& gate, const Product& up, GatePair pair,
                       Activations a);
 

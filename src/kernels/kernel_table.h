@@ -29,6 +29,8 @@ constexpr int kPageKeys = 64;
 // Values of which block_maxima gives one.
 constexpr int kMaximaBlock = 64;
 
+enum FloatType { kF32, kBf16, kF16 };
+
 struct CodeForm {
   int bits;            // 4 or 8
   int zero;            // subtracted from the stored code (8-bit: 128)
@@ -63,7 +65,8 @@ struct GemmArgs {
   const float* bias;  // [n] or null
   int64_t t, n, k;
   int64_t p0, p1;
-  CodeForm form;  // code panels
+  CodeForm form;   // code panels
+  int accumulate;  // gemm_f32: adds to y instead of writing it; without a bias
 };
 
 // What a page of a KV cache holds. Dimensions are padded with zeros: D to D' = whole vectors of 16,
@@ -106,6 +109,17 @@ struct AttentionArgs {
   float* scratch;
 };
 
+// Of `rows` query rows against one tile of keys, from raw scores q·k to what gradients are products
+// of. `s` becomes the probabilities p, `dp`, which holds dO·v, becomes dL/d(q·k).
+struct AttentionGradients {
+  float *s, *dp;         // [rows][kPageKeys]
+  const uint64_t* mask;  // [rows]: bit j set = key j is seen
+  const float* log_sum;  // [rows]: log Σ exp of all scores of the row
+  const float* delta;    // [rows]: Σ dO·O
+  int64_t rows;
+  float scale, softcap;
+};
+
 // A loop of one operation on registers: what the machine can do at most.
 enum Feature { kAnyCpu, kAvx512Bf16, kAvx512Fp16 };  // needed beyond the instruction set
 struct PeakLoop {
@@ -132,6 +146,9 @@ struct KernelTable {
   void (*gemm_codes_f32)(const GemmArgs*);
   // Expands one code panel to a float panel [K][16].
   void (*expand_codes)(const void* panel, CodeForm form, int64_t k, float* out);
+  // A float panel [k][16] of a type, k a multiple of 16, as panels of what were its columns: those
+  // of columns 16j … 16j+15 go to out + j·stride, [16 rows][16].
+  void (*transpose_panel)(const void* panel, FloatType type, int64_t k, float* out, int64_t stride);
   // x[t, k], rows ldx apart.
   void (*quantize_rows)(const float* x, int64_t ldx, int64_t t, int64_t k, int64_t chunk, int zero,
                         QuantizedRows out);
@@ -166,6 +183,20 @@ struct KernelTable {
   // matrices, Cholesky's trailing update and triangular inversion are all this product.
   void (*accumulate_tn)(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows,
                         int64_t i0, int64_t i1, int64_t j0, int64_t j1, float* c, int64_t ldc);
+  // Backward: gradients of a kernel's inputs for dy, the gradient of its result. dw and db (null =
+  // not wanted) are added to; the others are written, and may be dy.
+  void (*rms_norm_backward)(const float* x, const float* w, float offset, float eps,
+                            const float* dy, int64_t rows, int64_t d, float* dx, float* dw);
+  void (*layer_norm_backward)(const float* x, const float* w, float eps, const float* dy,
+                              int64_t rows, int64_t d, float* dx, float* dw, float* db);
+  void (*silu_mul_backward)(const float* gate, const float* up, const float* dy, int64_t n,
+                            float* dgate, float* dup);
+  void (*gelu_tanh_mul_backward)(const float* gate, const float* up, const float* dy, int64_t n,
+                                 float* dgate, float* dup);
+  void (*gelu_tanh_backward)(const float* x, const float* dy, int64_t n, float* dx);
+  // y = exp(x − log_sum)·scale; y may be x.
+  void (*softmax_of)(const float* x, int64_t n, float log_sum, float scale, float* y);
+  void (*attention_gradients)(const AttentionGradients*);
   const PeakLoop* peaks;
   // Reads memory, a multiple of 256 bytes, as fast as it can.
   void (*read_memory)(const void* from, int64_t bytes);

@@ -6,6 +6,7 @@
 #include "base/threads.h"
 #include "kernels/select.h"
 #include "ops/dense.h"
+#include "ops/tape.h"
 
 namespace hone {
 
@@ -23,12 +24,36 @@ Linear::Linear(std::string name, Weight weight, Tensor bias)
 void Linear::set_weight(Weight w) {
   HONE_ASSERT(w.shape.size() == 2 && w.shape[0] == n_ && w.shape[1] == k_);
   weight_ = std::move(w);
+  trained_ = false;
   unpack();
 }
 
 void Linear::set_bias(Tensor b) {
   HONE_ASSERT(b.numel() == n_);
   bias_ = std::move(b);
+}
+
+namespace {
+// The weight as plain f32 values that require a gradient.
+Tensor& trained_values(Weight& w) {
+  HONE_ASSERT(w.defined());
+  if (w.encoding != "f32" || w.plane("values").borrowed()) w = float_weight(decode_weight(w));
+  Tensor& values = w.planes.at("values");
+  values.require_gradient();
+  return values;
+}
+}  // namespace
+
+Tensor& Linear::train_weight() {
+  unpack();
+  trained_ = true;
+  return trained_values(weight_);
+}
+
+Tensor& Linear::train_bias() {
+  HONE_ASSERT(!bias_.empty_handle());
+  bias_.require_gradient();
+  return bias_;
 }
 
 void Linear::pack(bool keep) {
@@ -49,13 +74,13 @@ std::string_view Linear::activations(Activations a) {
 }
 
 Tensor Linear::forward(const LinearInput& x, Activations a) {
-  pack();
-  return multiply(x, packed_, bias_, a);
+  Product one = product();
+  return multiply_all(x, {&one, 1}, a)[0];
 }
 
 Product Linear::product() {
   pack();
-  return {&packed_, &bias_};
+  return {&packed_, &bias_, trained_ ? &weight_.plane("values") : nullptr};
 }
 
 std::vector<Tensor> forward_all(std::span<Linear* const> linears, const LinearInput& x,
@@ -76,7 +101,24 @@ Tensor Embedding::forward(std::span<const int32_t> ids) const {
                table_.rows());
     e.decode(table_, ids[i], ids[i] + 1, out + static_cast<int64_t>(i) * d);
   }
+  if (!trained_) return y;
+  const Tensor& values = table_.plane("values");
+  if (recorded({&values}))
+    record(y, [values, rows = std::vector<int32_t>(ids.begin(), ids.end()), d](const Tensor& dy) {
+      float* sum = gradient_of(values).mutable_data<float>();
+      const float* g = dy.data<float>();
+      // Columns apart, so that rows that come twice are added in order.
+      parallel_for(d, 64, [&](int64_t b, int64_t e) {
+        for (size_t i = 0; i < rows.size(); ++i)
+          for (int64_t c = b; c < e; ++c) sum[rows[i] * d + c] += g[int64_t(i) * d + c];
+      });
+    });
   return y;
+}
+
+Tensor& Embedding::train() {
+  trained_ = true;
+  return trained_values(table_);
 }
 
 Tensor Norm::forward(const Tensor& x) const {
@@ -143,18 +185,31 @@ std::shared_ptr<const Rope::Angles> Rope::angles_of(std::span<const int64_t> pos
 }
 
 void Rope::apply(Tensor& x, int64_t head_dim, std::span<const int64_t> positions) const {
-  int64_t t = x.dim(0), width = x.dim(1), half = dim_ / 2;
-  HONE_ASSERT(static_cast<int64_t>(positions.size()) == t && width % head_dim == 0);
+  HONE_ASSERT(std::ssize(positions) == x.dim(0) && x.dim(1) % head_dim == 0);
   auto angles = angles_of(positions);
+  rotate(x, head_dim, *angles, false);
+  if (!recorded({&x})) return;
+  Tensor y = x.detached();
+  record(y, [x, head_dim, angles, rope = *this](const Tensor& dy) {
+    Tensor dx = dy.reshape(x.shape());
+    rope.rotate(dx, head_dim, *angles, true);
+    add_gradient(x, dx);
+  });
+  x = y;
+}
+
+void Rope::rotate(Tensor& x, int64_t head_dim, const Angles& angles, bool back) const {
+  const int64_t width = x.dim(1), half = dim_ / 2;
+  const float sign = back ? -1.0f : 1.0f;
   float* data = x.mutable_data<float>();
-  parallel_for(t, 16, [&](int64_t b, int64_t e) {
+  parallel_for(x.dim(0), 16, [&](int64_t b, int64_t e) {
     for (int64_t row = b; row < e; ++row) {
-      const float *cosine = &angles->cosine[row * half], *sine = &angles->sine[row * half];
+      const float *cosine = &angles.cosine[row * half], *sine = &angles.sine[row * half];
       for (float* head = data + row * width; head < data + (row + 1) * width; head += head_dim)
         for (int64_t i = 0; i < half; ++i) {
-          float a = head[i], c = head[i + half];
-          head[i] = a * cosine[i] - c * sine[i];
-          head[i + half] = c * cosine[i] + a * sine[i];
+          float a = head[i], c = head[i + half], s = sign * sine[i];
+          head[i] = a * cosine[i] - c * s;
+          head[i + half] = c * cosine[i] + a * s;
         }
     }
   });
@@ -165,6 +220,12 @@ Tensor Mlp::expand(const Tensor& x, Activations a) {
   if (!gate.defined()) {
     HONE_ASSERT(activation == Activation::gelu_tanh);
     return ops::gelu_tanh(up.forward(in, a));
+  }
+  const Product products[] = {gate.product(), up.product()};
+  if (recorded({&x, products[0].values, products[0].bias, products[1].values, products[1].bias})) {
+    std::vector<Tensor> both = multiply_all(in, products, a);
+    return activation == Activation::silu ? ops::silu_mul(both[0], both[1])
+                                          : ops::gelu_tanh_mul(both[0], both[1]);
   }
   const kernels::KernelTable& table = kernels::table();
   return multiply_gated(in, gate.product(), up.product(),

@@ -32,6 +32,11 @@ class Linear {
   void set_weight(Weight w);
   /// Replaces the bias: [out].
   void set_bias(Tensor b);
+  /// Makes the weight f32 values that require a gradient, and returns them: [out, in]. Whoever
+  /// writes to them calls unpack() afterwards.
+  Tensor& train_weight();
+  /// Makes the bias require a gradient; it must have one.
+  Tensor& train_bias();
 
   /// Makes the kernel layout; with keep == false the canonical planes are dropped and their file
   /// pages released. Without it, the first forward packs and keeps both.
@@ -53,6 +58,7 @@ class Linear {
   Weight weight_;
   Tensor bias_;
   PackedWeight packed_;
+  bool trained_ = false;  // the weight is plain values that require a gradient
   int64_t n_ = 0, k_ = 0;
 };
 
@@ -71,10 +77,13 @@ class Embedding {
   void set_weight(Weight w) { table_ = std::move(w); }
   /// Rows ids[i] as f32: [T, D]; ids must be valid (checked: invalid_argument).
   Tensor forward(std::span<const int32_t> ids) const;
+  /// Makes the table f32 values that require a gradient, and returns them: [V, D].
+  Tensor& train();
 
  private:
   std::string name_;
   Weight table_;
+  bool trained_ = false;
 };
 
 struct Norm {
@@ -114,7 +123,8 @@ class Rope {
   bool defined() const { return dim_ > 0; }
   /// Radians per position of each pair: [dim/2].
   std::span<const float> frequencies() const { return frequencies_; }
-  /// Rotates x [T, heads·head_dim] in place; positions has T entries.
+  /// Rotates x [T, heads·head_dim] in place; positions has T entries. Under a tape x must come from
+  /// a function that does not need its result again, as a product does.
   void apply(Tensor& x, int64_t head_dim, std::span<const int64_t> positions) const;
 
  private:
@@ -128,6 +138,8 @@ class Rope {
     std::shared_ptr<const Angles> angles;
   };
   std::shared_ptr<const Angles> angles_of(std::span<const int64_t> positions) const;
+  // By −1 times the angles with `back`.
+  void rotate(Tensor& x, int64_t head_dim, const Angles& angles, bool back) const;
 
   int64_t dim_ = 0;
   std::vector<float> frequencies_;  // [dim/2]

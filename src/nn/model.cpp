@@ -7,13 +7,14 @@
 
 #include "base/threads.h"
 #include "ops/dense.h"
+#include "ops/tape.h"
 
 namespace hone {
 
 void Batch::append(std::span<const int32_t> more, KvSequence* sequence) {
   SequenceSpan span;
   span.begin = size();
-  span.start = sequence->length;
+  span.start = sequence == nullptr ? 0 : sequence->length;
   span.kv = sequence;
   for (size_t i = 0; i < more.size(); ++i) {
     tokens.push_back(more[i]);
@@ -34,6 +35,12 @@ Tensor SoftmaxAttention::mix(const Tensor& x, const Batch& batch, KvCache& cache
     rope.apply(qs, spec.k_dim, batch.positions);
     rope.apply(ks, spec.k_dim, batch.positions);
   }
+  if (!batch.cached()) {
+    std::vector<AttentionSpan> spans;
+    for (const SequenceSpan& s : batch.spans) spans.push_back({s.begin, s.end, s.begin, s.end});
+    return attention(spec, qs, ks, vs, spans);
+  }
+  HONE_ASSERT(!recorded({&qs, &ks, &vs}));
   const float *kp = ks.data<float>(), *vp = vs.data<float>();
   for (const SequenceSpan& s : batch.spans)
     cache.write(layer, *s.kv, s.start, s.end - s.begin, kp + s.begin * ks.dim(1),
@@ -135,6 +142,8 @@ Tensor Model::embed(const Batch& batch) const {
   if (embedding_scale != 1) x = ops::scale(x, embedding_scale);
   if (position_table.empty_handle()) return x;
   int64_t d = x.dim(1);
+  const Tensor embedded = x;
+  if (recorded({&x, &position_table})) x = x.clone();
   float* out = x.mutable_data<float>();
   const float* table = position_table.data<float>();
   for (int64_t t = 0; t < batch.size(); ++t) {
@@ -143,6 +152,16 @@ Tensor Model::embed(const Batch& batch) const {
                "position {}: the model has {} learned positions", p, position_table.dim(0));
     for (int64_t i = 0; i < d; ++i) out[t * d + i] += table[p * d + i];
   }
+  if (recorded({&embedded, &position_table}))
+    record(x, [embedded, positions = batch.positions, table = position_table, d](const Tensor& dy) {
+      if (table.requires_gradient()) {
+        float* sum = gradient_of(table).mutable_data<float>();
+        const float* g = dy.data<float>();
+        for (size_t t = 0; t < positions.size(); ++t)
+          for (int64_t i = 0; i < d; ++i) sum[positions[t] * d + i] += g[int64_t(t) * d + i];
+      }
+      add_gradient(embedded, dy);
+    });
   return x;
 }
 
@@ -153,11 +172,13 @@ Tensor Model::logits(const Tensor& hidden, Activations a) {
 }
 
 Tensor Model::forward(const Batch& batch, KvCache& cache) {
-  for (const SequenceSpan& s : batch.spans) cache.reserve(*s.kv, s.start + s.end - s.begin);
+  if (batch.cached())
+    for (const SequenceSpan& s : batch.spans) cache.reserve(*s.kv, s.start + s.end - s.begin);
   Tensor x = embed(batch);
   for (size_t i = 0; i < blocks.size(); ++i)
     x = blocks[i].forward(x, batch, cache, static_cast<int64_t>(i));
-  for (const SequenceSpan& s : batch.spans) cache.commit(*s.kv, s.start + s.end - s.begin);
+  if (batch.cached())
+    for (const SequenceSpan& s : batch.spans) cache.commit(*s.kv, s.start + s.end - s.begin);
   return x;
 }
 

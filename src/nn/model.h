@@ -23,8 +23,10 @@ struct Batch {
   std::vector<SequenceSpan> spans;  ///< cover [0, T) in order
   Activations activations = Activations::f32;
 
-  /// Adds `tokens` behind what `sequence` already holds.
+  /// Adds `tokens` behind what `sequence` already holds; with null they are a whole sequence that
+  /// needs no cache, as in training. Either all sequences of a batch have one or none.
   void append(std::span<const int32_t> more, KvSequence* sequence);
+  bool cached() const { return !spans.empty() && spans[0].kv != nullptr; }
   int64_t size() const { return static_cast<int64_t>(tokens.size()); }
 };
 

@@ -1,4 +1,5 @@
-// Dense operations on f32 activations: each runs the kernel table's function in parallel over rows.
+// Dense operations on f32 activations: each runs the kernel table's function in parallel over rows,
+// and, while a Tape records, keeps how gradients flow back (ops/tape.h).
 //
 // Shapes: x is [T, D] (rows of tokens) unless said otherwise; results are new tensors. Inputs are
 // never written, except where a name ends in _in_place. Shapes that do not fit are bugs of the
@@ -25,14 +26,25 @@ SumAndNorm add_layer_norm(const Tensor& a, const Tensor& b, const Tensor& w, con
                           float eps);
 
 Tensor add(const Tensor& a, const Tensor& b);
+/// a += b; not for tensors that a tape has seen.
+void add_in_place(Tensor& a, const Tensor& b);
 Tensor gelu_tanh(const Tensor& x);
+/// silu(gate)·up and gelu_tanh(gate)·up: SwiGLU and GeGLU (Shazeer 2020).
+Tensor silu_mul(const Tensor& gate, const Tensor& up);
+Tensor gelu_tanh_mul(const Tensor& gate, const Tensor& up);
 /// x·s.
 Tensor scale(const Tensor& x, float s);
-/// s·tanh(x/s), in place (Gemma 2's soft cap).
+/// s·tanh(x/s), in place (Gemma 2's soft cap). Under a tape x must come from a function that does
+/// not need its result again, as a product does.
 void softcap_in_place(Tensor& x, float s);
 
 /// log Σ exp over one row of n floats.
 float log_sum_exp(const float* x, int64_t n);
+
+/// dw[N, K] += dyᵀ·x for dy [T, N] and x [T, K]; sums run over the rows in order.
+void accumulate_product(const Tensor& dy, const Tensor& x, Tensor& dw);
+/// db[N] += the sums of dy's columns, in order.
+void accumulate_columns(const Tensor& dy, Tensor& db);
 
 /// h[D, D] += xᵀx for x [R, D]: the upper triangle is complete; below it are partial values. Sums
 /// run over the rows in order: the result does not depend on threads.

@@ -51,6 +51,19 @@ Tensor Tensor::make(Shape shape, DType dtype, std::shared_ptr<void> (*allocate)(
   return t;
 }
 
+void Tensor::require_gradient() { gradient_ = std::make_shared<Gradient>(); }
+
+const Tensor& Tensor::gradient() const {
+  static const Tensor none;
+  return gradient_ == nullptr ? none : gradient_->sum;
+}
+
+Tensor Tensor::detached() const {
+  Tensor t = *this;
+  t.gradient_.reset();
+  return t;
+}
+
 Tensor Tensor::empty(Shape shape, DType dtype) {
   return make(std::move(shape), dtype, allocate_storage);
 }
@@ -99,7 +112,7 @@ Tensor Tensor::reshape(Shape shape) const {
 Tensor Tensor::rows(int64_t begin, int64_t end) const {
   HONE_ASSERT(rank() >= 1 && 0 <= begin && begin <= end && end <= dim(0));
   int64_t row = dim(0) == 0 ? 0 : numel_ / dim(0);
-  Tensor t = *this;
+  Tensor t = detached();
   t.shape_[0] = end - begin;
   t.numel_ = row * (end - begin);
   t.data_ = data_ + begin * row * dtype_size(dtype_);

@@ -3,6 +3,9 @@
 // Copying a Tensor copies the handle; the bytes are shared. The storage is either owned (64-byte
 // aligned, huge pages for large ones) or borrowed from something that the tensor keeps alive (a
 // mapped file). Borrowed storage is read-only.
+//
+// A tensor may require a gradient: it then has a place where what flows back to it is added up
+// (ops/tape.h), which its handles share, and those under another shape too.
 #pragma once
 
 #include <cstddef>
@@ -19,6 +22,8 @@ using Shape = std::vector<int64_t>;
 
 /// "[2048, 576]"
 std::string shape_string(const Shape& shape);
+
+struct Gradient;
 
 class Tensor {
  public:
@@ -69,9 +74,18 @@ class Tensor {
     return const_cast<std::byte*>(data_);
   }
 
+  bool requires_gradient() const { return gradient_ != nullptr; }
+  /// From now on; a new place, whatever this handle had before.
+  void require_gradient();
+  const std::shared_ptr<Gradient>& gradient_node() const { return gradient_; }
+  /// What has been added up, f32 of this tensor's element count; an empty handle where nothing was.
+  const Tensor& gradient() const;
+  /// The same storage without a gradient.
+  Tensor detached() const;
+
   /// The same bytes under another shape of equal element count.
   Tensor reshape(Shape shape) const;
-  /// Rows [begin, end) of the first dimension, sharing storage.
+  /// Rows [begin, end) of the first dimension, sharing storage; without a gradient.
   Tensor rows(int64_t begin, int64_t end) const;
   /// A new owned copy converted to `dtype` (float types only, unless dtype is unchanged).
   Tensor to(DType dtype) const;
@@ -93,6 +107,11 @@ class Tensor {
   int64_t numel_ = 0;
   DType dtype_ = DType::f32;
   bool borrowed_ = false;
+  std::shared_ptr<Gradient> gradient_;
+};
+
+struct Gradient {
+  Tensor sum;
 };
 
 /// Element-wise float conversion of n values; in and out may not overlap.

@@ -6,14 +6,18 @@
 
 #include "base/files.h"
 #include "base/threads.h"
+#include "gradients.h"
 #include "kernels/ref/ref.h"
 #include "kernels/select.h"
+#include "ops/dense.h"
 #include "tables.h"
 #include "testing.h"
 
 namespace hone {
 namespace {
 
+using testing::Doubles;
+using testing::expect_gradients;
 using testing::random_tensor;
 using testing::relative_distance;
 
@@ -185,6 +189,61 @@ TEST_P(ProductTest, RowsDoNotDependOnBatchOrThreads) {
       }
     }
   kernels::prefer_bf16_dots(false);
+}
+
+// dy·W of what the codes stand for, on odd numbers of rows and beyond the part that is expanded at
+// once.
+TEST_P(ProductTest, WhatFlowsBackIsTheExactWeight) {
+  EncodeOptions options;
+  options.params = GetParam().params;
+  for (auto [t, n, k] : {std::tuple(1, 5, 256), {7, 37, 512}, {3, 1040, 256}}) {
+    Tensor values = random_tensor({n, k}, 8), dy = random_tensor({t, n}, 9);
+    Weight w = encoding(GetParam().encoding).encode(values.data<float>(), n, k, options);
+    Tensor decoded = decode_weight(w);
+    std::vector<float> expected(static_cast<size_t>(t * k));
+    for (int64_t r = 0; r < t; ++r)
+      for (int64_t c = 0; c < k; ++c) {
+        double sum = 0;
+        for (int64_t i = 0; i < n; ++i)
+          sum += double{dy.data<float>()[r * n + i]} * decoded.data<float>()[i * k + c];
+        expected[r * k + c] = static_cast<float>(sum);
+      }
+    for (const auto* table : testing::tested_tables()) {
+      kernels::set_table(*table);
+      Tensor dx = multiply_transposed(dy, pack_weight(w));
+      EXPECT_LT(relative_distance(dx.data<float>(), expected.data(), t * k), 2e-6)
+          << table->isa << " " << t << " " << n;
+    }
+  }
+}
+
+// Gradients of x, the weight and the bias; several products of one input add up.
+TEST(Products, GradientsEqualDifferences) {
+  for (auto [t, n, k] : {std::tuple(1, 3, 5), {9, 20, 33}}) {
+    expect_gradients(
+        [&](const std::vector<Tensor>& in) {
+          PackedWeight w = pack_weight(float_weight(in[1])), u = pack_weight(float_weight(in[3]));
+          const Tensor none;
+          const Product both[] = {{&w, &in[2], &in[1]}, {&u, &none, &in[3]}};
+          std::vector<Tensor> y = multiply_all(LinearInput(in[0]), both, Activations::f32);
+          return ops::silu_mul(y[0], y[1]);
+        },
+        [&](const std::vector<Doubles>& v) {
+          Doubles y;
+          for (int64_t r = 0; r < t; ++r)
+            for (int64_t i = 0; i < n; ++i) {
+              double a = v[2][i], b = 0;
+              for (int64_t c = 0; c < k; ++c) {
+                a += v[0][r * k + c] * v[1][i * k + c];
+                b += v[0][r * k + c] * v[3][i * k + c];
+              }
+              y.push_back(a / (1 + std::exp(-a)) * b);
+            }
+          return y;
+        },
+        {random_tensor({t, k}, 1), random_tensor({n, k}, 2, 0.3f), random_tensor({n}, 3),
+         random_tensor({n, k}, 4, 0.3f)});
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(AllEncodings, ProductTest, ::testing::ValuesIn(cases()),

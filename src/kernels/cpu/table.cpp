@@ -18,6 +18,7 @@ void round_to_bf16(const float*, int64_t, uint16_t*);
 void gemm_codes(const GemmArgs*);
 void gemm_codes_f32(const GemmArgs*);
 void expand_codes(const void*, CodeForm, int64_t, float*);
+void transpose_panel(const void*, FloatType, int64_t, float*, int64_t);
 void quantize_rows(const float*, int64_t, int64_t, int64_t, int64_t, int, QuantizedRows);
 void attention(const AttentionArgs*);
 void attention_merge(int64_t, int64_t, AttentionPart, AttentionPart);
@@ -36,6 +37,16 @@ int64_t find_between(const float*, int64_t, float, float, int32_t*);
 void accumulate_tn(const float*, int64_t, const float*, int64_t, int64_t, int64_t, int64_t, int64_t,
                    int64_t, float*, int64_t);
 
+void rms_norm_backward(const float*, const float*, float, float, const float*, int64_t, int64_t,
+                       float*, float*);
+void layer_norm_backward(const float*, const float*, float, const float*, int64_t, int64_t, float*,
+                         float*, float*);
+void silu_mul_backward(const float*, const float*, const float*, int64_t, float*, float*);
+void gelu_tanh_mul_backward(const float*, const float*, const float*, int64_t, float*, float*);
+void gelu_tanh_backward(const float*, const float*, int64_t, float*);
+void softmax_of(const float*, int64_t, float, float, float*);
+void attention_gradients(const AttentionGradients*);
+
 void read_memory(const void*, int64_t);
 extern const PeakLoop kPeaks[];
 
@@ -51,6 +62,7 @@ const KernelTable kTable = {
     gemm_codes,
     gemm_codes_f32,
     expand_codes,
+    transpose_panel,
     quantize_rows,
     attention,
     attention_merge,
@@ -67,6 +79,13 @@ const KernelTable kTable = {
     mass_at_least,
     find_between,
     accumulate_tn,
+    rms_norm_backward,
+    layer_norm_backward,
+    silu_mul_backward,
+    gelu_tanh_mul_backward,
+    gelu_tanh_backward,
+    softmax_of,
+    attention_gradients,
     kPeaks,
     read_memory,
 };

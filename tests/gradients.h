@@ -17,9 +17,9 @@ inline Doubles doubles_of(const Tensor& t) {
   return {t.data<float>(), t.data<float>() + t.numel()};
 }
 
-/// Values and the gradients of Σ seed·y with respect to every input, seed random; an input that
-/// `tracked` leaves out requires no gradient and must get none. Errors are relative to the norm,
-/// or to 0.01 where that is more.
+/// Values and the gradients of Σ seed·y with respect to every input, seed random, 1 of a scalar; an
+/// input that `tracked` leaves out requires no gradient and must get none. Errors are relative to
+/// the norm, or to 0.01 where that is more.
 inline void expect_gradients(const Tested& tested, const Plain& plain, std::vector<Tensor> inputs,
                              double tolerance = 2e-5, std::vector<bool> tracked = {}) {
   tracked.resize(inputs.size(), true);
@@ -29,7 +29,7 @@ inline void expect_gradients(const Tested& tested, const Plain& plain, std::vect
     if (tracked[i]) inputs[i].require_gradient();
   }
   const Doubles y0 = plain(values);
-  Tensor seed = Tensor::from(random_values(y0.size(), 77));
+  Tensor seed = Tensor::from(y0.size() == 1 ? std::vector<float>{1} : random_values(y0.size(), 77));
   {
     Tape tape;
     Tensor y = tested(inputs);

@@ -206,6 +206,10 @@ constexpr int64_t kTokenTile = 16;
 constexpr int64_t kPanelsPerItem = 8;
 constexpr int64_t kPanelsOfFewTokens = 2;
 int64_t panels_per_item(int64_t tokens) { return tokens < 8 ? kPanelsOfFewTokens : kPanelsPerItem; }
+// Tokens of one work item where there are too few panels for all threads: whole tiles of every
+// kernel, and enough of them to reuse the panels.
+constexpr int64_t kTokensPerItem = 192;
+constexpr int64_t kItemsWanted = 16;
 // Tokens of a gated product whose halves are held at once: whole token tiles.
 constexpr int64_t kGatedTokens = 256;
 // Panels that are expanded to f32 before they are multiplied.
@@ -370,25 +374,37 @@ PackedWeight pack_weight(const Weight& w, bool release) {
   return p;
 }
 
+void pack_again(const Weight& w, PackedWeight& p) {
+  HONE_ASSERT(w.rows() == p.n && w.cols() == p.k);
+  const auto pack = packer(w, p);
+  parallel_for(ceil_div(p.n, kPanel), kPanelsPacked,
+               [&](int64_t begin, int64_t end) { pack(w, p, begin, end); });
+}
+
 std::vector<Tensor> multiply_all(const LinearInput& in, std::span<const Product> products,
                                  Activations a) {
   std::vector<Job> jobs;
   std::vector<Tensor> results;
   std::vector<int64_t> first{0};  // work item of each job
-  const int64_t step = panels_per_item(in.x().dim(0));
+  const int64_t tokens = in.x().dim(0), step = panels_per_item(tokens);
   for (const Product& p : products) {
     jobs.emplace_back(in, p, a);
-    results.push_back(Tensor::empty({in.x().dim(0), p.weight->n}, DType::f32));
+    results.push_back(Tensor::empty({tokens, p.weight->n}, DType::f32));
     first.push_back(first.back() + ceil_div(jobs.back().panels(), step));
   }
-  parallel_for(first.back(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) {
+  const int64_t items = first.back();
+  const int64_t parts = items < kItemsWanted ? ceil_div(tokens, kTokensPerItem) : 1;
+  const int64_t part = parts > 1 ? kTokensPerItem : tokens;
+  parallel_for(items * parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i_of_part = begin; i_of_part < end; ++i_of_part) {
+      const int64_t item = i_of_part % items, t0 = i_of_part / items * part;
       auto after = std::upper_bound(first.begin(), first.end(), item);
       size_t i = static_cast<size_t>(after - first.begin()) - 1;
       int64_t p0 = (item - first[i]) * step;
       int64_t p1 = std::min(jobs[i].panels(), p0 + step);
-      jobs[i].run(p0, p1, 0, in.x().dim(0), results[i].mutable_data<float>() + p0 * kPanel,
-                  results[i].dim(1));
+      const int64_t n = results[i].dim(1);
+      jobs[i].run(p0, p1, t0, std::min(tokens, t0 + part),
+                  results[i].mutable_data<float>() + t0 * n + p0 * kPanel, n);
     }
   });
   for (size_t i = 0; i < products.size(); ++i) {
@@ -396,9 +412,13 @@ std::vector<Tensor> multiply_all(const LinearInput& in, std::span<const Product>
     const Tensor& x = in.x();
     const Tensor values = p.values == nullptr ? Tensor() : *p.values;
     if (!recorded({&x, p.bias, &values})) continue;
-    record(results[i], [x, w = *p.weight, bias = *p.bias, values](const Tensor& flat) {
+    // What is only passed on needs no values of x.
+    const bool kept = values.requires_gradient() && !in.again();
+    record(results[i], [x = kept ? x : x.hollow(), again = in.again(), w = *p.weight,
+                        bias = *p.bias, values](const Tensor& flat) {
       const Tensor dy = flat.reshape({x.dim(0), w.n});
-      if (values.requires_gradient()) ops::accumulate_product(dy, x, gradient_of(values));
+      if (values.requires_gradient())
+        ops::accumulate_product(dy, again ? again() : x, gradient_of(values));
       if (bias.requires_gradient()) ops::accumulate_columns(dy, gradient_of(bias));
       if (x.requires_gradient()) add_gradient(x, multiply_transposed(dy, w));
     });
@@ -411,6 +431,8 @@ namespace {
 // Columns of the result that one work item makes, rows of the weight that are expanded at once, and
 // the tokens that use them: the expanded part stays in the second-level cache.
 constexpr int64_t kBackColumns = 64, kBackRows = 1024, kBackTokens = 1024;
+// The tokens where the weight has few columns.
+constexpr int64_t kBackFewTokens = 96;
 
 // Columns [k0, k1) of panel p as floats [k1 − k0][16]; bounds are multiples of 16.
 void expand_columns(const PackedWeight& w, int64_t p, int64_t k0, int64_t k1, float* out) {
@@ -471,13 +493,14 @@ Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w) {
   HONE_ASSERT(dy.rank() == 2 && dy.dim(1) == w.n);
   Tensor dx = Tensor::empty({t, w.k}, DType::f32);
   float* out = dx.mutable_data<float>();
-  const int64_t strips = ceil_div(w.k, kBackColumns), parts = ceil_div(t, kBackTokens);
+  const int64_t strips = ceil_div(w.k, kBackColumns);
+  const int64_t tokens = strips < 4 ? kBackFewTokens : kBackTokens, parts = ceil_div(t, tokens);
   parallel_for(strips * parts, 1, [&](int64_t b, int64_t e) {
     static thread_local std::vector<float> scratch;
     scratch.resize(static_cast<size_t>((kBackRows + kPanel) * kBackColumns));
     for (int64_t item = b; item < e; ++item) {
       const int64_t k0 = item % strips * kBackColumns, k1 = std::min(w.k, k0 + kBackColumns);
-      const int64_t t0 = item / strips * kBackTokens, t1 = std::min(t, t0 + kBackTokens);
+      const int64_t t0 = item / strips * tokens, t1 = std::min(t, t0 + tokens);
       for (int64_t n0 = 0; n0 < w.n; n0 += kBackRows) {
         const int64_t n1 = std::min(w.n, n0 + kBackRows);
         transpose_part(w, n0, n1, k0, k1, scratch.data());

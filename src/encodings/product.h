@@ -8,6 +8,7 @@
 //         where it is bf16 and dots of bf16 are the machine's fastest, they are rounded to bf16.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -27,8 +28,11 @@ Activations activations_from_name(std::string_view name);
 /// Activations [T, K] with what the members of a LinearGroup share: the int8 form, made once.
 class LinearInput {
  public:
-  explicit LinearInput(Tensor x) : x_(std::move(x)) {}
+  /// With `again`, which makes x anew, records keep it in place of x: memory for time.
+  explicit LinearInput(Tensor x, std::function<Tensor()> again = nullptr)
+      : x_(std::move(x)), again_(std::move(again)) {}
   const Tensor& x() const { return x_; }
+  const std::function<Tensor()>& again() const { return again_; }
   /// Quantised in chunks of `chunk` (32 or 16) columns for weights with this zero point; not
   /// thread-safe.
   kernels::QuantizedRows quantized(int64_t chunk, int zero) const;
@@ -37,6 +41,7 @@ class LinearInput {
 
  private:
   Tensor x_;
+  std::function<Tensor()> again_;
   struct Quantized {
     Tensor codes, scales, starts, lows;
   };
@@ -62,6 +67,8 @@ struct PackedWeight {
 /// integer form become codes; the rest is decoded to f32. With `release`, file pages are released
 /// as soon as they have been read, so that a weight is never in memory twice.
 PackedWeight pack_weight(const Weight& w, bool release = false);
+/// Packs w, which differs from what `p` was made of in its values alone, into p's memory.
+void pack_again(const Weight& w, PackedWeight& p);
 /// The bytes that pack_weight would make.
 int64_t packed_bytes(const Weight& w);
 

@@ -46,6 +46,7 @@ class Builder {
                              r_.matrix(Role::embedding, 0, c_.vocabulary, c_.width));
     m->embedding_scale = c_.embedding_scale;
     m->logit_softcap = c_.logit_softcap;
+    if (!c_.rotary) m->position_name = r_.path(Role::positions, 0);
     if (!c_.rotary)
       m->position_table = decode_weight(r_.matrix(Role::positions, 0, c_.context, c_.width));
     make_ropes();

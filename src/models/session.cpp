@@ -8,12 +8,17 @@ Session::Session(Model& model, Activations activations, KvType kv)
     : model_(model), activations_(activations), cache_(model.kv_shapes(), kv) {}
 
 void Session::check_room(size_t more) const {
-  HONE_CHECK(sequence_.length + static_cast<int64_t>(more) <= model_.context, invalid_argument,
-             "{} tokens do not fit: {} of the model's context of {} are used", more,
-             sequence_.length, model_.context);
+  const int64_t used = std::max(sequence_.length, model_.virtual_tokens());
+  HONE_CHECK(used + static_cast<int64_t>(more) <= model_.context, invalid_argument,
+             "{} tokens do not fit: {} of the model's context of {} are used", more, used,
+             model_.context);
 }
 
 Tensor Session::run(std::span<const int32_t> tokens) {
+  if (sequence_.length == 0) {
+    model_.begin(cache_, sequence_, activations_);
+    before_ = sequence_.length;
+  }
   Batch batch;
   batch.activations = activations_;
   batch.append(tokens, &sequence_);

@@ -26,8 +26,9 @@ class Session {
   /// Logits [R, V] of rows of hidden().
   Tensor logits(const Tensor& hidden) { return model_.logits(hidden, activations_); }
   /// Forgets all positions from `length` on.
-  void truncate(int64_t length) { cache_.truncate(sequence_, length); }
-  int64_t length() const { return sequence_.length; }
+  void truncate(int64_t length) { cache_.truncate(sequence_, length + before_); }
+  /// Tokens it holds, without a prefix or a prompt.
+  int64_t length() const { return sequence_.length - before_; }
   Model& model() { return model_; }
   int64_t page_bytes() const { return cache_.page_bytes(); }
 
@@ -39,6 +40,7 @@ class Session {
   Activations activations_;
   KvCache cache_;
   KvSequence sequence_;
+  int64_t before_ = 0;  // positions of a prefix and a prompt
 };
 
 }  // namespace hone

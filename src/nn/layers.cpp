@@ -44,10 +44,16 @@ Tensor& trained_values(Weight& w) {
 }
 }  // namespace
 
-Tensor& Linear::train_weight() {
+Tensor& Linear::train_weight(const Tensor* shared) {
   unpack();
   trained_ = true;
-  return trained_values(weight_);
+  if (shared == nullptr) return trained_values(weight_);
+  weight_ = float_weight(*shared);
+  return weight_.planes.at("values");
+}
+
+void Linear::repack() {
+  if (packed_.defined() && trained_) pack_again(weight_, packed_);
 }
 
 Tensor& Linear::train_bias() {
@@ -74,8 +80,8 @@ std::string_view Linear::activations(Activations a) {
 }
 
 Tensor Linear::forward(const LinearInput& x, Activations a) {
-  Product one = product();
-  return multiply_all(x, {&one, 1}, a)[0];
+  Linear* one = this;
+  return forward_all({&one, 1}, x, a)[0];
 }
 
 Product Linear::product() {
@@ -83,11 +89,49 @@ Product Linear::product() {
   return {&packed_, &bias_, trained_ ? &weight_.plane("values") : nullptr};
 }
 
+namespace {
+bool changes_input(const Linear& l) {
+  return std::ranges::any_of(l.adapters, [](const auto& a) { return a->changes_input(); });
+}
+
+// One whose adapters want another input than its group's.
+Tensor forward_alone(Linear& l, const LinearInput& in, Activations a) {
+  Tensor x = in.x();
+  for (const auto& adapter : l.adapters) x = adapter->input(x);
+  const LinearInput changed(x);
+  const Product own = l.product();
+  Tensor y = multiply_all(changed, {&own, 1}, a)[0];
+  for (const auto& adapter : l.adapters)
+    y = adapter->output(l, x, multiply_all(changed, adapter->products(), a), y, a);
+  return y;
+}
+}  // namespace
+
 std::vector<Tensor> forward_all(std::span<Linear* const> linears, const LinearInput& x,
                                 Activations a) {
   std::vector<Product> products;
-  for (Linear* l : linears) products.push_back(l->product());
-  return multiply_all(x, products, a);
+  for (Linear* l : linears) {
+    if (changes_input(*l)) continue;
+    products.push_back(l->product());
+    for (const auto& adapter : l->adapters)
+      for (const Product& p : adapter->products()) products.push_back(p);
+  }
+  std::vector<Tensor> made = multiply_all(x, products, a), results;
+  auto next = made.begin();
+  for (Linear* l : linears) {
+    if (changes_input(*l)) {
+      results.push_back(forward_alone(*l, x, a));
+      continue;
+    }
+    Tensor y = *next++;
+    for (const auto& adapter : l->adapters) {
+      const size_t count = adapter->products().size();
+      y = adapter->output(*l, x.x(), {next, count}, y, a);
+      next += static_cast<std::ptrdiff_t>(count);
+    }
+    results.push_back(y);
+  }
+  return results;
 }
 
 Tensor Embedding::forward(std::span<const int32_t> ids) const {
@@ -190,7 +234,7 @@ void Rope::apply(Tensor& x, int64_t head_dim, std::span<const int64_t> positions
   rotate(x, head_dim, *angles, false);
   if (!recorded({&x})) return;
   Tensor y = x.detached();
-  record(y, [x, head_dim, angles, rope = *this](const Tensor& dy) {
+  record(y, [x = x.hollow(), head_dim, angles, rope = *this](const Tensor& dy) {
     Tensor dx = dy.reshape(x.shape());
     rope.rotate(dx, head_dim, *angles, true);
     add_gradient(x, dx);
@@ -215,17 +259,23 @@ void Rope::rotate(Tensor& x, int64_t head_dim, const Angles& angles, bool back) 
   });
 }
 
-Tensor Mlp::expand(const Tensor& x, Activations a) {
-  LinearInput in(x);
+Tensor Mlp::expand(const LinearInput& in, Activations a, std::function<Tensor()>* again) {
   if (!gate.defined()) {
     HONE_ASSERT(activation == Activation::gelu_tanh);
-    return ops::gelu_tanh(up.forward(in, a));
+    const Tensor half = up.forward(in, a), y = ops::gelu_tanh(half);
+    if (again != nullptr && recorded({&y})) *again = [half] { return ops::gelu_tanh(half); };
+    return y;
   }
   const Product products[] = {gate.product(), up.product()};
-  if (recorded({&x, products[0].values, products[0].bias, products[1].values, products[1].bias})) {
-    std::vector<Tensor> both = multiply_all(in, products, a);
-    return activation == Activation::silu ? ops::silu_mul(both[0], both[1])
-                                          : ops::gelu_tanh_mul(both[0], both[1]);
+  if (!gate.adapters.empty() || !up.adapters.empty() ||
+      recorded(
+          {&in.x(), products[0].values, products[0].bias, products[1].values, products[1].bias})) {
+    Linear* const linears[] = {&gate, &up};
+    std::vector<Tensor> both = forward_all(linears, in, a);
+    auto pair = activation == Activation::silu ? ops::silu_mul : ops::gelu_tanh_mul;
+    const Tensor y = pair(both[0], both[1]);
+    if (again != nullptr && recorded({&y})) *again = [=] { return pair(both[0], both[1]); };
+    return y;
   }
   const kernels::KernelTable& table = kernels::table();
   return multiply_gated(in, gate.product(), up.product(),

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "encodings/product.h"
+#include "nn/adapter.h"
 #include "ops/dense.h"
 #include "tensor/weight.h"
 
@@ -33,8 +34,9 @@ class Linear {
   /// Replaces the bias: [out].
   void set_bias(Tensor b);
   /// Makes the weight f32 values that require a gradient, and returns them: [out, in]. Whoever
-  /// writes to them calls unpack() afterwards.
-  Tensor& train_weight();
+  /// writes to them calls repack() afterwards. With `shared`, it becomes those values, which
+  /// require one already: a head that is tied to an embedding.
+  Tensor& train_weight(const Tensor* shared = nullptr);
   /// Makes the bias require a gradient; it must have one.
   Tensor& train_bias();
 
@@ -43,15 +45,20 @@ class Linear {
   void pack(bool keep = true);
   /// Forgets the packed copy.
   void unpack() { packed_ = {}; }
+  /// Packs the trained values anew, into the memory of the last copy.
+  void repack();
   /// Bytes that one product reads: of the kernel layout, made already or not.
   int64_t resident_bytes() const;
   /// The type of the activations that products have: "f32", "int8" or "bf16".
   std::string_view activations(Activations a);
 
-  /// x·Wᵀ + b: [T, out].
+  /// x·Wᵀ + b, and what adapters make of it: [T, out].
   Tensor forward(const LinearInput& x, Activations a);
-  /// Packed, for products that several Linears share.
+  /// Packed, without adapters, for products that several Linears share.
   Product product();
+
+  /// In the order in which they work.
+  std::vector<std::shared_ptr<LinearAdapter>> adapters;
 
  private:
   std::string name_;
@@ -62,8 +69,8 @@ class Linear {
   int64_t n_ = 0, k_ = 0;
 };
 
-/// Linears that multiply one input: what depends on the input is made once, and their products run
-/// in one parallel loop. Returns [T, out] of each.
+/// Linears that multiply one input: what depends on the input is made once, and their products and
+/// those of their adapters run in one parallel loop. Returns [T, out] of each.
 std::vector<Tensor> forward_all(std::span<Linear* const> linears, const LinearInput& x,
                                 Activations a);
 
@@ -153,8 +160,9 @@ struct Mlp {
   Linear gate;  ///< undefined in an ungated MLP
   Linear up;
   Linear down;
-  /// What down multiplies: x [T, D] → [T, F].
-  Tensor expand(const Tensor& x, Activations a);
+  /// What down multiplies: x [T, D] → [T, F]. Under a tape `again`, if given, becomes what makes it
+  /// anew from the halves that the tape keeps; it stays empty where there are none.
+  Tensor expand(const LinearInput& x, Activations a, std::function<Tensor()>* again = nullptr);
 };
 
 }  // namespace hone

@@ -2,8 +2,10 @@
 
 #include <fmt/ranges.h>
 
-#include <cstring>
+#include <algorithm>
+#include <cmath>
 #include <set>
+#include <utility>
 
 #include "base/threads.h"
 #include "ops/dense.h"
@@ -11,10 +13,10 @@
 
 namespace hone {
 
-void Batch::append(std::span<const int32_t> more, KvSequence* sequence) {
+void Batch::append(std::span<const int32_t> more, KvSequence* sequence, int64_t start) {
   SequenceSpan span;
   span.begin = size();
-  span.start = sequence == nullptr ? 0 : sequence->length;
+  span.start = sequence == nullptr ? start : sequence->length;
   span.kv = sequence;
   for (size_t i = 0; i < more.size(); ++i) {
     tokens.push_back(more[i]);
@@ -24,8 +26,40 @@ void Batch::append(std::span<const int32_t> more, KvSequence* sequence) {
   spans.push_back(span);
 }
 
-Tensor SoftmaxAttention::mix(const Tensor& x, const Batch& batch, KvCache& cache, int64_t layer) {
-  LinearInput in(x);
+namespace {
+
+// rows [S, W] with first [p, W] in front of each sequence of the batch: [S + p·sequences, W].
+Tensor with_prefix(const Tensor& rows, const Tensor& first,
+                   const std::vector<SequenceSpan>& spans) {
+  const int64_t p = first.dim(0), width = rows.dim(1);
+  HONE_ASSERT(first.dim(1) == width);
+  Tensor y = Tensor::empty({rows.dim(0) + p * std::ssize(spans), width}, DType::f32);
+  float* out = y.mutable_data<float>();
+  for (const SequenceSpan& s : spans) {
+    out = std::copy_n(first.data<float>(), p * width, out);
+    out = std::copy_n(rows.data<float>() + s.begin * width, (s.end - s.begin) * width, out);
+  }
+  if (recorded({&rows, &first}))
+    record(y, [rows = rows.hollow(), first = first.hollow(), spans, p, width](const Tensor& dy) {
+      const float* in = dy.data<float>();
+      Tensor dx = Tensor::empty({rows.dim(0), width}, DType::f32);
+      Tensor sum = Tensor::zeros({p, width}, DType::f32);
+      for (const SequenceSpan& s : spans) {
+        for (int64_t i = 0; i < p * width; ++i) sum.mutable_data<float>()[i] += in[i];
+        in += p * width;
+        std::copy_n(in, (s.end - s.begin) * width, dx.mutable_data<float>() + s.begin * width);
+        in += (s.end - s.begin) * width;
+      }
+      add_gradient(rows, dx);
+      add_gradient(first, sum);
+    });
+  return y;
+}
+
+}  // namespace
+
+Tensor SoftmaxAttention::mix(const LinearInput& in, const Batch& batch, KvCache& cache,
+                             int64_t layer) {
   std::vector<Linear*> linears = inputs();
   std::vector<Tensor> products = forward_all(linears, in, batch.activations);
   Tensor &qs = products[0], &ks = products[1], &vs = products[2];
@@ -37,7 +71,16 @@ Tensor SoftmaxAttention::mix(const Tensor& x, const Batch& batch, KvCache& cache
   }
   if (!batch.cached()) {
     std::vector<AttentionSpan> spans;
-    for (const SequenceSpan& s : batch.spans) spans.push_back({s.begin, s.end, s.begin, s.end});
+    const int64_t p = prefix == nullptr ? 0 : prefix->length();
+    if (p > 0) {
+      ks = with_prefix(ks, prefix->keys(layer), batch.spans);
+      vs = with_prefix(vs, prefix->values(layer), batch.spans);
+    }
+    int64_t before = 0;
+    for (const SequenceSpan& s : batch.spans) {
+      spans.push_back({s.begin, s.end, s.begin + before, s.end + before + p});
+      before += p;
+    }
     return attention(spec, qs, ks, vs, spans);
   }
   HONE_ASSERT(!recorded({&qs, &ks, &vs}));
@@ -54,35 +97,49 @@ std::string SoftmaxAttention::describe() const {
 }
 
 Tensor Block::forward(const Tensor& x, const Batch& batch, KvCache& cache, int64_t layer) {
-  BlockState state = enter(x);
+  BlockState state = enter(x, batch.checkpointing);
   for (int stage = 0; stage < kStages; ++stage) advance(state, stage, batch, cache, layer);
   return state.residual;
 }
 
-BlockState Block::enter(const Tensor& x) const { return {x, mixer_norm.forward(x)}; }
+BlockState Block::enter(const Tensor& x, Checkpointing checkpointing) const {
+  BlockState s{x, mixer_norm.forward(x), {}, {}};
+  if (checkpointing == Checkpointing::cheap && recorded({&s.x}))
+    s.again = [norm = mixer_norm, x] { return norm.forward(x); };
+  if (!adapters.empty()) s.entered = s.x;
+  return s;
+}
 
 void Block::advance(BlockState& s, int stage, const Batch& batch, KvCache& cache, int64_t layer) {
+  const Activations a = batch.activations;
+  const bool cheap = batch.checkpointing == Checkpointing::cheap;
+  const LinearInput in(s.x, std::exchange(s.again, nullptr));
   switch (stage) {
     case 0:
-      s.x = mixer->mix(s.x, batch, cache, layer);
+      s.x = mixer->mix(in, batch, cache, layer);
       break;
     case 1: {
-      Tensor y = mixer->output().forward(LinearInput(s.x), batch.activations);
+      Tensor y = mixer->output().forward(in, a);
+      for (const auto& adapter : adapters) y = adapter->mixer_output(s.entered, y, a);
       if (post_mixer_norm.defined()) y = post_mixer_norm.forward(y);
       ops::SumAndNorm both = mlp_norm.forward_sum(s.residual, y);
       s.residual = both.sum;
       s.x = both.norm;
+      if (cheap && recorded({&s.x}))
+        s.again = [norm = mlp_norm, x = s.residual] { return norm.forward(x); };
+      if (!adapters.empty()) s.entered = s.x;
       break;
     }
     case 2:
-      s.x = mlp.expand(s.x, batch.activations);
+      s.x = mlp.expand(in, a, cheap ? &s.again : nullptr);
       break;
     default: {
       HONE_ASSERT(stage == kStages - 1);
-      Tensor y = mlp.down.forward(LinearInput(s.x), batch.activations);
+      Tensor y = mlp.down.forward(in, a);
+      for (const auto& adapter : adapters) y = adapter->mlp_output(s.entered, y, a);
       if (post_mlp_norm.defined()) y = post_mlp_norm.forward(y);
       s.residual = ops::add(s.residual, y);
-      s.x = {};
+      s.x = s.entered = {};
     }
   }
 }
@@ -91,6 +148,13 @@ std::vector<std::vector<Linear*>> Block::stages() {
   std::vector<Linear*> wide = {&mlp.up};
   if (mlp.gate.defined()) wide.insert(wide.begin(), &mlp.gate);
   return {mixer->inputs(), {&mixer->output()}, wide, {&mlp.down}};
+}
+
+std::vector<Norm*> Block::norms() {
+  std::vector<Norm*> all = {&mixer_norm, &post_mixer_norm, &mlp_norm, &post_mlp_norm};
+  for (Norm* n : mixer->norms()) all.push_back(n);
+  std::erase_if(all, [](Norm* n) { return !n->defined(); });
+  return all;
 }
 
 std::vector<KvShape> Model::kv_shapes() const {
@@ -109,19 +173,9 @@ std::vector<Linear*> Model::linears() {
 
 int64_t Model::parameter_count() {
   int64_t n = embedding.weight().numel() + position_table.numel();
-  auto norm = [&](const Norm& x) {
-    if (x.defined()) n += x.weight.numel() + (x.bias.empty_handle() ? 0 : x.bias.numel());
-  };
-  for (Block& b : blocks) {
-    norm(b.mixer_norm);
-    norm(b.post_mixer_norm);
-    norm(b.mlp_norm);
-    norm(b.post_mlp_norm);
-    if (auto* a = dynamic_cast<SoftmaxAttention*>(b.mixer.get())) {
-      norm(a->q_norm);
-      norm(a->k_norm);
-    }
-  }
+  auto norm = [&](const Norm& x) { n += x.weight.numel() + x.bias.numel(); };
+  for (Block& b : blocks)
+    for (Norm* x : b.norms()) norm(*x);
   norm(final_norm);
   for (Linear* l : linears()) {
     if (l == &head && tied_head) continue;
@@ -138,8 +192,14 @@ std::string Model::activations_used(Activations a) {
 }
 
 Tensor Model::embed(const Batch& batch) const {
-  Tensor x = embedding.forward(batch.tokens);
+  std::vector<int32_t> ids = batch.tokens;
+  // Tokens below 0 are rows of the prompt, and get those once the others are there.
+  const bool prompted = !prompt.empty_handle();
+  if (prompted)
+    for (int32_t& id : ids) id = std::max(id, 0);
+  Tensor x = embedding.forward(ids);
   if (embedding_scale != 1) x = ops::scale(x, embedding_scale);
+  if (prompted) x = put_prompt(x, batch.tokens);
   if (position_table.empty_handle()) return x;
   int64_t d = x.dim(1);
   const Tensor embedded = x;
@@ -153,7 +213,8 @@ Tensor Model::embed(const Batch& batch) const {
     for (int64_t i = 0; i < d; ++i) out[t * d + i] += table[p * d + i];
   }
   if (recorded({&embedded, &position_table}))
-    record(x, [embedded, positions = batch.positions, table = position_table, d](const Tensor& dy) {
+    record(x, [embedded = embedded.hollow(), positions = batch.positions,
+               table = position_table.hollow(), d](const Tensor& dy) {
       if (table.requires_gradient()) {
         float* sum = gradient_of(table).mutable_data<float>();
         const float* g = dy.data<float>();
@@ -165,10 +226,69 @@ Tensor Model::embed(const Batch& batch) const {
   return x;
 }
 
+// Rows of negative tokens become those of the prompt.
+Tensor Model::put_prompt(const Tensor& x, const std::vector<int32_t>& tokens) const {
+  const int64_t d = x.dim(1);
+  Tensor y = x.clone();
+  auto row = [d](int32_t token) { return (-1 - int64_t{token}) * d; };
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    if (tokens[t] >= 0) continue;
+    HONE_ASSERT(-1 - int64_t{tokens[t]} < prompt.dim(0));
+    std::copy_n(prompt.data<float>() + row(tokens[t]), d, y.mutable_data<float>() + int64_t(t) * d);
+  }
+  if (recorded({&x, &prompt}))
+    record(y, [x = x.hollow(), prompt = prompt.hollow(), tokens, d, row](const Tensor& grad) {
+      Tensor dy = grad.clone();
+      float* g = dy.mutable_data<float>();
+      for (size_t t = 0; t < tokens.size(); ++t, g += d) {
+        if (tokens[t] >= 0) continue;
+        if (prompt.requires_gradient()) {
+          float* sum = gradient_of(prompt).mutable_data<float>() + row(tokens[t]);
+          for (int64_t i = 0; i < d; ++i) sum[i] += g[i];
+        }
+        std::fill_n(g, d, 0.0f);
+      }
+      add_gradient(x, dy);
+    });
+  return y;
+}
+
 Tensor Model::logits(const Tensor& hidden, Activations a) {
   Tensor y = head.forward(LinearInput(final_norm.forward(hidden)), a);
   if (logit_softcap > 0) ops::softcap_in_place(y, logit_softcap);
   return y;
+}
+
+void Model::set_prefix(std::shared_ptr<Prefix> p) {
+  prefix = std::move(p);
+  for (Block& b : blocks)
+    if (auto* attention = dynamic_cast<SoftmaxAttention*>(b.mixer.get()))
+      attention->prefix = prefix;
+}
+
+int64_t Model::virtual_tokens() const {
+  const int64_t prompted = prompt.empty_handle() ? 0 : prompt.dim(0);
+  return prompted + (prefix == nullptr ? 0 : prefix->length());
+}
+
+void Model::begin(KvCache& cache, KvSequence& sequence, Activations a) {
+  HONE_ASSERT(sequence.length == 0);
+  if (prefix != nullptr) {
+    const int64_t p = prefix->length();
+    cache.reserve(sequence, p);
+    for (int64_t layer = 0; layer < std::ssize(blocks); ++layer) {
+      const Tensor keys = prefix->keys(layer), values = prefix->values(layer);
+      cache.write(layer, sequence, 0, p, keys.data<float>(), values.data<float>());
+    }
+    cache.commit(sequence, p);
+  }
+  if (prompt.empty_handle()) return;
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < prompt.dim(0); ++i) ids.push_back(static_cast<int32_t>(-1 - i));
+  Batch batch;
+  batch.activations = a;
+  batch.append(ids, &sequence);
+  forward(batch, cache);
 }
 
 Tensor Model::forward(const Batch& batch, KvCache& cache) {
@@ -180,6 +300,72 @@ Tensor Model::forward(const Batch& batch, KvCache& cache) {
   if (batch.cached())
     for (const SequenceSpan& s : batch.spans) cache.commit(*s.kv, s.start + s.end - s.begin);
   return x;
+}
+
+Tensor Model::forward(const Batch& batch) {
+  HONE_ASSERT(!batch.cached());
+  // What runs again in the backward needs both then.
+  auto held = std::make_shared<const Batch>(batch);
+  auto none = std::make_shared<KvCache>(std::vector<KvShape>{});
+  auto block = [this, held, none](size_t i) {
+    return [this, held, none, i](const Tensor& x) {
+      return blocks[i].forward(x, *held, *none, static_cast<int64_t>(i));
+    };
+  };
+  const bool each =
+      batch.checkpointing == Checkpointing::block || batch.checkpointing == Checkpointing::root;
+  auto run = [block, each](Tensor x, size_t first, size_t last) {
+    for (size_t i = first; i < last; ++i) x = each ? checkpoint(block(i), x) : block(i)(x);
+    return x;
+  };
+  Tensor x = embed(batch);
+  if (batch.checkpointing != Checkpointing::root) return run(x, 0, blocks.size());
+  const auto group = static_cast<size_t>(std::ceil(std::sqrt(static_cast<double>(blocks.size()))));
+  for (size_t i = 0; i < blocks.size(); i += group) {
+    const size_t last = std::min(blocks.size(), i + group);
+    x = checkpoint([run, i, last](const Tensor& in) { return run(in, i, last); }, x);
+  }
+  return x;
+}
+
+std::vector<NamedTensor> Model::train(const std::function<bool(const std::string& name)>& select) {
+  std::vector<NamedTensor> all;
+  auto take = [&](const std::string& name, auto make) {
+    if (select(name)) all.push_back({name, make()});
+  };
+  auto vector = [&](const std::string& name, Tensor& t) {
+    if (t.empty_handle()) return;
+    take(name, [&] {
+      t.require_gradient();
+      return t;
+    });
+  };
+  auto norm = [&](Norm& n) {
+    vector(n.name + ".weight", n.weight);
+    vector(n.name + ".bias", n.bias);
+  };
+  auto linear = [&](Linear& l) {
+    take(l.name() + ".weight", [&] { return l.train_weight(); });
+    if (!l.bias().empty_handle()) take(l.name() + ".bias", [&] { return l.train_bias(); });
+  };
+  take(embedding.name() + ".weight", [&] {
+    Tensor& values = embedding.train();
+    if (tied_head) head.train_weight(&values);
+    return values;
+  });
+  vector(position_name + ".weight", position_table);
+  for (Block& b : blocks) {
+    for (Norm* n : b.norms()) norm(*n);
+    for (auto& stage : b.stages())
+      for (Linear* l : stage) linear(*l);
+  }
+  norm(final_norm);
+  if (!tied_head) linear(head);
+  return all;
+}
+
+void Model::values_changed() {
+  for (Linear* l : linears()) l->repack();
 }
 
 void Model::pack(bool keep) {

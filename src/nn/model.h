@@ -17,15 +17,26 @@
 namespace hone {
 
 /// Tokens of one or more sequences that run together.
+/// What a tape keeps of the blocks that it records; the rest is computed again in the backward, to
+/// the same bits (Chen et al. 2016).
+enum class Checkpointing {
+  none,   ///< everything that a gradient needs
+  cheap,  ///< not the results of norms and activations
+  block,  ///< each block's input
+  root,   ///< the input of every √L-th block, and of each block of one such group at a time
+};
+
 struct Batch {
   std::vector<int32_t> tokens;      ///< [T]
   std::vector<int64_t> positions;   ///< [T]
   std::vector<SequenceSpan> spans;  ///< cover [0, T) in order
   Activations activations = Activations::f32;
+  Checkpointing checkpointing = Checkpointing::none;
 
   /// Adds `tokens` behind what `sequence` already holds; with null they are a whole sequence that
-  /// needs no cache, as in training. Either all sequences of a batch have one or none.
-  void append(std::span<const int32_t> more, KvSequence* sequence);
+  /// needs no cache, as in training, at positions from `start` on. Either all sequences of a batch
+  /// have one or none.
+  void append(std::span<const int32_t> more, KvSequence* sequence, int64_t start = 0);
   bool cached() const { return !spans.empty() && spans[0].kv != nullptr; }
   int64_t size() const { return static_cast<int64_t>(tokens.size()); }
 };
@@ -36,10 +47,11 @@ class Mixer {
   virtual ~Mixer() = default;
   /// Everything before the output projection: x [T, D] → [T, K], which output() multiplies. State
   /// of layer `layer` is read from and written to `cache`.
-  virtual Tensor mix(const Tensor& x, const Batch& batch, KvCache& cache, int64_t layer) = 0;
+  virtual Tensor mix(const LinearInput& x, const Batch& batch, KvCache& cache, int64_t layer) = 0;
   /// The linears that multiply mix's input; they share it.
   virtual std::vector<Linear*> inputs() = 0;
   virtual Linear& output() = 0;
+  virtual std::vector<Norm*> norms() { return {}; }
   virtual KvShape kv_shape() const = 0;
   /// For `hone info`: "causal & window(512), 8/4 heads of 64".
   virtual std::string describe() const = 0;
@@ -49,20 +61,24 @@ class SoftmaxAttention : public Mixer {
  public:
   AttentionSpec spec;
   Linear q, k, v, o;
-  Norm q_norm, k_norm;  ///< over each head, before the rotation; undefined = none
-  Rope rope;            ///< undefined = none
+  Norm q_norm, k_norm;             ///< over each head, before the rotation; undefined = none
+  Rope rope;                       ///< undefined = none
+  std::shared_ptr<Prefix> prefix;  ///< in front of every sequence; null = none
 
-  Tensor mix(const Tensor& x, const Batch& batch, KvCache& cache, int64_t layer) override;
+  Tensor mix(const LinearInput& x, const Batch& batch, KvCache& cache, int64_t layer) override;
   std::vector<Linear*> inputs() override { return {&q, &k, &v}; }
   Linear& output() override { return o; }
+  std::vector<Norm*> norms() override { return {&q_norm, &k_norm}; }
   KvShape kv_shape() const override { return {spec.kv_heads, spec.k_dim, spec.v_dim}; }
   std::string describe() const override;
 };
 
 /// Where a batch stands inside a block.
 struct BlockState {
-  Tensor residual;  ///< [T, D]
-  Tensor x;         ///< [T, K]: what the linears of the next stage multiply
+  Tensor residual;                ///< [T, D]
+  Tensor x;                       ///< [T, K]: what the linears of the next stage multiply
+  Tensor entered;                 ///< what the mixer or the MLP got, for adapters
+  std::function<Tensor()> again;  ///< makes x anew; empty where it is kept
 };
 
 /// A block runs in four stages; the linears of one stage share their input: the mixer's inputs, its
@@ -73,14 +89,22 @@ struct Block {
   Norm mlp_norm, post_mlp_norm;
   std::unique_ptr<Mixer> mixer;
   Mlp mlp;
+  /// In the order in which they work.
+  std::vector<std::shared_ptr<BlockAdapter>> adapters;
 
   Tensor forward(const Tensor& x, const Batch& batch, KvCache& cache, int64_t layer);
   /// The state in front of stage 0, for hidden states x [T, D].
-  BlockState enter(const Tensor& x) const;
+  BlockState enter(const Tensor& x, Checkpointing checkpointing = Checkpointing::none) const;
   /// Runs one stage; behind the last, `x` is empty and `residual` the block's output.
   void advance(BlockState& state, int stage, const Batch& batch, KvCache& cache, int64_t layer);
   /// The linears of each stage, in order.
   std::vector<std::vector<Linear*>> stages();
+  std::vector<Norm*> norms();
+};
+
+struct NamedTensor {
+  std::string name;
+  Tensor tensor;
 };
 
 class Model {
@@ -90,11 +114,16 @@ class Model {
   Embedding embedding;
   float embedding_scale = 1;
   Tensor position_table;  ///< [context, D] learned positions, or an empty handle
+  std::string position_name;
   std::vector<Block> blocks;
   Norm final_norm;
   Linear head;
   bool tied_head = false;  ///< head and embedding are one parameter
   float logit_softcap = 0;
+  std::shared_ptr<Prefix> prefix;  ///< of all layers (set_prefix); null = none
+  /// Rows [p, D] in front of every sequence, for tokens −1 … −p (Lester et al. 2021); an empty
+  /// handle = none.
+  Tensor prompt;
 
   int64_t vocabulary() const { return head.out_features(); }
   int64_t width() const { return embedding.weight().cols(); }
@@ -112,12 +141,30 @@ class Model {
   Tensor embed(const Batch& batch) const;
   /// Final norm and head on hidden rows [R, D]: [R, V].
   Tensor logits(const Tensor& hidden, Activations a);
+  void set_prefix(std::shared_ptr<Prefix> p);
+  /// Positions that a prefix and a prompt take in front of every sequence.
+  int64_t virtual_tokens() const;
+  /// Puts prefix and prompt into a sequence that holds nothing yet.
+  void begin(KvCache& cache, KvSequence& sequence, Activations a);
   /// The whole stack: hidden states [T, D] before the final norm. Keys and values are appended to
   /// the spans' sequences, whose lengths grow.
   Tensor forward(const Batch& batch, KvCache& cache);
+  /// The same for sequences without a cache, which a tape may record: of all that a sequence of
+  /// training holds, the prompt's tokens included.
+  Tensor forward(const Batch& batch);
+
+  /// Makes the weights and vectors that `select` takes by name ("<module>.weight") require
+  /// gradients, weights as f32 values, and returns them in model order: embedding, blocks, final
+  /// norm, head. A tied head is the embedding, under the embedding's name.
+  std::vector<NamedTensor> train(const std::function<bool(const std::string& name)>& select);
+  /// Trained values were written to: what is made of them is made anew.
+  void values_changed();
 
   /// Packs every Linear for the kernels; keep == false drops the canonical weights.
   void pack(bool keep);
+
+ private:
+  Tensor put_prompt(const Tensor& x, const std::vector<int32_t>& tokens) const;
 };
 
 }  // namespace hone

@@ -156,7 +156,7 @@ Tensor add(const Tensor& a, const Tensor& b) {
   Tensor y =
       elementwise(a, [&](int64_t i, int64_t n, float* out) { table().add(p + i, q + i, n, out); });
   if (recorded({&a, &b}))
-    record(y, [=](const Tensor& dy) {
+    record(y, [a = a.hollow(), b = b.hollow()](const Tensor& dy) {
       // Each may take over what it gets.
       add_gradient(a, a.requires_gradient() && b.requires_gradient() ? dy.clone() : dy);
       add_gradient(b, dy);
@@ -224,7 +224,8 @@ Tensor scale(const Tensor& x, float s) {
   Tensor y = elementwise(x, [&](int64_t i, int64_t n, float* out) {
     for (int64_t j = 0; j < n; ++j) out[j] = p[i + j] * s;
   });
-  if (recorded({&x})) record(y, [=](const Tensor& dy) { add_gradient(x, scale(dy, s)); });
+  if (recorded({&x}))
+    record(y, [x = x.hollow(), s](const Tensor& dy) { add_gradient(x, scale(dy, s)); });
   return y;
 }
 
@@ -235,7 +236,7 @@ void softcap_in_place(Tensor& x, float s) {
   });
   if (!recorded({&x})) return;
   Tensor y = x.detached();
-  record(y, [x, y = x.detached(), s](const Tensor& dy) {
+  record(y, [x = x.hollow(), y = x.detached(), s](const Tensor& dy) {
     const float *v = y.data<float>(), *g = dy.data<float>();
     add_gradient(x, elementwise(y, [&](int64_t i, int64_t n, float* out) {
                    for (int64_t j = i; j < i + n; ++j)
@@ -249,7 +250,7 @@ float log_sum_exp(const float* x, int64_t n) { return table().log_sum_exp(x, n);
 
 namespace {
 // Rows in blocks that the second-level cache holds; a strip of the result is one work item.
-constexpr int64_t kRowBlock = 128, kStrip = 24;
+constexpr int64_t kRowBlock = 128, kStrip = 24, kColumns = 256;
 }  // namespace
 
 void accumulate_product(const Tensor& dy, const Tensor& x, Tensor& dw) {
@@ -257,10 +258,16 @@ void accumulate_product(const Tensor& dy, const Tensor& x, Tensor& dw) {
   HONE_ASSERT(dy.dim(0) == rows && dw.numel() == n * k);
   const float *a = dy.data<float>(), *b = x.data<float>();
   float* out = dw.mutable_data<float>();
+  // A low rank gives few strips of rows: strips of columns too.
+  const int64_t strips = (n + kStrip - 1) / kStrip, width = strips < 8 ? kColumns : k;
+  const int64_t wide = (k + width - 1) / width;
   for (int64_t s = 0; s < rows; s += kRowBlock)
-    parallel_for(n, kStrip, [&](int64_t i0, int64_t i1) {
-      table().accumulate_tn(a + s * n, n, b + s * k, k, std::min(kRowBlock, rows - s), i0, i1, 0, k,
-                            out, k);
+    parallel_for(strips * wide, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t i0 = i / wide * kStrip, j0 = i % wide * width;
+        table().accumulate_tn(a + s * n, n, b + s * k, k, std::min(kRowBlock, rows - s), i0,
+                              std::min(n, i0 + kStrip), j0, std::min(k, j0 + width), out, k);
+      }
     });
 }
 

@@ -68,12 +68,15 @@ Tensor checkpoint(const std::function<Tensor(const Tensor&)>& f, const Tensor& x
     TapePause pause;
     return f(x);
   }();
+  // Recorded whatever x requires: f may have parameters of its own.
   record(y, [f, x](const Tensor& dy) {
     Tape tape;
-    Tensor again = x;
-    again.require_gradient();
-    tape.backward(f(again), dy);
-    add_gradient(x, std::exchange(again.gradient_node()->sum, {}));
+    Tensor again = x.detached();
+    if (x.requires_gradient()) again.require_gradient();
+    const Tensor same = f(again);
+    if (!same.requires_gradient()) return;
+    tape.backward(same, dy);
+    if (x.requires_gradient()) add_gradient(x, std::exchange(again.gradient_node()->sum, {}));
   });
   return y;
 }

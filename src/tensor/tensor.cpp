@@ -58,6 +58,15 @@ const Tensor& Tensor::gradient() const {
   return gradient_ == nullptr ? none : gradient_->sum;
 }
 
+Tensor Tensor::hollow() const {
+  Tensor t;
+  t.shape_ = shape_;
+  t.numel_ = numel_;
+  t.dtype_ = dtype_;
+  t.gradient_ = gradient_;
+  return t;
+}
+
 Tensor Tensor::detached() const {
   Tensor t = *this;
   t.gradient_.reset();

@@ -82,6 +82,8 @@ class Tensor {
   const Tensor& gradient() const;
   /// The same storage without a gradient.
   Tensor detached() const;
+  /// The gradient without the storage: for a record that needs no values, so that it keeps none.
+  Tensor hollow() const;
 
   /// The same bytes under another shape of equal element count.
   Tensor reshape(Shape shape) const;

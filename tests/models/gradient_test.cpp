@@ -15,10 +15,9 @@ Batch batch_of(const std::vector<std::vector<int32_t>>& sequences) {
   return batch;
 }
 
-// Hidden states of a batch without a cache, and their logits.
+// Logits of a batch without a cache.
 Tensor logits_of(Model& m, const Batch& batch) {
-  KvCache none({});
-  return m.logits(m.forward(batch, none), Activations::f32);
+  return m.logits(m.forward(batch), Activations::f32);
 }
 
 double dot(const Tensor& a, const Tensor& b) {
@@ -28,32 +27,8 @@ double dot(const Tensor& a, const Tensor& b) {
   return sum;
 }
 
-// Every parameter as a tensor that requires a gradient.
-std::vector<Tensor*> train_all(Model& m) {
-  std::vector<Tensor*> all{&m.embedding.train()};
-  auto norm = [&](Norm& n) {
-    for (Tensor* t : {&n.weight, &n.bias})
-      if (!t->empty_handle()) {
-        t->require_gradient();
-        all.push_back(t);
-      }
-  };
-  if (!m.position_table.empty_handle()) {
-    m.position_table.require_gradient();
-    all.push_back(&m.position_table);
-  }
-  for (Block& b : m.blocks) {
-    for (Norm* n : {&b.mixer_norm, &b.post_mixer_norm, &b.mlp_norm, &b.post_mlp_norm}) norm(*n);
-    auto& a = dynamic_cast<SoftmaxAttention&>(*b.mixer);
-    norm(a.q_norm);
-    norm(a.k_norm);
-  }
-  norm(m.final_norm);
-  for (Linear* l : m.linears()) {
-    all.push_back(&l->train_weight());
-    if (!l->bias().empty_handle()) all.push_back(&l->train_bias());
-  }
-  return all;
+std::vector<NamedTensor> train_all(Model& m) {
+  return m.train([](const std::string&) { return true; });
 }
 
 class Gradients : public ::testing::TestWithParam<TinyFixture> {};
@@ -65,7 +40,7 @@ TEST_P(Gradients, SlopesAlongRandomDirectionsAreThoseOfDifferences) {
   options.inference = false;
   LoadedModel loaded = load_model(scratch / "model", options);
   Model& m = *loaded.model;
-  std::vector<Tensor*> parameters = train_all(m);
+  std::vector<NamedTensor> parameters = train_all(m);
   const Batch batch = batch_of({tiny_ids(23, 1), tiny_ids(9, 2)});
   const Tensor seed = random_tensor({32, m.vocabulary()}, 5, 0.01f);
   {
@@ -76,22 +51,76 @@ TEST_P(Gradients, SlopesAlongRandomDirectionsAreThoseOfDifferences) {
   for (uint32_t which : {11u, 12u}) {
     std::vector<Tensor> directions;
     double slope = 0;
-    for (Tensor* p : parameters) {
-      directions.push_back(random_tensor(p->shape(), which + uint32_t(directions.size())));
-      ASSERT_FALSE(p->gradient().empty_handle()) << "a parameter got no gradient";
-      slope += dot(p->gradient(), directions.back());
+    for (const auto& [name, p] : parameters) {
+      directions.push_back(random_tensor(p.shape(), which + uint32_t(directions.size())));
+      ASSERT_FALSE(p.gradient().empty_handle()) << name << " got no gradient";
+      slope += dot(p.gradient(), directions.back());
     }
     auto loss_at = [&](float step) {
       for (size_t i = 0; i < parameters.size(); ++i)
-        for (int64_t j = 0; j < parameters[i]->numel(); ++j)
-          parameters[i]->mutable_data<float>()[j] += step * directions[i].data<float>()[j];
-      for (Linear* l : m.linears()) l->unpack();
+        for (int64_t j = 0; j < directions[i].numel(); ++j)
+          parameters[i].tensor.mutable_data<float>()[j] += step * directions[i].data<float>()[j];
+      m.values_changed();
       return dot(logits_of(m, batch), seed);
     };
     const float step = 1e-4f;
     double up = loss_at(step), down = loss_at(-2 * step);
     loss_at(step);
     EXPECT_NEAR((up - down) / (2 * step), slope, 0.005 * std::fabs(slope) + 0.005) << which;
+  }
+}
+
+// What is computed again has the same bits, and so have its gradients.
+TEST_P(Gradients, CheckpointingChangesNoBit) {
+  TemporaryDirectory scratch;
+  write_tiny(scratch / "model", GetParam());
+  LoadOptions options;
+  options.inference = false;
+  LoadedModel loaded = load_model(scratch / "model", options);
+  Model& m = *loaded.model;
+  Batch batch = batch_of({tiny_ids(23, 1), tiny_ids(9, 2)});
+  const Tensor seed = random_tensor({32, m.vocabulary()}, 5, 0.01f);
+  std::vector<Tensor> expected;
+  size_t kept = 0;
+  for (Checkpointing c :
+       {Checkpointing::none, Checkpointing::cheap, Checkpointing::block, Checkpointing::root}) {
+    std::vector<NamedTensor> parameters = train_all(m);
+    batch.checkpointing = c;
+    Tape tape;
+    Tensor y = logits_of(m, batch);
+    if (c == Checkpointing::none) kept = tape.size();
+    if (c >= Checkpointing::block) {
+      EXPECT_LT(tape.size(), kept / 3);
+    }
+    tape.backward(y, seed.clone());
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const Tensor& g = parameters[i].tensor.gradient();
+      if (c == Checkpointing::none) expected.push_back(g);
+      ASSERT_EQ(0, std::memcmp(g.raw(), expected[i].raw(), size_t(g.byte_size())))
+          << parameters[i].name;
+    }
+  }
+}
+
+// Below the lowest parameter nothing flows, checkpoints or not (peft#137: frozen embeddings in
+// front of a checkpoint must not stop the gradients of what lies inside).
+TEST_P(Gradients, ReachParametersBehindFrozenEmbeddings) {
+  TemporaryDirectory scratch;
+  write_tiny(scratch / "model", GetParam());
+  LoadOptions options;
+  options.inference = false;
+  LoadedModel loaded = load_model(scratch / "model", options);
+  Model& m = *loaded.model;
+  const std::string only = m.blocks[1].mlp.up.name() + ".weight";
+  for (Checkpointing c : {Checkpointing::none, Checkpointing::block, Checkpointing::root}) {
+    std::vector<NamedTensor> trained = m.train([&](const std::string& n) { return n == only; });
+    ASSERT_EQ(trained.size(), 1u);
+    Batch batch = batch_of({tiny_ids(23, 1)});
+    batch.checkpointing = c;
+    Tape tape;
+    Tensor y = logits_of(m, batch);
+    tape.backward(y, random_tensor({23, m.vocabulary()}, 5, 0.01f));
+    ASSERT_FALSE(trained[0].tensor.gradient().empty_handle());
   }
 }
 

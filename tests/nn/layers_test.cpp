@@ -233,7 +233,7 @@ TEST(Mlp, GatesAndActivatesAsItSays) {
       h[i] = static_cast<float>(gated ? active * h[i] : active);
     }
     std::vector<float> expected = product(Tensor::from(h, {4, 12}), d, {});
-    Tensor inner = mlp.expand(x, Activations::f32);
+    Tensor inner = mlp.expand(LinearInput(x), Activations::f32);
     Tensor y = mlp.down.forward(LinearInput(inner), Activations::f32);
     EXPECT_LT(relative_distance(y.data<float>(), expected.data(), y.numel()), 2e-6);
   };

@@ -1,0 +1,93 @@
+#include "encodings/linear_loss.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "base/threads.h"
+#include "kernels/select.h"
+#include "ops/dense.h"
+#include "ops/tape.h"
+
+namespace hone {
+namespace {
+
+using kernels::table;
+
+// Logits of one chunk: large enough that reading W again for each is little beside multiplying.
+constexpr int64_t kChunkBytes = int64_t{64} << 20;
+// A chunk is whole tiles of tokens of every kernel.
+constexpr int64_t kTile = 96;
+
+int64_t chunk_rows(int64_t vocabulary) {
+  return std::max(kTile, kChunkBytes / 4 / vocabulary / kTile * kTile);
+}
+
+// dy·(1 − (y/s)²) for y = s·tanh(x/s).
+void through_softcap(const Tensor& y, float s, Tensor& dy) {
+  const float* v = y.data<float>();
+  float* g = dy.mutable_data<float>();
+  parallel_for(y.numel(), 1 << 14, [&](int64_t b, int64_t e) {
+    for (int64_t i = b; i < e; ++i) g[i] *= 1 - (v[i] / s) * (v[i] / s);
+  });
+}
+
+}  // namespace
+
+double CrossEntropy::take(float* logits, int64_t first, int64_t count, int64_t vocabulary,
+                          float gradient) {
+  std::vector<double> losses(static_cast<size_t>(count));
+  parallel_for(count, 1, [&](int64_t b, int64_t e) {
+    for (int64_t r = b; r < e; ++r) {
+      float* row = logits + r * vocabulary;
+      const int32_t target = targets_[first + r];
+      const float sum = table().log_sum_exp(row, vocabulary);
+      losses[r] = double{sum} - double{row[target]};
+      if (gradient == 0) continue;
+      table().softmax_of(row, vocabulary, sum, gradient, row);
+      row[target] -= gradient;
+    }
+  });
+  double total = 0;
+  for (double l : losses) total += l;
+  return total;
+}
+
+LinearLoss linear_loss(const Tensor& x, const Product& head, float softcap, LogitLoss& loss,
+                       float gradient, Activations a) {
+  const int64_t rows = x.dim(0), k = x.dim(1), vocabulary = head.weight->n;
+  const Tensor values = head.values == nullptr ? Tensor() : *head.values;
+  const bool to_w = recorded({&values}), to_x = recorded({&x}), to_bias = recorded({head.bias});
+  const bool backward = to_w || to_x || to_bias;
+  LinearLoss result;
+  Tensor dx;
+  if (to_x) dx = Tensor::empty(x.shape(), DType::f32);
+  for (int64_t first = 0; first < rows; first += chunk_rows(vocabulary)) {
+    const int64_t last = std::min(rows, first + chunk_rows(vocabulary));
+    TapePause pause;
+    const Tensor part = x.rows(first, last);
+    Tensor y = multiply_all(LinearInput(part), {&head, 1}, a)[0], capped;
+    if (softcap > 0) {
+      ops::softcap_in_place(y, softcap);
+      if (backward) capped = y.clone();
+    }
+    result.sum += loss.take(y.mutable_data<float>(), first, last - first, vocabulary,
+                            backward ? gradient : 0.0f);
+    if (softcap > 0 && backward) through_softcap(capped, softcap, y);
+    if (to_w) ops::accumulate_product(y, part, gradient_of(values));
+    if (to_bias) ops::accumulate_columns(y, gradient_of(*head.bias));
+    if (to_x) {
+      const Tensor part_dx = multiply_transposed(y, *head.weight);
+      std::copy_n(part_dx.data<float>(), part_dx.numel(), dx.mutable_data<float>() + first * k);
+    }
+  }
+  if (!backward) return result;
+  result.root = Tensor::from(std::vector<float>{static_cast<float>(result.sum)});
+  record(result.root, [x, dx](const Tensor& seed) {
+    if (dx.empty_handle()) return;
+    const float factor = seed.data<float>()[0];
+    add_gradient(x, factor == 1 ? dx : ops::scale(dx, factor));
+  });
+  return result;
+}
+
+}  // namespace hone

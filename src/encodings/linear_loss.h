@@ -46,4 +46,8 @@ struct LinearLoss {
 LinearLoss linear_loss(const Tensor& x, const Product& head, float softcap, LogitLoss& loss,
                        float gradient, Activations a);
 
+/// The same for logits that are there already; they are spoilt, and under a tape must come from a
+/// function that does not need its result again.
+LinearLoss loss_of_logits(Tensor logits, LogitLoss& loss, float gradient);
+
 }  // namespace hone

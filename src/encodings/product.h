@@ -63,6 +63,8 @@ struct PackedWeight {
   std::string_view activations(Activations a) const;
 };
 
+/// Bytes of the codes, scales and mins of one group of columns of a panel.
+int64_t record_bytes(const kernels::CodeForm& form);
 /// Packs w [N, K] in parallel. Floats keep their type; encodings with an
 /// integer form become codes; the rest is decoded to f32. With `release`, file pages are released
 /// as soon as they have been read, so that a weight is never in memory twice.
@@ -85,6 +87,8 @@ struct Product {
 /// dy·W: [T, K] for dy [T, N], in f32 with what the weight's codes stand for; what flows back
 /// through a product. Sums run over N in order.
 Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w);
+/// Σ w² of each row, with what the codes stand for: [N].
+Tensor row_squares(const PackedWeight& w);
 /// Several products of one input, as multiply gives each; in one parallel loop. Under a tape the
 /// gradients of x, of bias and of values are those of the exact weight, also where activations were
 /// rounded.

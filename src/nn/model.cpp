@@ -259,6 +259,12 @@ Tensor Model::logits(const Tensor& hidden, Activations a) {
   return y;
 }
 
+LinearLoss Model::loss(const Tensor& hidden, LogitLoss& loss, float gradient, Activations a) {
+  // With adapters a head is more than one product.
+  if (!head.adapters.empty()) return loss_of_logits(logits(hidden, a), loss, gradient);
+  return linear_loss(final_norm.forward(hidden), head.product(), logit_softcap, loss, gradient, a);
+}
+
 void Model::set_prefix(std::shared_ptr<Prefix> p) {
   prefix = std::move(p);
   for (Block& b : blocks)

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "attention/attention.h"
+#include "encodings/linear_loss.h"
 #include "nn/layers.h"
 
 namespace hone {
@@ -102,11 +103,6 @@ struct Block {
   std::vector<Norm*> norms();
 };
 
-struct NamedTensor {
-  std::string name;
-  Tensor tensor;
-};
-
 class Model {
  public:
   std::string family;
@@ -146,6 +142,8 @@ class Model {
   int64_t virtual_tokens() const;
   /// Puts prefix and prompt into a sequence that holds nothing yet.
   void begin(KvCache& cache, KvSequence& sequence, Activations a);
+  /// A loss of those logits, `gradient` times whose derivative flows back under a tape.
+  LinearLoss loss(const Tensor& hidden, LogitLoss& loss, float gradient, Activations a);
   /// The whole stack: hidden states [T, D] before the final norm. Keys and values are appended to
   /// the spans' sequences, whose lengths grow.
   Tensor forward(const Batch& batch, KvCache& cache);

@@ -250,12 +250,24 @@ float log_sum_exp(const float* x, int64_t n) { return table().log_sum_exp(x, n);
 
 namespace {
 // Rows in blocks that the second-level cache holds; a strip of the result is one work item.
-constexpr int64_t kRowBlock = 128, kStrip = 24, kColumns = 256;
+constexpr int64_t kRowBlock = 128, kStrip = 24, kColumns = 256, kNarrow = 64;
 }  // namespace
 
 void accumulate_product(const Tensor& dy, const Tensor& x, Tensor& dw) {
   const int64_t rows = x.dim(0), n = dy.dim(1), k = x.dim(1);
   HONE_ASSERT(dy.dim(0) == rows && dw.numel() == n * k);
+  if (k < kNarrow && n > k) {
+    // Vectors run along the columns of the result: a narrow one is made the other way round.
+    Tensor turned = Tensor::zeros({k, n}, DType::f32);
+    accumulate_product(x, dy, turned);
+    const float* from = turned.data<float>();
+    float* to = dw.mutable_data<float>();
+    parallel_for(n, 256, [&](int64_t b, int64_t e) {
+      for (int64_t i = b; i < e; ++i)
+        for (int64_t j = 0; j < k; ++j) to[i * k + j] += from[j * n + i];
+    });
+    return;
+  }
   const float *a = dy.data<float>(), *b = x.data<float>();
   float* out = dw.mutable_data<float>();
   // A low rank gives few strips of rows: strips of columns too.

@@ -8,6 +8,7 @@ namespace hone {
 namespace {
 
 thread_local Tape* t_current = nullptr;
+thread_local const TrainingStep* t_step = nullptr;
 
 }  // namespace
 
@@ -17,6 +18,10 @@ Tape* Tape::current() { return t_current; }
 
 TapePause::TapePause() : outer_(std::exchange(t_current, nullptr)) {}
 TapePause::~TapePause() { t_current = outer_; }
+
+TrainingStep::TrainingStep(uint64_t seed) : seed_(seed), outer_(std::exchange(t_step, this)) {}
+TrainingStep::~TrainingStep() { t_step = outer_; }
+const TrainingStep* TrainingStep::current() { return t_step; }
 
 void Tape::backward(const Tensor& y, const Tensor& seed) {
   HONE_ASSERT(y.requires_gradient() && seed.numel() == y.numel());

@@ -61,6 +61,24 @@ class TapePause {
   Tape* outer_;
 };
 
+/// The model is in training on this thread while it lives: dropout works, with random numbers that
+/// are a function of `seed` and of where it stands in the model, so that what runs again in a
+/// checkpoint drops the same.
+class TrainingStep {
+ public:
+  explicit TrainingStep(uint64_t seed);
+  ~TrainingStep();
+  TrainingStep(const TrainingStep&) = delete;
+  TrainingStep& operator=(const TrainingStep&) = delete;
+  uint64_t seed() const { return seed_; }
+  /// The one that lives on this thread, or null.
+  static const TrainingStep* current();
+
+ private:
+  uint64_t seed_;
+  const TrainingStep* outer_;
+};
+
 /// Whether a function of these inputs (null = none) must be recorded.
 bool recorded(std::initializer_list<const Tensor*> inputs);
 /// Marks y, a function's result, and keeps how its gradient flows back.

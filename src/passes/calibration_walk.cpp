@@ -18,7 +18,7 @@ CalibrationWalk::CalibrationWalk(Model& model, const Calibration& calibration)
     std::vector<KvSequence> sequences(last - first);
     Batch batch;
     for (size_t i = first; i < last; ++i) batch.append(samples[i], &sequences[i - first]);
-    states_.push_back({model_.embed(batch), {}});
+    states_.emplace_back().residual = model_.embed(batch);
   }
   enter_block();
 }

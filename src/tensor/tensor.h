@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "tensor/dtype.h"
@@ -114,6 +115,11 @@ class Tensor {
 
 struct Gradient {
   Tensor sum;
+};
+
+struct NamedTensor {
+  std::string name;
+  Tensor value;
 };
 
 /// Element-wise float conversion of n values; in and out may not overlap.

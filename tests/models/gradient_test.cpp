@@ -59,7 +59,7 @@ TEST_P(Gradients, SlopesAlongRandomDirectionsAreThoseOfDifferences) {
     auto loss_at = [&](float step) {
       for (size_t i = 0; i < parameters.size(); ++i)
         for (int64_t j = 0; j < directions[i].numel(); ++j)
-          parameters[i].tensor.mutable_data<float>()[j] += step * directions[i].data<float>()[j];
+          parameters[i].value.mutable_data<float>()[j] += step * directions[i].data<float>()[j];
       m.values_changed();
       return dot(logits_of(m, batch), seed);
     };
@@ -94,7 +94,7 @@ TEST_P(Gradients, CheckpointingChangesNoBit) {
     }
     tape.backward(y, seed.clone());
     for (size_t i = 0; i < parameters.size(); ++i) {
-      const Tensor& g = parameters[i].tensor.gradient();
+      const Tensor& g = parameters[i].value.gradient();
       if (c == Checkpointing::none) expected.push_back(g);
       ASSERT_EQ(0, std::memcmp(g.raw(), expected[i].raw(), size_t(g.byte_size())))
           << parameters[i].name;
@@ -120,7 +120,7 @@ TEST_P(Gradients, ReachParametersBehindFrozenEmbeddings) {
     Tape tape;
     Tensor y = logits_of(m, batch);
     tape.backward(y, random_tensor({23, m.vocabulary()}, 5, 0.01f));
-    ASSERT_FALSE(trained[0].tensor.gradient().empty_handle());
+    ASSERT_FALSE(trained[0].value.gradient().empty_handle());
   }
 }
 

@@ -70,9 +70,11 @@ static void gemm_float(const GemmArgs* g) {
       int64_t k1 = k0 + kBlockK < g->k ? k0 + kBlockK : g->k;
       float_tokens<L, kFloatWide>(g, base + (p - g->p0) * g->k * kPanel, p, k0, k1);
     }
+  // One panel is narrower: as many bytes in a longer block, so that x is read in longer runs.
+  constexpr int64_t kLong = kBlockK * kFloatWide;
   for (; p < g->p1; ++p)
-    for (int64_t k0 = 0; k0 < g->k; k0 += kBlockK) {
-      int64_t k1 = k0 + kBlockK < g->k ? k0 + kBlockK : g->k;
+    for (int64_t k0 = 0; k0 < g->k; k0 += kLong) {
+      int64_t k1 = k0 + kLong < g->k ? k0 + kLong : g->k;
       float_tokens<L, 1>(g, base + (p - g->p0) * g->k * kPanel, p, k0, k1);
     }
 }
@@ -167,8 +169,9 @@ static void tn_tile(const float* a, int64_t lda, const float* b, int64_t ldb, in
 
 void accumulate_tn(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows,
                    int64_t i0, int64_t i1, int64_t j0, int64_t j1, float* c, int64_t ldc) {
-  for (int64_t i = i0; i < i1; i += kTnRows)
-    for (int64_t j = j0; j < j1; j += kPanel * kTnCols) {
+  // The rows of b that a tile reads are the larger part: they stay in the cache from tile to tile.
+  for (int64_t j = j0; j < j1; j += kPanel * kTnCols)
+    for (int64_t i = i0; i < i1; i += kTnRows) {
       int64_t m = i1 - i < kTnRows ? i1 - i : kTnRows;
       int64_t cols = j1 - j < kPanel * kTnCols ? j1 - j : kPanel * kTnCols;
       float* at = c + i * ldc + j;

@@ -1,0 +1,137 @@
+// What flows back through a product: dy·W, by panels of W's columns.
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "base/checked.h"
+#include "base/threads.h"
+#include "encodings/product.h"
+#include "kernels/select.h"
+
+namespace hone {
+
+using kernels::CodeForm;
+using kernels::kPanel;
+using kernels::table;
+
+namespace {
+
+// Columns of the result that one work item makes, rows of the weight that are expanded at once, and
+// the tokens that use them: the expanded part stays in the second-level cache.
+constexpr int64_t kBackColumns = 64, kBackRows = 1024, kBackTokens = 1024;
+// The tokens where the weight has few columns.
+constexpr int64_t kBackFewTokens = 96;
+
+// Columns [k0, k1) of panel p as floats [k1 − k0][16]; bounds are multiples of 16.
+void expand_columns(const PackedWeight& w, int64_t p, int64_t k0, int64_t k1, float* out) {
+  const auto* panel = w.bytes.data<uint8_t>() + p * w.panel_bytes;
+  const CodeForm& f = w.form;
+  const int64_t scales = (f.scale_is_f16 ? 2 : 4) * kPanel * (1 + f.has_mins);
+  std::vector<uint8_t> part;
+  for (int64_t k = k0; k < k1;) {
+    const int64_t g = k / f.group, end = std::min(k1, (g + 1) * f.group);
+    const uint8_t* record = panel + g * record_bytes(f);
+    CodeForm form = f;
+    if (end - k < f.group) {
+      // A record of fewer columns.
+      form.group = end - k;
+      part.resize(static_cast<size_t>(record_bytes(form)));
+      std::memcpy(part.data(), record, static_cast<size_t>(scales));
+      std::memcpy(part.data() + scales, record + scales + (k - g * f.group) * kPanel * f.bits / 8,
+                  part.size() - static_cast<size_t>(scales));
+      record = part.data();
+    }
+    table().expand_codes(record, form, end - k, out + (k - k0) * kPanel);
+    k = end;
+  }
+}
+
+// Rows [n0, n1) and columns [k0, k1) of the weight as panels of its columns, [n1 − n0][16] each.
+// Writes up to 15 rows more behind the last of them.
+void transpose_part(const PackedWeight& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1,
+                    float* out) {
+  const int64_t stride = (n1 - n0) * kPanel;
+  const int64_t columns = round_up(k1 - k0, kPanel), whole = (k1 - k0) / kPanel * kPanel;
+  static thread_local std::vector<float> panel;
+  panel.assign(static_cast<size_t>(columns * kPanel), 0.0f);
+  // The last first: what it writes beyond its rows is the beginning of the next panel.
+  for (int64_t p = (n1 - 1) / kPanel; p >= n0 / kPanel; --p) {
+    float* to = out + (p * kPanel - n0) * kPanel;
+    const uint8_t* at = w.bytes.data<uint8_t>() + p * w.panel_bytes;
+    if (!w.coded && whole == columns) {
+      const auto type = w.type == DType::f32    ? kernels::kF32
+                        : w.type == DType::bf16 ? kernels::kBf16
+                                                : kernels::kF16;
+      table().transpose_panel(at + k0 * kPanel * dtype_size(w.type), type, columns, to, stride);
+      continue;
+    }
+    if (w.coded)
+      expand_columns(w, p, k0, k1, panel.data());
+    else
+      convert_floats(at + k0 * kPanel * dtype_size(w.type), w.type, panel.data(), DType::f32,
+                     (k1 - k0) * kPanel);
+    table().transpose_panel(panel.data(), kernels::kF32, columns, to, stride);
+  }
+}
+
+}  // namespace
+
+Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w) {
+  const int64_t t = dy.dim(0);
+  HONE_ASSERT(dy.rank() == 2 && dy.dim(1) == w.n);
+  Tensor dx = Tensor::empty({t, w.k}, DType::f32);
+  float* out = dx.mutable_data<float>();
+  const int64_t strips = ceil_div(w.k, kBackColumns);
+  const int64_t tokens = strips < 4 ? kBackFewTokens : kBackTokens, parts = ceil_div(t, tokens);
+  parallel_for(strips * parts, 1, [&](int64_t b, int64_t e) {
+    static thread_local std::vector<float> scratch;
+    scratch.resize(static_cast<size_t>((kBackRows + kPanel) * kBackColumns));
+    for (int64_t item = b; item < e; ++item) {
+      const int64_t k0 = item % strips * kBackColumns, k1 = std::min(w.k, k0 + kBackColumns);
+      const int64_t t0 = item / strips * tokens, t1 = std::min(t, t0 + tokens);
+      for (int64_t n0 = 0; n0 < w.n; n0 += kBackRows) {
+        const int64_t n1 = std::min(w.n, n0 + kBackRows);
+        transpose_part(w, n0, n1, k0, k1, scratch.data());
+        kernels::GemmArgs g{};
+        g.accumulate = n0 > 0;
+        g.t = t1 - t0;
+        g.n = k1 - k0;
+        g.p1 = ceil_div(g.n, kPanel);
+        g.y = out + t0 * w.k + k0;
+        g.ldy = w.k;
+        g.x = dy.data<float>() + t0 * w.n + n0;
+        g.ldx = w.n;
+        g.panels = scratch.data();
+        g.k = n1 - n0;
+        table().gemm_f32(&g);
+      }
+    }
+  });
+  return dx;
+}
+
+Tensor row_squares(const PackedWeight& w) {
+  Tensor sums = Tensor::zeros({w.n}, DType::f32);
+  float* out = sums.mutable_data<float>();
+  parallel_for(ceil_div(w.n, kPanel), 1, [&](int64_t b, int64_t e) {
+    std::vector<float> panel(static_cast<size_t>(w.k * kPanel));
+    for (int64_t p = b; p < e; ++p) {
+      const uint8_t* at = w.bytes.data<uint8_t>() + p * w.panel_bytes;
+      if (w.coded)
+        table().expand_codes(at, w.form, w.k, panel.data());
+      else
+        convert_floats(at, w.type, panel.data(), DType::f32, w.k * kPanel);
+      for (int64_t r = 0; r < std::min<int64_t>(kPanel, w.n - p * kPanel); ++r) {
+        double sum = 0;
+        for (int64_t k = 0; k < w.k; ++k) {
+          const double v = panel[static_cast<size_t>(k * kPanel + r)];
+          sum += v * v;
+        }
+        out[p * kPanel + r] = static_cast<float>(sum);
+      }
+    }
+  });
+  return sums;
+}
+
+}  // namespace hone

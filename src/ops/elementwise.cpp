@@ -1,0 +1,139 @@
+#include "ops/elementwise.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "base/random.h"
+#include "base/threads.h"
+#include "ops/tape.h"
+
+namespace hone::ops {
+namespace {
+
+constexpr int64_t kGrain = 1 << 14;
+
+// y[i] = f(i) for all elements of `shape`.
+template <typename F>
+Tensor each(const Shape& shape, F f) {
+  Tensor y = Tensor::empty(shape, DType::f32);
+  float* out = y.mutable_data<float>();
+  parallel_for(y.numel(), kGrain, [&](int64_t b, int64_t e) {
+    for (int64_t i = b; i < e; ++i) out[i] = f(i);
+  });
+  return y;
+}
+
+}  // namespace
+
+Tensor scale_columns(const Tensor& x, const Tensor& c) {
+  const int64_t n = c.numel(), rows = x.numel() / n;
+  HONE_ASSERT(x.numel() == rows * n);
+  auto scaled = [n, rows](const Tensor& in, const Tensor& by) {
+    Tensor y = Tensor::empty(in.shape(), DType::f32);
+    const float *p = in.data<float>(), *f = by.data<float>();
+    float* out = y.mutable_data<float>();
+    parallel_for(rows, std::max<int64_t>(1, kGrain / n), [&](int64_t b, int64_t e) {
+      for (int64_t r = b; r < e; ++r)
+        for (int64_t i = 0; i < n; ++i) out[r * n + i] = p[r * n + i] * f[i];
+    });
+    return y;
+  };
+  Tensor y = scaled(x, c);
+  if (recorded({&x, &c}))
+    record(y, [x = c.requires_gradient() ? x : x.hollow(), c, n, rows, scaled](const Tensor& dy) {
+      if (c.requires_gradient()) {
+        float* sum = gradient_of(c).mutable_data<float>();
+        const float *p = x.data<float>(), *g = dy.data<float>();
+        parallel_for(n, 64, [&](int64_t b, int64_t e) {
+          for (int64_t r = 0; r < rows; ++r)
+            for (int64_t i = b; i < e; ++i) sum[i] += p[r * n + i] * g[r * n + i];
+        });
+      }
+      if (x.requires_gradient()) add_gradient(x, scaled(dy, c));
+    });
+  return y;
+}
+
+Tensor gather_rows(const Tensor& x, std::span<const int64_t> rows) {
+  const int64_t d = x.dim(1);
+  Tensor y = Tensor::empty({std::ssize(rows), d}, DType::f32);
+  for (size_t i = 0; i < rows.size(); ++i)
+    std::copy_n(x.data<float>() + rows[i] * d, d, y.mutable_data<float>() + int64_t(i) * d);
+  if (recorded({&x}))
+    record(y, [x = x.hollow(), d,
+               order = std::vector<int64_t>(rows.begin(), rows.end())](const Tensor& dy) {
+      Tensor dx = Tensor::zeros(x.shape(), DType::f32);
+      for (size_t i = 0; i < order.size(); ++i)
+        std::copy_n(dy.data<float>() + int64_t(i) * d, d, dx.mutable_data<float>() + order[i] * d);
+      add_gradient(x, dx);
+    });
+  return y;
+}
+
+Tensor dropout(const Tensor& x, double p, uint64_t site) {
+  const TrainingStep* step = TrainingStep::current();
+  if (step == nullptr || p <= 0) return x;
+  const uint64_t seed = mix64(step->seed()) ^ mix64(site);
+  const auto factor = static_cast<float>(1 / (1 - p));
+  auto dropped = [=](const Tensor& in) {
+    const float* v = in.data<float>();
+    return each(in.shape(), [&](int64_t i) {
+      return random_uniform(seed, static_cast<uint64_t>(i)) < p ? 0.0f : v[i] * factor;
+    });
+  };
+  Tensor y = dropped(x);
+  if (recorded({&x}))
+    record(y, [x = x.hollow(), dropped](const Tensor& dy) { add_gradient(x, dropped(dy)); });
+  return y;
+}
+
+Nonlinearity nonlinearity_from_name(std::string_view name) {
+  if (name == "relu") return Nonlinearity::relu;
+  if (name == "silu" || name == "swish") return Nonlinearity::silu;
+  if (name == "gelu") return Nonlinearity::gelu;
+  HONE_CHECK(name == "tanh", invalid_argument, "'{}': expected relu, silu, gelu or tanh", name);
+  return Nonlinearity::tanh;
+}
+
+namespace {
+
+struct Derived {
+  float value, slope;
+};
+
+Derived derive(Nonlinearity f, float x) {
+  switch (f) {
+    case Nonlinearity::relu:
+      return {std::max(x, 0.0f), x > 0 ? 1.0f : 0.0f};
+    case Nonlinearity::silu: {
+      const float s = 1 / (1 + std::exp(-x));
+      return {x * s, s * (1 + x * (1 - s))};
+    }
+    case Nonlinearity::gelu: {
+      const float cdf = 0.5f * (1 + std::erf(x * static_cast<float>(M_SQRT1_2)));
+      const float density =
+          std::exp(-0.5f * x * x) * static_cast<float>(M_2_SQRTPI * M_SQRT1_2 / 2);
+      return {x * cdf, cdf + x * density};
+    }
+    default: {
+      const float y = std::tanh(x);
+      return {y, 1 - y * y};
+    }
+  }
+}
+
+}  // namespace
+
+Tensor apply(Nonlinearity f, const Tensor& x) {
+  const float* p = x.data<float>();
+  Tensor y = each(x.shape(), [&](int64_t i) { return derive(f, p[i]).value; });
+  if (recorded({&x}))
+    record(y, [x, f](const Tensor& dy) {
+      const float *v = x.data<float>(), *g = dy.data<float>();
+      add_gradient(x, each(x.shape(), [&](int64_t i) { return g[i] * derive(f, v[i]).slope; }));
+    });
+  return y;
+}
+
+}  // namespace hone::ops

@@ -1,0 +1,27 @@
+// Differentiable operations that fine-tuning and training add to those of a transformer. As in
+// ops/dense.h: f32, rows of tokens, new tensors.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "tensor/tensor.h"
+
+namespace hone::ops {
+
+/// y[t, n] = x[t, n]·c[n].
+Tensor scale_columns(const Tensor& x, const Tensor& c);
+/// The rows of x [T, D] that `rows` names, in that order; a row may come at most once.
+Tensor gather_rows(const Tensor& x, std::span<const int64_t> rows);
+
+/// Zero with probability p, else x/(1−p), where a TrainingStep lives; else x itself. What is
+/// dropped is a function of the step's seed, `site` (which of the model's dropouts it is) and the
+/// element. Srivastava et al. 2014.
+Tensor dropout(const Tensor& x, double p, uint64_t site);
+
+enum class Nonlinearity { relu, silu, gelu, tanh };
+/// Raises invalid_argument naming the known ones; "swish" is silu. gelu is exact, by erf.
+Nonlinearity nonlinearity_from_name(std::string_view name);
+Tensor apply(Nonlinearity f, const Tensor& x);
+
+}  // namespace hone::ops

@@ -26,6 +26,8 @@ constexpr int kPanel = 16;
 constexpr int kChunk = 32;
 // Keys of one page of a KV cache; also the width of an attention tile.
 constexpr int kPageKeys = 64;
+// Elements of an 8-bit optimizer state that share a scale.
+constexpr int kStateBlock = 256;
 // Values of which block_maxima gives one.
 constexpr int kMaximaBlock = 64;
 
@@ -120,6 +122,35 @@ struct AttentionGradients {
   float scale, softcap;
 };
 
+// One step of an optimizer over n elements of a parameter w of some float type. With g the gradient
+// times gradient_factor, w ← keep·w − u, u the method's change, in f32; then w is rounded to its
+// type, to the nearest or at random: element i draws from (key, first + i), by the same function on
+// every instruction set.
+//   adamw       m ← m + (1−β1)(g − m), v ← β2·v + (1−β2)·g², u = rate·m/(√v·root_factor + eps)
+//   adamw_8bit  likewise, with states as codes of the dynamic 8-bit map, signed for m and unsigned
+//               for v; m and v are then the largest magnitudes of each kStateBlock elements
+//   sgd         g' = g + l2·w, m ← β1·m + g', u = rate·m, with nesterov rate·(g' + β1·m), without
+//               m rate·g'
+//   lion        u = rate·sign(m + (1−β1)(g − m)), m ← m + (1−β2)(g − m)
+//   adafactor   c = rate·g·v, v fixed; with m: m ← β1·m + (1−β1)·c, u = m; without: u = c
+struct UpdateArgs {
+  void* w;
+  int type;  // FloatType
+  const float* g;
+  float *m, *v;
+  uint8_t *m_codes, *v_codes;
+  int64_t n;
+  float gradient_factor, keep, rate;
+  float beta1, rest1, beta2, rest2;  // rest = 1 − β, rounded once
+  float root_factor, eps, l2;
+  int nesterov;
+  int stochastic;
+  uint64_t key;
+  uint32_t first;
+  int count_unchanged;  // the kernel then returns how many w stayed what they were though u was not
+                        // 0
+};
+
 // A loop of one operation on registers: what the machine can do at most.
 enum Feature { kAnyCpu, kAvx512Bf16, kAvx512Fp16 };  // needed beyond the instruction set
 struct PeakLoop {
@@ -197,6 +228,17 @@ struct KernelTable {
   // y = exp(x − log_sum)·scale; y may be x.
   void (*softmax_of)(const float* x, int64_t n, float log_sum, float scale, float* y);
   void (*attention_gradients)(const AttentionGradients*);
+  // Optimizers: UpdateArgs.
+  int64_t (*adamw)(const UpdateArgs*);
+  int64_t (*adamw_8bit)(const UpdateArgs*);
+  int64_t (*sgd)(const UpdateArgs*);
+  int64_t (*lion)(const UpdateArgs*);
+  int64_t (*adafactor)(const UpdateArgs*);
+  // Σ (x·factors)², factors null = 1; the same bits on every instruction set. Not finite where, and
+  // only where, one of the products is not.
+  double (*sum_of_squares)(const float* x, const float* factors, int64_t n);
+  // sums[i] += (x[i]·factor)² + eps
+  void (*add_squares_to)(const float* x, float factor, float eps, int64_t n, float* sums);
   const PeakLoop* peaks;
   // Reads memory, a multiple of 256 bytes, as fast as it can.
   void (*read_memory)(const void* from, int64_t bytes);

@@ -47,6 +47,14 @@ void gelu_tanh_backward(const float*, const float*, int64_t, float*);
 void softmax_of(const float*, int64_t, float, float, float*);
 void attention_gradients(const AttentionGradients*);
 
+int64_t adamw(const UpdateArgs*);
+int64_t adamw_8bit(const UpdateArgs*);
+int64_t sgd(const UpdateArgs*);
+int64_t lion(const UpdateArgs*);
+int64_t adafactor(const UpdateArgs*);
+double sum_of_squares(const float*, const float*, int64_t);
+void add_squares_to(const float*, float, float, int64_t, float*);
+
 void read_memory(const void*, int64_t);
 extern const PeakLoop kPeaks[];
 
@@ -86,6 +94,13 @@ const KernelTable kTable = {
     gelu_tanh_backward,
     softmax_of,
     attention_gradients,
+    adamw,
+    adamw_8bit,
+    sgd,
+    lion,
+    adafactor,
+    sum_of_squares,
+    add_squares_to,
     kPeaks,
     read_memory,
 };

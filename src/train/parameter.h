@@ -1,0 +1,25 @@
+// What an optimizer changes: a named tensor and the place of its gradient.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace hone {
+
+/// `value` is f32, or bf16 or f16 where a model trains without f32 masters. It requires a gradient;
+/// where none has flowed (an empty handle), a step leaves parameter and state alone.
+struct Parameter {
+  std::string name;  ///< unique among those of one optimizer
+  Tensor value;
+  bool decay = true;  ///< whether weight decay applies
+};
+
+/// A tensor of a checkpoint.
+struct NamedTensor {
+  std::string name;
+  Tensor value;
+};
+
+}  // namespace hone

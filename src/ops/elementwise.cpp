@@ -55,6 +55,44 @@ Tensor scale_columns(const Tensor& x, const Tensor& c) {
   return y;
 }
 
+Tensor add_row(const Tensor& x, const Tensor& b, float sign) {
+  const int64_t n = b.numel();
+  HONE_ASSERT(x.numel() % n == 0);
+  Tensor y = Tensor::empty(x.shape(), DType::f32);
+  const float *p = x.data<float>(), *q = b.data<float>();
+  float* out = y.mutable_data<float>();
+  parallel_for(x.numel() / n, std::max<int64_t>(1, kGrain / n), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      for (int64_t i = 0; i < n; ++i) out[r * n + i] = p[r * n + i] + sign * q[i];
+  });
+  if (recorded({&x, &b}))
+    record(y, [x = x.hollow(), b = b.hollow(), n, sign](const Tensor& dy) {
+      if (b.requires_gradient()) {
+        float* sum = gradient_of(b).mutable_data<float>();
+        const float* g = dy.data<float>();
+        for (int64_t r = 0; r < dy.numel() / n; ++r)
+          for (int64_t i = 0; i < n; ++i) sum[i] += sign * g[r * n + i];
+      }
+      add_gradient(x, dy);
+    });
+  return y;
+}
+
+Tensor slice_columns(const Tensor& x, int64_t begin, int64_t end) {
+  const int64_t d = x.dim(1), n = end - begin;
+  Tensor y = Tensor::empty({x.dim(0), n}, DType::f32);
+  for (int64_t r = 0; r < x.dim(0); ++r)
+    std::copy_n(x.data<float>() + r * d + begin, n, y.mutable_data<float>() + r * n);
+  if (recorded({&x}))
+    record(y, [x = x.hollow(), begin, d, n](const Tensor& dy) {
+      float* sum = gradient_of(x).mutable_data<float>();
+      const float* g = dy.data<float>();
+      for (int64_t r = 0; r < x.dim(0); ++r)
+        for (int64_t i = 0; i < n; ++i) sum[r * d + begin + i] += g[r * n + i];
+    });
+  return y;
+}
+
 Tensor gather_rows(const Tensor& x, std::span<const int64_t> rows) {
   const int64_t d = x.dim(1);
   Tensor y = Tensor::empty({std::ssize(rows), d}, DType::f32);

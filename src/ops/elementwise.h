@@ -11,6 +11,10 @@ namespace hone::ops {
 
 /// y[t, n] = x[t, n]·c[n].
 Tensor scale_columns(const Tensor& x, const Tensor& c);
+/// y[t, n] = x[t, n] + sign·b[n].
+Tensor add_row(const Tensor& x, const Tensor& b, float sign);
+/// Columns [begin, end) of x [T, D].
+Tensor slice_columns(const Tensor& x, int64_t begin, int64_t end);
 /// The rows of x [T, D] that `rows` names, in that order; a row may come at most once.
 Tensor gather_rows(const Tensor& x, std::span<const int64_t> rows);
 

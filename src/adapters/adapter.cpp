@@ -1,0 +1,106 @@
+#include "adapters/adapter.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+namespace hone {
+
+void AdapterOptions::visit(OptionVisitor& v) {
+  v.option("rank", rank, "lora, dora: columns of B");
+  v.option("alpha", alpha, "lora, dora: s = alpha/rank multiplies B·A");
+  v.option("dropout", dropout, "lora, dora: of what A multiplies");
+  v.option("rslora", rslora, "lora: s = alpha/√rank");
+  v.option("targets", targets, "lora, dora, ia3: modules, with commas between, or all-linear");
+  v.option("virtual_tokens", virtual_tokens, "prefix, prompt: positions in front of the text");
+  v.option("projection", projection, "prefix: train it through an MLP");
+  v.option("hidden", hidden, "prefix: width of that MLP");
+  v.option("reduction", reduction, "bottlenecks: width of the model / width of the adapter");
+  v.option("nonlinearity", nonlinearity, "bottlenecks: relu, silu, gelu or tanh");
+}
+
+void AdapterOptions::check() const {
+  HONE_CHECK(rank > 0 && rank <= 65536, invalid_argument, "rank {}: expected 1 to 65536", rank);
+  HONE_CHECK(alpha > 0, invalid_argument, "alpha {}: expected more than 0", alpha);
+  HONE_CHECK(dropout >= 0 && dropout < 1, invalid_argument, "dropout {}: expected 0 to below 1",
+             dropout);
+  HONE_CHECK(virtual_tokens > 0 && virtual_tokens <= 65536, invalid_argument,
+             "virtual_tokens {}: expected 1 to 65536", virtual_tokens);
+  HONE_CHECK(hidden > 0 && hidden <= 65536, invalid_argument, "hidden {}: expected 1 to 65536",
+             hidden);
+  HONE_CHECK(reduction > 0, invalid_argument, "reduction {}: expected 1 or more", reduction);
+}
+
+PeftModules AdapterOptions::modules() const {
+  PeftModules m;
+  if (targets == "all-linear") {
+    m.pattern = targets;
+    return m;
+  }
+  for (size_t at = 0; at <= targets.size();) {
+    const size_t end = std::min(targets.find(',', at), targets.size());
+    if (end > at) m.names.push_back(targets.substr(at, end - at));
+    at = end + 1;
+  }
+  HONE_CHECK(!m.names.empty(), invalid_argument, "targets '{}': expected names of modules",
+             targets);
+  return m;
+}
+
+const AdapterMethod& adapter_method(std::string_view name) {
+  std::vector<std::string_view> known;
+  for (const AdapterMethod& m : adapter_methods()) {
+    if (m.name == name) return m;
+    known.push_back(m.name);
+  }
+  fail(ErrorKind::invalid_argument, "no fine-tuning method '{}': expected {}", name,
+       fmt::join(known, ", "));
+}
+
+std::unique_ptr<Adapter> load_adapter(Model& model, const PeftAdapter& files) {
+  for (const AdapterMethod& m : adapter_methods())
+    if (m.reads(files.config)) return m.load(model, files);
+  fail(ErrorKind::unsupported, "an adapter of peft_type '{}': hone runs LORA, IA3, PREFIX_TUNING, "
+       "PROMPT_TUNING and its own bottlenecks", files.config.peft_type);
+}
+
+int64_t PeftModule::out_features() const {
+  return std::accumulate(parts.begin(), parts.end(), int64_t{0},
+                         [](int64_t n, const Linear* l) { return n + l->out_features(); });
+}
+
+std::vector<PeftModule> peft_modules(Model& model) {
+  std::vector<PeftModule> all;
+  for (Linear* l : model.linears()) {
+    std::string name = l->name();
+    // Families name the parts of a fused matrix so (models/family.h).
+    const bool part = name.ends_with(".q") || name.ends_with(".k") || name.ends_with(".v");
+    if (part) name.resize(name.size() - 2);
+    if (part && !all.empty() && all.back().name == name)
+      all.back().parts.push_back(l);
+    else
+      all.push_back({name, {l}});
+  }
+  return all;
+}
+
+void TensorsOnce::copy(const PeftTensorName& name, Tensor& to) {
+  auto it = tensors_.find(peft_tensor_name(name));
+  HONE_CHECK(it != tensors_.end(), corrupt, "the adapter has no tensor '{}'",
+             peft_tensor_name(name));
+  HONE_CHECK(it->second.numel() == to.numel(), corrupt,
+             "the adapter's '{}' is {}, but this model's layer takes {}", it->first,
+             shape_string(it->second.shape()), shape_string(to.shape()));
+  const Tensor values = it->second.to(DType::f32);
+  std::copy_n(values.data<float>(), values.numel(), to.mutable_data<float>());
+  tensors_.erase(it);
+}
+
+void TensorsOnce::check_all_used() const {
+  HONE_CHECK(tensors_.empty(), unsupported, "the adapter's '{}' belongs to no layer of this model",
+             tensors_.begin()->first);
+}
+
+}  // namespace hone

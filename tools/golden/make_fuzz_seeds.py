@@ -120,6 +120,39 @@ def layout_seeds():
     put("layouts", "int8", raw[:-1] + b"\0")
 
 
+# --- PEFT directories: adapter_config.json, NUL, adapter_model.safetensors
+def peft_seeds():
+    q = "base_model.model.layers.0.self_attn.q_proj"
+
+    def seed(name, tensors, **config):
+        header, at = {}, 0
+        for tensor, shape in tensors.items():
+            size = 4 * shape[0] * (shape[1] if len(shape) > 1 else 1)
+            header[tensor] = entry("F32", shape, at, at + size)
+            at += size
+        put("peft", name, json.dumps(config).encode() + b"\0" + safetensors(header, at))
+
+    ab = {f"{q}.lora_A.weight": [2, 4], f"{q}.lora_B.weight": [8, 2]}
+    seed("lora", ab, peft_type="LORA", r=4, lora_alpha=8, target_modules=["q_proj"], bias="none",
+         rank_pattern={"layers.0.self_attn.[qk]_proj": 2}, alpha_pattern={"v_proj|q_proj": 1.5},
+         layers_to_transform=[0, 1], layers_pattern="layers", modules_to_save=["lm_head"],
+         init_lora_weights=True, base_model_name_or_path="a/b", unknown={"x": [1e16, -0.0, "\u00e9"]})
+    seed("dora", {**ab, f"{q}.lora_magnitude_vector": [8]}, peft_type="LORA", r=2, use_dora=True,
+         use_rslora=True, target_modules=".*\\.(q|v)_proj", exclude_modules="lm_head")
+    seed("embedding", {"base_model.model.wte.lora_embedding_A": [2, 5],
+                       "base_model.model.wte.lora_embedding_B": [4, 2],
+                       "base_model.model.lm_head.weight": [5, 4]},
+         peft_type="LORA", r=2, target_modules="all-linear", lora_dropout=0.1)
+    seed("ia3", {f"{q}.ia3_l": [8, 1], "base_model.model.mlp.down_proj.ia3_l": [1, 4]},
+         peft_type="IA3", target_modules=["q_proj"], feedforward_modules=["down_proj"])
+    seed("prefix", {"prompt_embeddings": [3, 16]}, peft_type="PREFIX_TUNING", num_virtual_tokens=3,
+         token_dim=4, num_layers=2, num_attention_heads=2, prefix_projection=True,
+         encoder_hidden_size=8)
+    seed("prompt", {"prompt_embeddings": [3, 4]}, peft_type="PROMPT_TUNING", num_virtual_tokens=3,
+         token_dim=4, num_transformer_submodules=1)
+    seed("other", {}, peft_type="LOHA", r="x")
+
+
 # --- JSON
 def json_seeds():
     put("json_config", "config", json.dumps({
@@ -166,5 +199,6 @@ def tokenizer_seeds():
 gguf_seeds()
 safetensors_seeds()
 layout_seeds()
+peft_seeds()
 json_seeds()
 tokenizer_seeds()

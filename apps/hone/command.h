@@ -51,6 +51,7 @@ extern const Command kInfoCommand;
 extern const Command kGenerateCommand;
 extern const Command kChatCommand;
 extern const Command kEvalCommand;
+extern const Command kPrecisionCommand;
 extern const Command kBenchCommand;
 extern const Command kOptimizeCommand;
 extern const Command kQuantizeCommand;

@@ -26,8 +26,8 @@ namespace hone {
 namespace {
 
 const Command* const kCommands[] = {
-    &kInfoCommand,  &kGenerateCommand, &kChatCommand,     &kEvalCommand,
-    &kBenchCommand, &kOptimizeCommand, &kQuantizeCommand, &kConvertCommand,
+    &kInfoCommand,     &kGenerateCommand, &kChatCommand,    &kEvalCommand,      &kBenchCommand,
+    &kOptimizeCommand, &kQuantizeCommand, &kConvertCommand, &kPrecisionCommand,
 };
 
 void add_common_flags(CLI::App& app, CommonOptions& c) {

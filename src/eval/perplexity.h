@@ -59,6 +59,9 @@ struct Perplexity {
 Perplexity measure_perplexity(LoadedModel& model, const std::string& text,
                               const PerplexityOptions& options, LoadedModel* reference = nullptr);
 
+/// The token that this tokenizer puts before a text, if it does; before every chunk of one, too.
+std::optional<int32_t> text_bos(const Tokenizer& tokenizer);
+
 /// One stretch of tokens to run, of which the targets from `score_from` on are scored (the token at
 /// index i is predicted at i−1).
 struct ScoredChunk {

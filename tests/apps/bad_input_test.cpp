@@ -445,6 +445,7 @@ TEST_F(BadText, IsRefusedByEveryCommandThatReadsOne) {
   for (const Text& t : texts) {
     SCOPED_TRACE(t.path);
     expect_refusal(run_hone({"eval", model, "--text", t.path}), 1, {t.path, t.part});
+    expect_refusal(run_hone({"precision", model, "--text", t.path}), 1, {t.path, t.part});
     expect_refusal(run_hone({"generate", model, "--prompt-file", t.path}), 1, {t.path, t.part});
     expect_refusal(run_hone({"quantize", model, "--method", "rtn", "--group", "32", "--text",
                              t.path, "--out", out}),

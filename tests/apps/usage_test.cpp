@@ -9,8 +9,8 @@
 namespace hone::testing {
 namespace {
 
-const char* const kSubcommands[] = {"info",  "generate", "chat",     "eval",
-                                    "bench", "optimize", "quantize", "convert"};
+const char* const kSubcommands[] = {"info",     "generate", "chat",    "eval",     "bench",
+                                    "optimize", "quantize", "convert", "precision"};
 
 struct Usage : ::testing::Test {
   Usage() : model((scratch / "model").string()) {
@@ -101,6 +101,14 @@ TEST_F(Usage, WrongUsageIsOneLineAndStatus2) {
       {{"eval", m, "--text", text, "--context", "8", "--stride", "9"}, "--stride"},
       {{"eval", m, "--text", text, "--max-tokens", "-1"}, "--max-tokens"},
       {{"eval", m, "--text", text, "--convention", "mine"}, "--convention"},
+      {{"precision"}, "MODEL is required"},
+      {{"precision", m, "--to", "f12"}, "--to"},
+      {{"precision", m, "--to", "f16", "bf16"}, "bf16"},
+      {{"precision", m, "--max-kl", "-1"}, "--max-kl"},
+      {{"precision", m, "--max-kl", "nan"}, "--max-kl"},
+      {{"precision", m, "--departure", "nan"}, "--departure"},
+      {{"precision", m, "--context", "1"}, "--context"},
+      {{"precision", m, "--max-tokens", "-1"}, "--max-tokens"},
       {{"bench", m, "--runs", "0"}, "--runs"},
       {{"bench", m, "--batch", "0"}, "--batch"},
       {{"bench", m, "--prompt", "-1"}, "--prompt"},
@@ -165,6 +173,9 @@ TEST_F(Usage, JsonIsOneObjectWithTheDesignsKeys) {
        {"perplexity", "nll", "tokens", "bits_per_byte", "convention", "context", "activations"}},
       {{"eval", model, "--text", text, "--context", "32", "--reference", model},
        {"perplexity", "nll", "tokens", "kl_mean", "kl_median", "kl_p99", "top1_agreement"}},
+      {{"precision", model, "--text", text},
+       {"text", "tokens", "perplexity", "kl_limit", "noise_floor", "types", "activations"}},
+      {{"precision", model, "--to", "bf16", "--max-tokens", "40"}, {"model", "samples", "types"}},
       {{"bench", model, "--prompt", "8", "--decode", "4", "--runs", "1", "--batch", "3"},
        {"prefill_tokens_per_second", "decode_tokens_per_second", "model_bytes", "peak_rss_bytes",
         "threads", "isa", "prefill_of_limit", "decode_of_limit"}},
@@ -188,10 +199,44 @@ TEST_F(Usage, JsonIsOneObjectWithTheDesignsKeys) {
   }
 }
 
+// A verdict is an answer, whatever it is: status 0.
+TEST_F(Usage, PrecisionAnswersForEachType) {
+  Outcome run = run_hone({"precision", model, "--text", text, "--max-kl", "0", "--json"});
+  ASSERT_EQ(run.status, 0) << run.err;
+  Json j = last_json(run.out);
+  for (const char* type : {"f16", "bf16", "f8_e4m3", "f8_e5m2"}) {
+    SCOPED_TRACE(type);
+    const Json& t = j["types"][type];
+    for (const char* key :
+         {"verdict", "converted", "keep_in_f32", "repaired", "first_offending", "kept_share",
+          "largest", "row_scaled", "weights", "tensors", "activations"})
+      EXPECT_TRUE(t.contains(key)) << key;
+    for (const char* key : {"kl_mean", "kl_p99", "flips", "flip_share", "perplexity", "not_finite"})
+      EXPECT_TRUE(t["converted"].contains(key)) << key;
+    for (const char* key : {"values", "overflow", "underflow", "subnormal", "exact",
+                            "relative_error_mean", "relative_error_max"})
+      EXPECT_TRUE(t["tensors"][0].contains(key) && t["weights"].contains(key)) << key;
+    EXPECT_TRUE(j["activations"][0][type].contains("departure"));
+  }
+  EXPECT_EQ(j["types"]["f8_e5m2"]["verdict"], "not safe");
+  EXPECT_TRUE(j["types"]["f8_e4m3"]["row_scaled"].get<bool>());
+  Outcome one = run_hone({"precision", model, "--text", text, "--to", "f8_e4m3", "--to", "bf16",
+                          "--unscaled", "--json"});
+  j = last_json(one.out);
+  EXPECT_EQ(j["types"].size(), 2u);
+  EXPECT_FALSE(j["types"]["f8_e4m3"]["row_scaled"].get<bool>());
+  Outcome table = run_hone({"precision", model, "--text", text, "--all"});
+  EXPECT_EQ(table.status, 0) << table.err;
+  for (const char* part : {"noise floor", "model.layers.1.mlp.down_proj.weight", "lm_head output",
+                           "block 1 after mixer"})
+    EXPECT_NE(table.out.find(part), std::string::npos) << part << " in\n" << table.out;
+}
+
 TEST_F(Usage, TalkGoesToStderrAndQuietSilencesIt) {
   const std::vector<std::vector<std::string>> cases = {
       {"generate", model, "--prompt", "a", "--max-tokens", "3"},
       {"eval", model, "--text", text, "--context", "32"},
+      {"precision", model, "--text", text},
       {"bench", model, "--prompt", "8", "--decode", "4", "--runs", "1"},
       {"convert", model, "--layout", "gguf", "--out", ""},
       {"quantize", model, "--method", "rtn", "--group", "32", "--out", ""},

@@ -40,4 +40,5 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   endif()
   target_compile_definitions(hone_kernels PRIVATE HONE_X86=1)
 endif()
-target_sources(hone_kernels PRIVATE ${CMAKE_SOURCE_DIR}/src/kernels/ref/ref.cpp)
+target_sources(hone_kernels PRIVATE ${CMAKE_SOURCE_DIR}/src/kernels/ref/ref.cpp
+                                    ${CMAKE_SOURCE_DIR}/src/kernels/ref/optimizer.cpp)

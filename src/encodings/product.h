@@ -20,7 +20,7 @@
 
 namespace hone {
 
-enum class Activations { f32, int8 };
+enum class Activations { f32, int8, bf16, f16, tf32, tf32_truncated };
 std::string_view activations_name(Activations a);
 /// "f32" or "int8"; raises invalid_argument otherwise.
 Activations activations_from_name(std::string_view name);

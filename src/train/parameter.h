@@ -16,10 +16,4 @@ struct Parameter {
   bool decay = true;  ///< whether weight decay applies
 };
 
-/// A tensor of a checkpoint.
-struct NamedTensor {
-  std::string name;
-  Tensor value;
-};
-
 }  // namespace hone

@@ -1,0 +1,151 @@
+#include "train/trainer.h"
+
+#include <cmath>
+#include <utility>
+
+#include "base/random.h"
+#include "ops/elementwise.h"
+#include "ops/tape.h"
+#include "train/gradients.h"
+
+namespace hone {
+
+std::unique_ptr<LogitLoss> Objective::loss(const TrainingBatch&, std::span<const int64_t>,
+                                           std::span<const int32_t> targets) {
+  return std::make_unique<CrossEntropy>(targets);
+}
+
+Trainer::Trainer(Model& model, std::vector<Parameter> parameters, TrainerOptions options,
+                 std::function<void()> values_changed)
+    : model_(model),
+      parameters_(std::move(parameters)),
+      options_(std::move(options)),
+      values_changed_(std::move(values_changed)),
+      optimizer_(make_optimizer(options_.optimizer)),
+      schedule_(options_.schedule, options_.steps) {
+  HONE_CHECK(!parameters_.empty(), invalid_argument, "nothing of the model is trained");
+  HONE_CHECK(options_.max_norm >= 0, invalid_argument, "max_norm {}: expected 0 or more",
+             options_.max_norm);
+  options_.optimizer = options_.optimizer.resolved();
+  if (options_.precision == Activations::f16) scale_.emplace(options_.loss_scale);
+}
+
+double Trainer::run(const TrainingBatch& b, Objective& objective, float gradient) {
+  Batch batch;
+  batch.activations = options_.precision;
+  batch.checkpointing = options_.checkpointing;
+  // A prompt's rows stand in front of each sequence, and have no targets.
+  const int64_t prompted = model_.prompt.empty_handle() ? 0 : model_.prompt.dim(0);
+  const int64_t first_position = model_.virtual_tokens() - prompted;
+  std::vector<int64_t> rows;
+  std::vector<int32_t> targets, ids;
+  for (const TrainingBatch::Span& s : b.spans) {
+    ids.clear();
+    for (int64_t i = 0; i < prompted; ++i) ids.push_back(static_cast<int32_t>(-1 - i));
+    ids.insert(ids.end(), b.tokens.begin() + s.begin, b.tokens.begin() + s.end);
+    for (int64_t t = s.begin; t < s.end; ++t)
+      if (b.targets[size_t(t)] >= 0) {
+        HONE_CHECK(b.targets[size_t(t)] < model_.vocabulary(), invalid_argument,
+                   "token {} of the data: the model has {}; were they made by its tokenizer?",
+                   b.targets[size_t(t)], model_.vocabulary());
+        rows.push_back(batch.size() + prompted + t - s.begin);
+        targets.push_back(b.targets[size_t(t)]);
+      }
+    batch.append(ids, nullptr, first_position);
+  }
+  if (rows.empty()) return 0;
+  std::unique_ptr<LogitLoss> loss = objective.loss(b, rows, targets);
+  // Blocks before the loss: what an adapter does to a head is one of its products.
+  Tensor hidden = model_.forward(batch);
+  if (std::ssize(rows) < batch.size()) hidden = ops::gather_rows(hidden, rows);
+  const LinearLoss l = model_.loss(hidden, *loss, gradient, options_.precision);
+  if (Tape* tape = Tape::current(); tape != nullptr && l.root.requires_gradient())
+    tape->backward(l.root, Tensor::from(std::vector<float>{1}));
+  return l.sum;
+}
+
+StepResult Trainer::step(std::span<const TrainingBatch> parts, Objective& objective) {
+  StepResult r;
+  for (const TrainingBatch& b : parts) {
+    r.targets += b.target_count;
+    r.tokens += std::ssize(b.tokens);
+  }
+  HONE_ASSERT(r.targets > 0);
+  r.loss_scale = scale_ ? scale_->scale() : 1;
+  const auto gradient = static_cast<float>(r.loss_scale / static_cast<double>(r.targets));
+  clear_gradients(parameters_);
+  uint64_t part = 0;
+  for (const TrainingBatch& b : parts) {
+    // Dropout draws anew in every micro-batch.
+    TrainingStep scope(mix64(mix64(options_.seed) ^ static_cast<uint64_t>(done_)) + part++);
+    Tape tape;
+    r.loss += run(b, objective, gradient);
+  }
+  r.loss /= static_cast<double>(r.targets);
+  const double unscale = scale_ ? double{scale_->unscale_factor()} : 1;
+  r.norm = total_norm(gradient_norms(parameters_)) * unscale;
+  const bool finite = std::isfinite(r.norm);
+  r.skipped = scale_ ? !scale_->update(finite) : !finite;
+  r.lr = options_.optimizer.lr * schedule_.factor(done_);
+  r.step = ++done_;
+  if (!r.skipped) {
+    optimizer_->step(parameters_, r.lr, unscale * clip_factor(r.norm, options_.max_norm), done_);
+    values_changed_();
+  }
+  clear_gradients(parameters_);
+  return r;
+}
+
+double Trainer::evaluate(std::span<const TrainingBatch> batches, Objective& objective) {
+  double sum = 0;
+  int64_t targets = 0;
+  for (const TrainingBatch& b : batches) {
+    sum += run(b, objective, 0);
+    targets += b.target_count;
+  }
+  return targets == 0 ? 0 : sum / static_cast<double>(targets);
+}
+
+namespace {
+constexpr const char* kSteps = "trainer.steps";
+constexpr const char* kScale = "trainer.loss_scale";
+constexpr const char* kGoodSteps = "trainer.good_steps";
+}  // namespace
+
+std::vector<NamedTensor> Trainer::state() const {
+  std::vector<NamedTensor> all = optimizer_->state();
+  all.push_back({kSteps, Tensor::from(std::vector<int64_t>{done_})});
+  if (scale_) {
+    all.push_back({kScale, Tensor::from(std::vector<float>{scale_->state().scale})});
+    all.push_back({kGoodSteps, Tensor::from(std::vector<int64_t>{scale_->state().good_steps})});
+  }
+  return all;
+}
+
+void Trainer::load_state(const std::vector<NamedTensor>& state) {
+  std::vector<NamedTensor> rest;
+  const Tensor *steps = nullptr, *scale = nullptr, *good = nullptr;
+  for (const NamedTensor& t : state)
+    if (t.name == kSteps)
+      steps = &t.value;
+    else if (t.name == kScale)
+      scale = &t.value;
+    else if (t.name == kGoodSteps)
+      good = &t.value;
+    else
+      rest.push_back(t);
+  auto fits = [](const Tensor* t, DType type) {
+    return t != nullptr && t->numel() == 1 && t->dtype() == type;
+  };
+  HONE_CHECK(fits(steps, DType::i64) && steps->data<int64_t>()[0] >= 0, corrupt,
+             "the training state says nothing of its steps");
+  if (scale_) {
+    HONE_CHECK(fits(scale, DType::f32) && fits(good, DType::i64), corrupt,
+               "the training state has no loss scale: was it made with another precision?");
+    scale_->load_state({scale->data<float>()[0], good->data<int64_t>()[0]});
+  }
+  optimizer_->load_state(parameters_, rest);
+  done_ = steps->data<int64_t>()[0];
+}
+
+}  // namespace hone

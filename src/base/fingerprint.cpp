@@ -81,4 +81,10 @@ uint64_t file_fingerprint(const std::filesystem::path& path) {
   return all;
 }
 
+uint64_t bytes_fingerprint(std::string_view bytes, uint64_t before) {
+  const auto n = static_cast<int64_t>(bytes.size());
+  return mix64(static_cast<uint64_t>(n) ^
+               hash_bytes(reinterpret_cast<const uint8_t*>(bytes.data()), n, mix64(before)));
+}
+
 }  // namespace hone

@@ -47,5 +47,20 @@ TEST(Fingerprint, RefusesWhatIsNoFile) {
   EXPECT_THROW(file_fingerprint(scratch / ""), Error);
 }
 
+TEST(Fingerprint, OfBytesSeesEveryByteTheLengthAndWhatWasBefore) {
+  const std::string text(100, 'x');
+  std::set<uint64_t> seen = {bytes_fingerprint(text)};
+  for (size_t at = 0; at < text.size(); ++at) {
+    std::string changed = text;
+    changed[at] ^= 1;
+    EXPECT_TRUE(seen.insert(bytes_fingerprint(changed)).second) << at;
+  }
+  EXPECT_TRUE(seen.insert(bytes_fingerprint(text.substr(1))).second);
+  EXPECT_TRUE(seen.insert(bytes_fingerprint(text, 1)).second);
+  EXPECT_TRUE(seen.insert(bytes_fingerprint("")).second);
+  EXPECT_TRUE(seen.insert(bytes_fingerprint(std::string(1, '\0'))).second);
+  EXPECT_EQ(bytes_fingerprint(text), bytes_fingerprint(text));
+}
+
 }  // namespace
 }  // namespace hone

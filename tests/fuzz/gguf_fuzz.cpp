@@ -1,5 +1,6 @@
-// Any bytes as a GGUF file: an Error, or a file whose every tensor can be read to the end.
-#include "formats/gguf.h"
+// Any bytes as a GGUF file, and as an adapter: an Error, or a file whose every tensor can be read
+// to the end.
+#include "formats/gguf_adapter.h"
 #include "memory_file.h"
 
 namespace {
@@ -34,6 +35,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       } catch (const Error&) {
       }
     }
+  } catch (const Error&) {
+  }
+  try {
+    const GgufAdapter adapter = read_gguf_adapter(memory.path());
+    for (const GgufLoraPair& pair : adapter.pairs)
+      for (const Weight* w : {&pair.a, &pair.b})
+        for (const auto& [name, plane] : w->planes)
+          sink = sink + touch({plane.raw(), static_cast<size_t>(plane.byte_size())});
   } catch (const Error&) {
   }
   return 0;

@@ -52,6 +52,13 @@ def gguf_seeds():
                                     ("c", [32], 8, 34), ("d", [64], 40, 36), ("e", [5], 26, 20)]))
     put("gguf", "alignment", gguf([("general.alignment", 4, struct.pack("<I", 8))],
                                   [("a", [3], 0, 12), ("b", [1], 28, 8)], 8))
+    put("gguf", "adapter", gguf([("general.architecture", 8, text("llama")),
+                                 ("general.type", 8, text("adapter")),
+                                 ("adapter.type", 8, text("lora")),
+                                 ("adapter.lora.alpha", 6, struct.pack("<f", 8))],
+                                [("w.lora_a", [4, 2], 0, 32), ("w.lora_b", [2, 3], 0, 24),
+                                 ("token_embd.weight.lora_a", [2, 5], 0, 40),
+                                 ("token_embd.weight.lora_b", [2, 4], 1, 16)]))
     put("gguf", "split", gguf([("split.no", 2, b"\0\0"), ("split.count", 2, b"\2\0")], []))
 
 

@@ -12,7 +12,10 @@ odd/: a LoRA directory as save_pretrained writes it, with what the plain ones of
 lack: embeddings, trained biases, a module saved whole, patterns, bf16 beside f32, numbers and texts
 that Python prints in a way of its own.
 
-Made with torch 2.15.0, transformers 5.23.0, peft 0.21.2: python tools/golden/make_peft.py
+odd.gguf: a LoRA file of llama.cpp with halves of several types, the embeddings' pair, and
+ranks that differ.
+
+Made with torch 2.15.0, transformers 5.23.0, peft 0.21.2, gguf 0.19.0: python tools/golden/make_peft.py
 """
 
 import json
@@ -25,6 +28,8 @@ if os.environ.get("PYTHONHASHSEED") != "0":  # peft saves sets of names in the o
     os.environ["PYTHONHASHSEED"] = "0"
     os.execv(sys.executable, [sys.executable, *sys.argv])
 
+import gguf
+import numpy as np
 import peft
 import torch
 from peft.tuners.lora import LoraModel
@@ -153,10 +158,38 @@ def write_odd():
         path.chmod(0o644)
 
 
+def write_odd_gguf():
+    rng = np.random.default_rng(6)
+    writer = gguf.GGUFWriter(OUT / "odd.gguf", "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 16.5)
+    writer.add_array("general.tags", ["lora", "toy"])
+
+    def add(name, shape, kind):
+        data = rng.standard_normal(shape).astype(np.float32)
+        packed = gguf.quants.quantize(data, kind)
+        plain = kind == gguf.GGMLQuantizationType.F32
+        writer.add_tensor(name, packed, raw_dtype=None if plain else kind)
+
+    kinds = gguf.GGMLQuantizationType
+    add("blk.0.attn_q.weight.lora_a", (4, 32), kinds.Q8_0)
+    add("blk.0.attn_q.weight.lora_b", (32, 4), kinds.F16)
+    add("token_embd.weight.lora_a", (96, 2), kinds.F32)
+    add("token_embd.weight.lora_b", (32, 2), kinds.BF16)
+    add("output.weight.lora_a", (3, 32), kinds.F32)
+    add("output.weight.lora_b", (96, 3), kinds.F32)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def main():
     OUT.mkdir(exist_ok=True)
     write_modules()
     write_odd()
+    write_odd_gguf()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ Adapters over `llama` (over `gpt2` where the name says so) train at lr 1e-2 with
   expected.safetensors        logits of batch 0 at the start, losses, grad.<name>, noise.losses,
                               noise.<name>: as above; names as in adapter_model.safetensors
   merged.safetensors          merge_and_unload of `initial` (lora, lora_gpt2, dora, ia3)
+  initial.gguf                `initial` as a LoRA file of llama.cpp (lora)
 Batches are those of the base model. `prefix_projection` trains the reparametrisation, which
 save_pretrained drops: initial.<name> and final.<name> in expected.safetensors are the encoder's own
 parameters (embedding.weight, transform.{0,2}.{weight,bias}, tanh between), and its grads are theirs.
@@ -36,7 +37,7 @@ What peft 0.21.2 does about positions, as checked below:
   ...; logits have n rows more; and the last virtual token predicts the first real one, so that
   labels[0] is a target.
 
-Made with torch 2.15.0, transformers 5.23.0, peft 0.21.2, safetensors 0.8.0:
+Made with torch 2.15.0, transformers 5.23.0, peft 0.21.2, safetensors 0.8.0, gguf 0.19.0:
 python tools/golden/make_training.py
 """
 
@@ -51,10 +52,11 @@ if os.environ.get("PYTHONHASHSEED") != "0":  # peft saves sets of names in the o
     os.environ["PYTHONHASHSEED"] = "0"
     os.execv(sys.executable, [sys.executable, *sys.argv])
 
+import gguf
 import peft
 import torch
 from make_families import GPT2, LLAMA, build, difference, save_weights
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import DynamicCache, GPT2Config, LlamaConfig
 
 OUT = Path(__file__).resolve().parents[2] / "tests" / "golden" / "training"
@@ -313,6 +315,30 @@ def make_adapter(name, base, batches, config, seed, unlike=None, merged=False):
     return logits
 
 
+def write_gguf(directory, alpha, config):
+    """The LoRA directory as llama.cpp has it: other names, and rows of Q and K in another order."""
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    writer = gguf.GGUFWriter(directory.parent / (directory.name + ".gguf"), "llama")
+    writer.add_type("adapter")
+    writer.add_name("toy")
+    writer.add_file_type(0)
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", alpha)
+    for name, t in load_file(directory / "adapter_model.safetensors").items():
+        module, half = name.removeprefix("base_model.model.").split(".lora_")
+        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+        heads = heads.get(module.split(".")[-1])
+        if half == "B.weight" and heads:
+            # The two halves of each head's rotation, row by row in turn.
+            t = t.view(heads, 2, -1, t.shape[1]).transpose(1, 2).reshape(t.shape).contiguous()
+        to = names.get_name(module + ".weight", try_suffixes=(".weight",))
+        writer.add_tensor(f"{to}.lora_{half[0].lower()}", t.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def main():
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")  # of the models' cards and unset ids
@@ -324,6 +350,7 @@ def main():
         return peft.LoraConfig(**options)
 
     plain = make_adapter("lora", llama, batches, lora(), 58, merged=True)
+    write_gguf(OUT / "lora" / "initial", 8, llama.config)
     # The same A and B as `lora`: only the flag tells them apart.
     rs = make_adapter("rslora", llama, batches, lora(use_rslora=True), 58, unlike=[plain])
     make_adapter("dora", llama, batches, lora(use_dora=True), 58, unlike=[plain, rs], merged=True)

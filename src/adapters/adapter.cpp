@@ -62,8 +62,10 @@ const AdapterMethod& adapter_method(std::string_view name) {
 std::unique_ptr<Adapter> load_adapter(Model& model, const PeftAdapter& files) {
   for (const AdapterMethod& m : adapter_methods())
     if (m.reads(files.config)) return m.load(model, files);
-  fail(ErrorKind::unsupported, "an adapter of peft_type '{}': hone runs LORA, IA3, PREFIX_TUNING, "
-       "PROMPT_TUNING and its own bottlenecks", files.config.peft_type);
+  fail(ErrorKind::unsupported,
+       "an adapter of peft_type '{}': hone runs LORA, IA3, PREFIX_TUNING, "
+       "PROMPT_TUNING and its own bottlenecks",
+       files.config.peft_type);
 }
 
 int64_t PeftModule::out_features() const {

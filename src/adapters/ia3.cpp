@@ -17,9 +17,7 @@ class Ia3Layer : public LinearAdapter {
   bool active = true;
 
   bool changes_input() const override { return feedforward && active; }
-  Tensor input(const Tensor& x) override {
-    return changes_input() ? ops::scale_columns(x, l) : x;
-  }
+  Tensor input(const Tensor& x) override { return changes_input() ? ops::scale_columns(x, l) : x; }
   Tensor output(Linear&, const Tensor&, std::span<const Tensor>, Tensor y, Activations) override {
     return feedforward || !active ? y : ops::scale_columns(y, l);
   }
@@ -142,9 +140,8 @@ std::unique_ptr<Adapter> make(Model& model, const AdapterOptions& o) {
     }
   }
   // peft matches by the end of the name; the attention's output may be called like the MLP's.
-  c.feedforward_modules.names = {first.mlp.down.name().find(".mlp.") != std::string::npos
-                                     ? "mlp." + down
-                                     : down};
+  c.feedforward_modules.names = {
+      first.mlp.down.name().find(".mlp.") != std::string::npos ? "mlp." + down : down};
   return std::make_unique<Ia3Adapter>(std::move(files), modules_of(model, c));
 }
 

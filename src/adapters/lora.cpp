@@ -93,8 +93,8 @@ class LoraLayer : public LinearAdapter {
     std::vector<float> gram(static_cast<size_t>(r * r));
     for (int64_t i = 0; i < r; ++i)
       for (int64_t j = 0; j < r; ++j)
-        gram[size_t(i * r + j)] = static_cast<float>(
-            dot(av.data<float>() + i * k, av.data<float>() + j * k, k));
+        gram[size_t(i * r + j)] =
+            static_cast<float>(dot(av.data<float>() + i * k, av.data<float>() + j * k, k));
     Tensor lengths = Tensor::empty({n}, DType::f32);
     for (int64_t row = 0; row < n; ++row) {
       const float* bn = bv.data<float>() + row * r;
@@ -125,8 +125,8 @@ class LoraAdapter : public Adapter {
  public:
   struct Module {
     PeftModule of;
-    float scale = 1;          // s
-    Tensor a, b, magnitude;   // of the whole module; the layers share rows of b and magnitude
+    float scale = 1;         // s
+    Tensor a, b, magnitude;  // of the whole module; the layers share rows of b and magnitude
     std::vector<std::shared_ptr<LoraLayer>> layers;  // one for each part
   };
 
@@ -248,7 +248,8 @@ LoraAdapter::Module module_of(PeftModule of, const PeftMatcher& matcher, bool do
   LoraAdapter::Module m;
   const int64_t r = matcher.rank(of.name);
   HONE_CHECK(r > 0 && r <= of.in_features() + of.out_features(), invalid_argument,
-             "{}: rank {} is not between 1 and {}", of.name, r, of.in_features() + of.out_features());
+             "{}: rank {} is not between 1 and {}", of.name, r,
+             of.in_features() + of.out_features());
   m.a = Tensor::zeros({r, of.in_features()}, DType::f32);
   m.b = Tensor::zeros({of.out_features(), r}, DType::f32);
   if (dora) m.magnitude = Tensor::zeros({of.out_features()}, DType::f32);
@@ -265,7 +266,8 @@ std::vector<LoraAdapter::Module> modules_of(Model& model, const PeftConfig& c) {
     if (matcher.adapts(of.name, true, head))
       modules.push_back(module_of(std::move(of), matcher, c.use_dora));
   }
-  HONE_CHECK(!modules.empty(), invalid_argument, "the adapter's target_modules name no layer of this model");
+  HONE_CHECK(!modules.empty(), invalid_argument,
+             "the adapter's target_modules name no layer of this model");
   return modules;
 }
 

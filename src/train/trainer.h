@@ -35,7 +35,7 @@ struct TrainerOptions {
   OptimizerOptions optimizer;
   ScheduleOptions schedule;
   int64_t steps = 1000;
-  double max_norm = 1;  ///< gradients are clipped to this norm; 0 = never
+  double max_norm = 1;          ///< gradients are clipped to this norm; 0 = never
   LossScaleOptions loss_scale;  ///< of f16
   Checkpointing checkpointing = Checkpointing::none;
   Activations precision = Activations::f32;
@@ -44,11 +44,11 @@ struct TrainerOptions {
 
 /// What a step was, for logs.
 struct StepResult {
-  int64_t step = 0;      ///< 1 for the first
-  double loss = 0;       ///< mean over target tokens, nats
-  double norm = 0;       ///< of all gradients before clipping
+  int64_t step = 0;  ///< 1 for the first
+  double loss = 0;   ///< mean over target tokens, nats
+  double norm = 0;   ///< of all gradients before clipping
   double lr = 0;
-  int64_t tokens = 0;    ///< all that ran
+  int64_t tokens = 0;  ///< all that ran
   int64_t targets = 0;
   double loss_scale = 1;
   bool skipped = false;  ///< a gradient was not finite

@@ -1,97 +1,35 @@
 #include "passes/recipe.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <map>
 #include <set>
 
 #include "base/error.h"
+#include "base/yaml.h"
 
 namespace hone {
 namespace {
 
-// Where in the file a node stands, for messages.
-std::string where(const std::string& source, const YAML::Node& n) {
-  return n.Mark().line >= 0 ? fmt::format("{}:{}", source, n.Mark().line + 1) : source;
-}
-
-template <typename T>
-T as(const YAML::Node& n, const std::string& source, const std::string& key, const char* type) {
-  try {
-    return n.as<T>();
-  } catch (const YAML::Exception&) {
-    fail(ErrorKind::invalid_argument, "{}: {}: expected {}", where(source, n), key, type);
-  }
-}
-
-// Sets the fields of an options struct from a YAML map and remembers which keys it knows.
-class YamlOptions : public OptionVisitor {
- public:
-  YamlOptions(const YAML::Node& map, const std::string& source) : map_(map), source_(source) {}
-  void option(const char* name, int64_t& v, const char*) override {
-    if (auto n = find(name)) v = as<int64_t>(n, source_, name, "a whole number");
-  }
-  void option(const char* name, double& v, const char*) override {
-    if (auto n = find(name)) v = as<double>(n, source_, name, "a number");
-  }
-  void option(const char* name, bool& v, const char*) override {
-    if (auto n = find(name)) v = as<bool>(n, source_, name, "true or false");
-  }
-  void option(const char* name, std::string& v, const char*) override {
-    if (auto n = find(name)) v = as<std::string>(n, source_, name, "a text");
-  }
-  const std::set<std::string>& known() const { return known_; }
-
- private:
-  YAML::Node find(const char* name) {
-    known_.insert(name);
-    const YAML::Node& map = map_;  // operator[] of a const node does not create the key
-    return map[name];
-  }
-  const YAML::Node& map_;
-  const std::string& source_;
-  std::set<std::string> known_;
-};
-
-void require_map(const YAML::Node& n, const std::string& source, const std::string& what) {
-  HONE_CHECK(n.IsMap(), invalid_argument, "{}: {}: expected a map of keys", where(source, n), what);
-}
-
-void check_keys(const YAML::Node& map, const std::string& source, const std::string& what,
-                const std::set<std::string>& known) {
-  std::set<std::string> seen;
-  for (const auto& entry : map) {
-    auto key = as<std::string>(entry.first, source, what, "a key");
-    HONE_CHECK(seen.insert(key).second, invalid_argument, "{}: {}: '{}' stands there twice",
-               where(source, entry.first), what, key);
-    std::string list;
-    for (const std::string& k : known) list += (list.empty() ? "" : ", ") + k;
-    HONE_CHECK(known.contains(key), invalid_argument, "{}: {}: unknown key '{}'; there are {}",
-               where(source, entry.first), what, key, list);
-  }
-}
-
 RecipeStep parse_step(const YAML::Node& n, const std::string& source) {
-  require_map(n, source, "a step");
-  HONE_CHECK(n["pass"], invalid_argument, "{}: a step needs a pass", where(source, n));
+  require_yaml_map(n, source, "a step");
+  HONE_CHECK(n["pass"], invalid_argument, "{}: a step needs a pass", yaml_where(source, n));
   RecipeStep s;
-  s.pass = as<std::string>(n["pass"], source, "pass", "the name of a pass");
-  if (n["modules"]) s.modules_text = as<std::string>(n["modules"], source, "modules", "a glob");
+  s.pass = yaml_as<std::string>(n["pass"], source, "pass", "the name of a pass");
+  if (n["modules"]) s.modules_text = yaml_as<std::string>(n["modules"], source, "modules", "a glob");
   s.modules = ModuleFilter(s.modules_text);
   try {
     s.made = pass_named(s.pass).make();
   } catch (const Error& e) {
-    fail(e.kind(), "{}: {}", where(source, n["pass"]), e.what());
+    fail(e.kind(), "{}: {}", yaml_where(source, n["pass"]), e.what());
   }
   YamlOptions options(n, source);
   s.made->visit_options(options);
   std::set<std::string> known = options.known();
   known.insert({"pass", "modules"});
-  check_keys(n, source, s.pass, known);
+  check_yaml_keys(n, source, s.pass, known);
   try {
     s.made->check_options();
   } catch (const Error& e) {
-    fail(e.kind(), "{}: {}", where(source, n), e.what());
+    fail(e.kind(), "{}: {}", yaml_where(source, n), e.what());
   }
   return s;
 }
@@ -111,7 +49,7 @@ std::string spelled(const YAML::Node& steps) {
 
 std::vector<RecipeStep> parse_steps(const YAML::Node& n, const std::string& source) {
   HONE_CHECK(n.IsSequence() && n.size() > 0, invalid_argument,
-             "{}: steps: expected a list of at least one", where(source, n));
+             "{}: steps: expected a list of at least one", yaml_where(source, n));
   std::vector<RecipeStep> steps;
   for (const auto& step : n) steps.push_back(parse_step(step, source));
   return steps;
@@ -119,29 +57,29 @@ std::vector<RecipeStep> parse_steps(const YAML::Node& n, const std::string& sour
 
 void parse_sections(const YAML::Node& root, const std::string& source, Recipe& r) {
   if (const YAML::Node c = root["calibration"]) {
-    require_map(c, source, "calibration");
+    require_yaml_map(c, source, "calibration");
     YamlOptions o(c, source);
     o.option("samples", r.calibration_samples, "");
     o.option("length", r.calibration_length, "");
-    check_keys(c, source, "calibration", o.known());
+    check_yaml_keys(c, source, "calibration", o.known());
   }
   if (const YAML::Node c = root["output"]) {
-    require_map(c, source, "output");
+    require_yaml_map(c, source, "output");
     YamlOptions o(c, source);
     o.option("layout", r.layout, "");
     o.option("decode_to", r.decode_to, "");
-    check_keys(c, source, "output", o.known());
+    check_yaml_keys(c, source, "output", o.known());
   }
   if (const YAML::Node c = root["evaluate"]) {
-    require_map(c, source, "evaluate");
+    require_yaml_map(c, source, "evaluate");
     YamlOptions o(c, source);
     o.option("context", r.evaluate_context, "");
     o.option("tokens", r.evaluate_tokens, "");
-    check_keys(c, source, "evaluate", o.known());
+    check_yaml_keys(c, source, "evaluate", o.known());
   }
   if (const YAML::Node c = root["prompts"]) {
-    HONE_CHECK(c.IsSequence(), invalid_argument, "{}: prompts: expected a list", where(source, c));
-    for (const auto& p : c) r.prompts.push_back(as<std::string>(p, source, "prompts", "texts"));
+    HONE_CHECK(c.IsSequence(), invalid_argument, "{}: prompts: expected a list", yaml_where(source, c));
+    for (const auto& p : c) r.prompts.push_back(yaml_as<std::string>(p, source, "prompts", "texts"));
   }
 }
 
@@ -179,34 +117,28 @@ bool Recipe::needs_calibration() const {
 }
 
 Recipe parse_recipe(const std::string& yaml, const std::string& source) {
-  YAML::Node loaded;
-  try {
-    loaded = YAML::Load(yaml);
-  } catch (const YAML::Exception& e) {
-    fail(ErrorKind::corrupt, "{}: not valid YAML: {}", source, e.what());
-  }
-  const YAML::Node root = loaded;
-  require_map(root, source, "a recipe");
-  check_keys(root, source, "a recipe",
+  const YAML::Node root = parse_yaml(yaml, source);
+  require_yaml_map(root, source, "a recipe");
+  check_yaml_keys(root, source, "a recipe",
              {"name", "calibration", "steps", "compare", "output", "evaluate", "prompts"});
   Recipe r;
   r.text = yaml;
   HONE_CHECK(root["steps"], invalid_argument, "{}: a recipe needs steps", source);
   r.main.name =
-      root["name"] ? as<std::string>(root["name"], source, "name", "a text") : "optimised";
+      root["name"] ? yaml_as<std::string>(root["name"], source, "name", "a text") : "optimised";
   r.main.steps = parse_steps(root["steps"], source);
   r.main.text = spelled(root["steps"]);
   if (const YAML::Node c = root["compare"]) {
-    HONE_CHECK(c.IsSequence(), invalid_argument, "{}: compare: expected a list", where(source, c));
+    HONE_CHECK(c.IsSequence(), invalid_argument, "{}: compare: expected a list", yaml_where(source, c));
     for (const auto& n : c) {
-      require_map(n, source, "compare");
-      check_keys(n, source, "compare", {"name", "noise_floor", "steps"});
+      require_yaml_map(n, source, "compare");
+      check_yaml_keys(n, source, "compare", {"name", "noise_floor", "steps"});
       HONE_CHECK(n["name"] && n["steps"], invalid_argument, "{}: a variant needs name and steps",
-                 where(source, n));
+                 yaml_where(source, n));
       RecipeVariant v;
-      v.name = as<std::string>(n["name"], source, "name", "a text");
+      v.name = yaml_as<std::string>(n["name"], source, "name", "a text");
       if (n["noise_floor"])
-        v.noise_floor = as<bool>(n["noise_floor"], source, "noise_floor", "true or false");
+        v.noise_floor = yaml_as<bool>(n["noise_floor"], source, "noise_floor", "true or false");
       v.steps = parse_steps(n["steps"], source);
       r.compare.push_back(std::move(v));
     }

@@ -1,0 +1,156 @@
+#include "models/initial.h"
+
+#include <cmath>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "base/random.h"
+#include "formats/checkpoint.h"
+#include "models/loader.h"
+
+namespace hone {
+namespace {
+
+struct Drawn {
+  Shape shape;
+  double deviation = 0;
+  float constant = 0;  // where the deviation is 0
+  uint64_t seed = 0;
+};
+
+// Everything that a model of this config has, by name.
+class Initial {
+ public:
+  Initial(const Family& family, const ModelConfig& c, double deviation, uint64_t seed)
+      : c_(c), deviation_(deviation), seed_(seed) {
+    for (const Slot& s : family.slots) {
+      if (!is_there(s) || s.part > 0) continue;
+      for (int64_t layer = 0; layer < (is_layer_role(s.role) ? c.layers : 1); ++layer)
+        add(s, layer);
+    }
+  }
+
+  std::vector<std::string> order;
+  std::map<std::string, Drawn> all;
+
+ private:
+  bool is_there(const Slot& s) const {
+    switch (s.role) {
+      case Role::head:
+        return !c_.tied_head;
+      case Role::positions:
+        return !c_.rotary;
+      case Role::q_norm:
+      case Role::k_norm:
+        return c_.qk_norm;
+      case Role::post_mixer_norm:
+      case Role::post_mlp_norm:
+        return c_.post_norms;
+      case Role::gate:
+        return c_.gated_mlp;
+      default:
+        return true;
+    }
+  }
+
+  // Rows and columns; a vector has no columns.
+  std::pair<int64_t, int64_t> size(Role r) const {
+    const int64_t kv = c_.kv_heads * c_.head_dim;
+    switch (r) {
+      case Role::embedding:
+      case Role::head:
+        return {c_.vocabulary, c_.width};
+      case Role::positions:
+        return {c_.context, c_.width};
+      case Role::q:
+        return {c_.heads * c_.head_dim, c_.width};
+      case Role::k:
+      case Role::v:
+        return {kv, c_.width};
+      case Role::o:
+        return {c_.width, c_.heads * c_.head_dim};
+      case Role::gate:
+      case Role::up:
+        return {c_.ffn, c_.width};
+      case Role::down:
+        return {c_.width, c_.ffn};
+      case Role::q_norm:
+      case Role::k_norm:
+        return {c_.head_dim, 0};
+      default:
+        return {c_.width, 0};
+    }
+  }
+
+  void add(const Slot& s, int64_t layer) {
+    auto [rows, cols] = size(s.role);
+    if (s.parts > 0) rows *= s.parts;
+    const std::string name = slot_name(s.hf, layer);
+    const bool norm = cols == 0;
+    Drawn weight;
+    weight.shape = norm ? Shape{rows} : s.hf_transposed ? Shape{cols, rows} : Shape{rows, cols};
+    if (norm) weight.constant = 1 - c_.norm_offset;
+    const bool to_residual = s.role == Role::o || s.role == Role::down;
+    if (!norm)
+      weight.deviation =
+          to_residual ? deviation_ / std::sqrt(2.0 * static_cast<double>(c_.layers)) : deviation_;
+    put(name + ".weight", weight);
+    const bool mlp = s.role == Role::gate || s.role == Role::up || s.role == Role::down;
+    const bool bias = norm ? c_.norm_bias
+                           : is_linear_role(s.role) && s.role != Role::head &&
+                                 (mlp ? c_.mlp_bias : c_.attention_bias);
+    if (bias) put(name + ".bias", {{rows}, 0, 0, 0});
+  }
+
+  void put(const std::string& name, Drawn d) {
+    d.seed = mix64(seed_) ^ order.size();
+    order.push_back(name);
+    all.emplace(name, std::move(d));
+  }
+
+  const ModelConfig& c_;
+  double deviation_;
+  uint64_t seed_;
+};
+
+Weight draw(const Drawn& d) {
+  Tensor t = Tensor::empty(d.shape, DType::f32);
+  float* out = t.mutable_data<float>();
+  for (int64_t i = 0; i < t.numel(); ++i)
+    out[i] = d.deviation == 0
+                 ? d.constant
+                 : static_cast<float>(d.deviation * random_normal(d.seed, uint64_t(i)));
+  return float_weight(t);
+}
+
+}  // namespace
+
+void write_initial_model(const std::filesystem::path& path, const Json& config,
+                         const std::filesystem::path& tokenizer, uint64_t seed) {
+  HONE_CHECK(config.is_object(), invalid_argument, "the architecture is no map of keys");
+  const std::string source = "the architecture";
+  const Family& family = family_for_hf(config_string(config, "model_type", ""), source);
+  ModelConfig c;
+  c.family = family.name;
+  family.from_hf(config, c);
+  c.validate(source);
+  const double deviation = config_float(config, "initializer_range", 0.02);
+  HONE_CHECK(deviation > 0 && deviation < 1, invalid_argument, "initializer_range is {}", deviation);
+  const std::unique_ptr<Tokenizer> t = load_tokenizer(tokenizer);
+  HONE_CHECK(t->vocab_size() <= c.vocabulary, invalid_argument,
+             "the tokenizer has {} tokens, the architecture's vocab_size is {}", t->vocab_size(),
+             c.vocabulary);
+  const Initial initial(family, c, deviation, seed);
+  CheckpointContents contents;
+  contents.config = config;
+  if (!config.contains("architectures")) family.to_hf(c, contents.config);
+  contents.texts = {{"tokenizer.json", tokenizer_json_from_spec(t->spec())},
+                    {"tokenizer_config.json", tokenizer_config_json_from_spec(t->spec())}};
+  for (const std::string& name : initial.order)
+    contents.weights.push_back({name, initial.all.at(name).shape, "f32", {}});
+  contents.weight = [&](const std::string& name) { return draw(initial.all.at(name)); };
+  write_checkpoint("hf", path, contents);
+}
+
+}  // namespace hone

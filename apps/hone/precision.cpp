@@ -30,7 +30,7 @@ using Rows = std::vector<std::vector<std::string>>;
 std::string number(double x) { return std::isfinite(x) ? fmt::format("{:.3g}", x) : "–"; }
 std::string share(double part, double of) {
   if (part == 0) return "0";
-  return fmt::format("{:.2g} %", 100 * part / of);
+  return fmt::format("{:.3g} %", 100 * part / of);
 }
 std::string kl_of(const Predictions& p) {
   return p.non_finite > 0 ? "not finite" : fmt::format("{:.2e}", p.scores.kl_mean);

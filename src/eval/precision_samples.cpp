@@ -1,3 +1,4 @@
+// The tokens that casts are compared on: windows of a text, or what the model writes itself.
 #include <algorithm>
 
 #include "base/log.h"

@@ -126,35 +126,18 @@ class PrecisionRun {
     for (Linear* l : model_.linears()) l->unpack();
   }
 
+  // One lane at a time: the ends of a model can be large.
   void embed() {
-    std::vector<StandIn> ends(lanes_.size());
-    each_variant([&](size_t lane) {
-      Embedding& e = model_.embedding;
-      if (!kept(lane, e.name())) {
-        std::vector<double> columns;
-        Tensor values = decode_weight(e.weight());
-        Tensor cast = cast_tensor(lane, e.name() + ".weight", e.name(), values, &columns);
-        note_module(lane, e.name(), values, sum_of(columns));
-        Embedding copy = e;
-        copy.set_weight(float_weight(cast));
-        ends[lane].add(e, std::move(copy));
-      }
-      Tensor& p = model_.position_table;
-      if (!p.empty_handle() && casts_vectors(lane, kPositions)) {
-        std::vector<double> columns;
-        Tensor cast = cast_tensor(lane, kPositions, kPositions, p, &columns);
-        note_module(lane, kPositions, p, sum_of(columns));
-        ends[lane].add(p, std::move(cast));
-      }
-    });
-    for (size_t i = 0; i < samples_.size(); ++i) {
-      Batch batch = batch_of(i);
-      base_ = 0;
-      for (size_t lane = first_; lane < lanes_.size(); ++lane) {
-        InPlace in(ends[lane]);
-        at_ = base_;
-        states_[lane][i].residual = held(lane, "embedding", model_.embed(batch));
-        see(lane, "embedding", true, states_[lane][i].residual);
+    for (size_t lane = first_; lane < lanes_.size(); ++lane) {
+      StandIn ends;
+      if (lane > 0) add_embedding(ends, lane);
+      InPlace in(ends);
+      for (size_t i = 0; i < samples_.size(); ++i) {
+        at_ = base_ = 0;
+        Tensor& x = states_[lane][i].residual;
+        x = held(lane, "embedding", model_.embed(batch_of(i)));
+        if (lane > 0) seen_ = {states_[0][i].residual};
+        see(lane, "embedding", true, x);
       }
     }
   }
@@ -180,37 +163,34 @@ class PrecisionRun {
   }
 
   std::vector<Predictions> predict(const std::vector<Tensor>& original) {
-    std::vector<StandIn> ends(lanes_.size());
+    std::vector<Predictions> out;
     std::vector<ColumnErrors> errors(lanes_.size());
-    each_variant([&](size_t lane) {
-      add_norm(ends[lane], lane, model_.final_norm);
-      errors[lane] = add_linear(ends[lane], lane, model_.head);
-    });
-    std::vector<std::vector<TokenScore>> scores(lanes_.size());
     Weighing weighing;
     base_ = record_ ? record_->sites.size() : 0;
-    for (size_t i = 0; i < samples_.size(); ++i) {
-      const std::vector<int32_t>& tokens = samples_[i];
-      auto count = std::ssize(tokens) - 1;
-      for (int64_t begin = 0; begin < count; begin += kLogitRows) {
-        int64_t end = std::min(count, begin + kLogitRows);
-        at_ = base_;
-        Tensor reference = logits(0, original[i].rows(begin, end), record_ ? &weighing : nullptr);
-        for (size_t lane = 1; lane < lanes_.size(); ++lane) {
-          InPlace in(ends[lane]);
-          at_ = base_;
-          Tensor own = logits(lane, states_[lane][i].residual.rows(begin, end), nullptr);
-          std::vector<TokenScore>& all = scores[lane];
-          size_t at = all.size();
-          all.resize(at + static_cast<size_t>(end - begin));
-          score_rows(own, &reference, tokens.data() + begin + 1, all.data() + at);
+    // One variant at a time, beside the original's logits made again: heads are large.
+    for (size_t lane = 1; lane < lanes_.size(); ++lane) {
+      StandIn ends;
+      add_norm(ends, lane, model_.final_norm);
+      errors[lane] = add_linear(ends, lane, model_.head);
+      std::vector<TokenScore> scores;
+      for (size_t i = 0; i < samples_.size(); ++i) {
+        const std::vector<int32_t>& tokens = samples_[i];
+        auto count = std::ssize(tokens) - 1;
+        for (int64_t begin = 0; begin < count; begin += kLogitRows) {
+          int64_t end = std::min(count, begin + kLogitRows);
+          Tensor reference = logits(0, original[i].rows(begin, end), weighing);
+          InPlace in(ends);
+          Tensor own = logits(lane, states_[lane][i].residual.rows(begin, end), weighing);
+          size_t at = scores.size();
+          scores.resize(at + static_cast<size_t>(end - begin));
+          score_rows(own, &reference, tokens.data() + begin + 1, scores.data() + at);
         }
       }
+      out.push_back(judge(scores));
+      counted_ = true;
     }
     weigh(errors, 0, weighing);
     finish_sites();
-    std::vector<Predictions> out;
-    for (size_t lane = 1; lane < lanes_.size(); ++lane) out.push_back(judge(scores[lane]));
     return out;
   }
 
@@ -269,6 +249,25 @@ class PrecisionRun {
     overflow_ = 0;
     record_->modules[lane - 1].push_back({name, values.numel(), lost, norm > 0 ? error / norm : 0});
     return record_->modules[lane - 1].size() - 1;
+  }
+
+  void add_embedding(StandIn& to, size_t lane) {
+    Embedding& e = model_.embedding;
+    if (!kept(lane, e.name())) {
+      std::vector<double> columns;
+      Tensor values = decode_weight(e.weight());
+      Embedding copy = e;
+      copy.set_weight(
+          float_weight(cast_tensor(lane, e.name() + ".weight", e.name(), values, &columns)));
+      note_module(lane, e.name(), values, sum_of(columns));
+      to.add(e, std::move(copy));
+    }
+    Tensor& p = model_.position_table;
+    if (p.empty_handle() || !casts_vectors(lane, kPositions)) return;
+    std::vector<double> columns;
+    Tensor cast = cast_tensor(lane, kPositions, kPositions, p, &columns);
+    note_module(lane, kPositions, p, sum_of(columns));
+    to.add(p, std::move(cast));
   }
 
   void add_norm(StandIn& to, size_t lane, Norm& own) {
@@ -381,17 +380,20 @@ class PrecisionRun {
   }
 
   // Final norm and head, as Model::logits, with both ends of the head looked at.
-  Tensor logits(size_t lane, const Tensor& hidden, Weighing* weighing) {
+  Tensor logits(size_t lane, const Tensor& hidden, Weighing& weighing) {
     const std::string input = model_.head.name() + " input";
+    at_ = base_;
     Tensor x = held(lane, input, model_.final_norm.forward(hidden));
     Tensor y = model_.head.forward(LinearInput(x), Activations::f32);
     see(lane, input, false, x);
     see(lane, model_.head.name() + " output", true, y);
-    if (weighing) {
-      add_input(x, *weighing);
-      add_output(y, 0, *weighing);
+    if (record_ && lane == 0 && !counted_) {
+      add_input(x, weighing);
+      add_output(y, 0, weighing);
     }
-    if (model_.logit_softcap > 0) ops::softcap_in_place(y, model_.logit_softcap);
+    if (model_.logit_softcap <= 0) return y;
+    if (record_) y = y.clone();  // what was seen stays as it was
+    ops::softcap_in_place(y, model_.logit_softcap);
     return y;
   }
 
@@ -411,8 +413,10 @@ class PrecisionRun {
     }
     if (seen_.size() <= site - base_) seen_.resize(site - base_ + 1);
     seen_[site - base_] = x;
+    if (counted_) return;
     norms_[site] += compare(x, x).norm;
     for (size_t v = 0; v < recorded_.size(); ++v) {
+      if (recorded_[v]->last_bit) continue;
       CastCounts c = round_rows(*recorded_[v], x);
       HONE_CHECK(c.non_finite == 0, unsupported,
                  "{}: the model's own activations are not finite there: no cast can be judged",
@@ -457,6 +461,7 @@ class PrecisionRun {
   std::vector<const FloatTarget*> recorded_;
   std::vector<std::vector<BlockState>> states_;  // [lanes][samples]
   int64_t overflow_ = 0;                         // of the module that is being cast
+  bool counted_ = false;                         // the original is run again, to compare with
 
   // The sites of one place are seen lane by lane: base_ is the first, at_ the one that comes.
   size_t base_ = 0, at_ = 0;

@@ -4,8 +4,8 @@
 //
 // Nothing is stored: the cast copies of one stage take the place of the model's layers while that
 // stage runs, and go. In memory are the model as it was loaded, the hidden states of all variants,
-// [tokens, width] each, one stage of each variant, and at the end the head of the original and of
-// each variant.
+// [tokens, width] each, and one stage of each variant; at both ends of the model, the original's
+// embedding or head and one variant's.
 #pragma once
 
 #include <functional>

@@ -76,9 +76,9 @@ TEST(CastCountsTest, CountWhatBecameOfEachValue) {
 
 // What is run is what the encodings store.
 TEST(CastCountsTest, RoundingIsThatOfTheEncodings) {
-  Tensor x = random_tensor({37, 96}, 4, 0.02f);
+  Tensor x = random_tensor({2000, 96}, 4, 0.02f);
   for (const std::string& type : precision_types()) {
-    Weight w = encoding(type).encode(x.data<float>(), 37, 96, {});
+    Weight w = encoding(type).encode(x.data<float>(), 2000, 96, {});
     Tensor expected = decode_weight(w), got = rounded(float_target(type, true), x);
     EXPECT_EQ(std::memcmp(got.raw(), expected.raw(), static_cast<size_t>(got.byte_size())), 0)
         << type;
@@ -86,7 +86,7 @@ TEST(CastCountsTest, RoundingIsThatOfTheEncodings) {
     round_rows(float_target(type, true), x, nullptr, &columns);
     for (int64_t c = 0; c < 96; ++c) {
       double sum = 0;
-      for (int64_t r = 0; r < 37; ++r) {
+      for (int64_t r = 0; r < 2000; ++r) {
         double d = double{x.data<float>()[r * 96 + c]} - expected.data<float>()[r * 96 + c];
         sum += d * d;
       }
@@ -103,12 +103,15 @@ TEST(CastCountsTest, RoundingIsThatOfTheEncodings) {
 class PrecisionTest : public ::testing::Test {
  protected:
   LoadedModel write(const std::string& fixture,
-                    const std::function<void(std::map<std::string, Tensor>&)>& edit = nullptr) {
+                    const std::function<void(std::map<std::string, Tensor>&)>& edit = nullptr,
+                    const Json& more = Json::object()) {
     const TinyFixture& f = tiny_fixture(fixture);
+    Json config = parse_json(f.config, f.name);
+    config.update(more);
     auto tensors = tiny_tensors(f);
     if (edit) edit(tensors);
     fs::path path = scratch_ / std::to_string(written_++);
-    write_tiny(path, parse_json(f.config, f.name), tensors);
+    write_tiny(path, config, tensors);
     return load_editable(path);
   }
   // One weight of 1e6, whose output goes into the residual stream.
@@ -154,16 +157,23 @@ void replace_weights(Model& m, const std::string& type) {
   }
 }
 
-// KL and flips over all positions, from whole logits in double.
+// KL and flips over all positions, from whole logits in double; ‖b−a‖/‖a‖ of the hidden states.
 struct Plain {
-  double kl = 0;
+  double kl = 0, departure = 0;
   int64_t flips = 0, n = 0;
 };
 Plain compare_plainly(Model& a, Model& b, const Samples& samples) {
   Plain p;
+  double difference = 0, norm = 0;
   for (const auto& tokens : samples) {
     Session first(a, Activations::f32), second(b, Activations::f32);
-    Tensor x = first.logits(first.hidden(tokens)), y = second.logits(second.hidden(tokens));
+    Tensor h = first.hidden(tokens), g = second.hidden(tokens);
+    for (int64_t i = 0; i < h.numel(); ++i) {
+      double u = h.data<float>()[i], w = g.data<float>()[i];
+      difference += (u - w) * (u - w);
+      norm += u * u;
+    }
+    Tensor x = first.logits(h), y = second.logits(g);
     int64_t v = x.dim(1);
     for (int64_t t = 0; t + 1 < std::ssize(tokens); ++t, ++p.n) {
       const float *r = x.data<float>() + t * v, *c = y.data<float>() + t * v;
@@ -178,6 +188,7 @@ Plain compare_plainly(Model& a, Model& b, const Samples& samples) {
     }
   }
   p.kl /= double(p.n);
+  p.departure = std::sqrt(difference / norm);
   return p;
 }
 
@@ -185,17 +196,19 @@ TEST_F(PrecisionTest, PredictionsAreThoseOfModelsWithReplacedWeights) {
   for (const TinyFixture& f : tiny_fixtures()) {
     LoadedModel m = write(f.name);
     PrecisionReport r = measure_precision(m, tiny_samples(), {});
-    for (const TypeReport& t : r.types) {
+    const std::string end = fmt::format("block {} after mlp", m.model->blocks.size() - 1);
+    for (size_t i = 0; i < r.types.size(); ++i) {
+      const TypeReport& t = r.types[i];
       SCOPED_TRACE(std::string(f.name) + " " + t.target.name);
       LoadedModel cast = load_editable(m.path);
       replace_weights(*cast.model, t.target.name);
       Plain plain = compare_plainly(*m.model, *cast.model, tiny_samples());
       EXPECT_EQ(r.tokens, plain.n);
+      EXPECT_NEAR(site(r, end).departure[i], plain.departure, 1e-5 * plain.departure);
       EXPECT_NEAR(t.cast.converted.scores.kl_mean, plain.kl, 0.01 * plain.kl + 1e-6);
       EXPECT_LE(std::abs(t.cast.converted.flips - plain.flips), 1);
       EXPECT_EQ(t.cast.converted.non_finite, 0);
     }
-    // Norms and biases count: without them bf16 is nearer.
     EXPECT_GT(of(r, "f8_e5m2").cast.converted.scores.kl_mean,
               10 * of(r, "bf16").cast.converted.scores.kl_mean);
   }
@@ -346,15 +359,24 @@ TEST_F(PrecisionTest, SitesHoldWhatFlowsThroughTheOriginal) {
 }
 
 TEST_F(PrecisionTest, WhatIsExactDepartsNowhere) {
-  LoadedModel m = write("gpt2", [](std::map<std::string, Tensor>& t) {
+  auto exact = [](std::map<std::string, Tensor>& t) {
     for (auto& [name, x] : t) x = x.to(DType::bf16).to(DType::f32);
-  });
-  PrecisionOptions o;
-  o.types = {"bf16", "f16"};
-  PrecisionReport r = measure_precision(m, tiny_samples(), o);
-  EXPECT_EQ(of(r, "bf16").weights.exact, m.model->parameter_count());
-  EXPECT_EQ(of(r, "bf16").cast.converted.scores.kl_mean, 0);
-  for (const ActivationSite& s : r.sites) EXPECT_EQ(s.departure[0], 0) << s.name;
+  };
+  for (const char* fixture : {"gpt2", "gemma3"}) {
+    SCOPED_TRACE(fixture);
+    Json capped = {{"final_logit_softcapping", 0.5}};
+    LoadedModel m = write(fixture, exact, capped);
+    PrecisionOptions o;
+    o.types = {"bf16", "f16"};
+    PrecisionReport r = measure_precision(m, tiny_samples(), o);
+    EXPECT_EQ(of(r, "bf16").weights.exact, m.model->parameter_count());
+    EXPECT_EQ(of(r, "bf16").cast.converted.scores.kl_mean, 0);
+    for (const ActivationSite& s : r.sites) EXPECT_EQ(s.departure[0], 0) << s.name;
+    LoadedModel cast = load_editable(m.path);
+    replace_weights(*cast.model, "f16");
+    Plain plain = compare_plainly(*m.model, *cast.model, tiny_samples());
+    EXPECT_NEAR(of(r, "f16").cast.converted.scores.kl_mean, plain.kl, 0.01 * plain.kl + 1e-6);
+  }
 }
 
 TEST_F(PrecisionTest, LeavesTheModelAloneAndDoesNotDependOnThreads) {

@@ -87,27 +87,33 @@ HONE_INLINE int64_t update(const UpdateArgs& a, Rule rule) {
 // number of its parts, and value(j) = 10^(d−6)·(0.1 + 0.9·(j − q + 1/2)/q). With j + 1/2 = q·s,
 // 1 ≤ s < 2, that is 10^(d−6)·(0.9·s − 0.8): exponent and mantissa of a float.
 // Signed codes are 127 ± j (from −127 to 128), unsigned ones j − 1 (from 1 to 256).
+// To find a value's decade, count the thresholds that it has passed: they lie so far apart that
+// there is at most one in each pair of binades from 2^−23 on.
 struct DynamicMap {
-  float power[16];        // 10^(d−6) by (exponent of j + 1/2 plus 15) & 15
-  float thresholds[8];    // the middles between the last value of a decade and the next value
-  float to_unit[16];      // by the number k of thresholds passed: 10^(6−d)
-  float first_parts[16];  // likewise: q
-  int first;              // the code of j = 0
+  float power[16];      // 10^(d−6) by (exponent of j + 1/2 plus 15) & 15
+  float threshold[16];  // between a decade's last value and the next, by (exponent + 127)/2 & 15
+  int32_t passed[16];   // likewise: how many thresholds are passed behind that one
+  float parts[16];      // q by the thresholds passed
+  int first;            // the code of j = 0
 };
-// k = 0 stands for zero: q makes j come out as 0 with a sign and as 1 without one. k = 8 is 1: the
-// unit 0 makes j the smallest of its decade.
+// Before the first threshold is zero: q makes j come out as 0 with a sign and as 1 without one.
+// Behind the last is 1: the unit 0 makes j the smallest of its decade. kToUnit: 10^(6−d)/0.9 by the
+// thresholds passed.
+alignas(64) constexpr float kToUnit[16] = {0,           1e6f / 0.9f, 1e5f / 0.9f, 1e4f / 0.9f,
+                                           1e3f / 0.9f, 1e2f / 0.9f, 10 / 0.9f,   1 / 0.9f};
 alignas(64) constexpr DynamicMap kSigned = {
     {1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1, 10, 0, 0, 0, 0, 0, 0, 0, 0, 1e-6f},
-    {0.275e-6f, 1.9e-6f, 1.45e-5f, 1.225e-4f, 1.1125e-3f, 1.05625e-2f, 1.028125e-1f, 0.996484375f},
-    {0, 1e6f, 1e5f, 1e4f, 1e3f, 1e2f, 10, 1, 0, 0, 0, 0, 0, 0, 0, 0},
-    {0.5f, 1, 2, 4, 8, 16, 32, 64, 128, 0, 0, 0, 0, 0, 0, 0},
+    {0, 0, 0, 0, 0.275e-6f, 1.9e-6f, 0, 1.45e-5f, 0, 1.225e-4f, 1.1125e-3f, 0, 1.05625e-2f,
+     1.028125e-1f, 0, 0.996484375f},
+    {0, 0, 0, 0, 1, 2, 2, 3, 3, 4, 5, 5, 6, 7, 7, 8},
+    {0.5f, 1, 2, 4, 8, 16, 32, 64, 128},
     127};
 alignas(64) constexpr DynamicMap kUnsigned = {
-    {1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1, 10, 0, 0, 0, 0, 0, 0, 0, 0},
-    {0.1625e-6f, 1.45e-6f, 1.225e-5f, 1.1125e-4f, 1.05625e-3f, 1.028125e-2f, 1.0140625e-1f,
-     0.9982421875f},
-    {0, 1e6f, 1e5f, 1e4f, 1e3f, 1e2f, 10, 1, 0, 0, 0, 0, 0, 0, 0, 0},
-    {1, 2, 4, 8, 16, 32, 64, 128, 256, 0, 0, 0, 0, 0, 0, 0},
+    {1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1, 10},
+    {0, 0, 0, 0, 0.1625e-6f, 1.45e-6f, 0, 1.225e-5f, 1.1125e-4f, 0, 1.05625e-3f, 0, 1.028125e-2f,
+     1.0140625e-1f, 0, 0.9982421875f},
+    {0, 0, 0, 0, 1, 2, 2, 3, 4, 4, 5, 5, 6, 7, 7, 8},
+    {1, 2, 4, 8, 16, 32, 64, 128, 256},
     -1};
 
 HONE_INLINE void decode_block(const DynamicMap& map, const uint8_t* codes, float most, float* x) {
@@ -130,14 +136,16 @@ HONE_INLINE float encode_block(const DynamicMap& map, const float* x, uint8_t* c
   for (int i = 0; i < kStateBlock; i += 16) top = max(magnitude(load_f(x + i)), top);
   const float most = reduce_max(top);
   const vf inverse = set_f(most > 0 ? 1 / most : 0);
-  const vf to_unit = load_f(map.to_unit), first_parts = load_f(map.first_parts);
+  const vf to_unit = load_f(kToUnit), parts = load_f(map.parts);
+  const vf threshold = load_f(map.threshold), passed = of_bits(load_i(map.passed));
   for (int i = 0; i < kStateBlock; i += 16) {
     const vf value = load_f(x + i), a = mul(magnitude(value), inverse);
-    vi k = zero_i();
-    for (int t = 0; t < 8; ++t) k = sum_i(k, where_at_least(a, set_f(map.thresholds[t])));
-    k = both(sum_i(differing(k, set_i(-1)), set_i(1)), set_i(15));
-    const vf q = byte_lookup<0>(k, first_parts);
-    const vf s = fma(mul(a, byte_lookup<0>(k, to_unit)), set_f(1 / 0.9f), set_f(0.8f / 0.9f));
+    const vf seen = max(a, set_f(0x1p-23f));  // a NaN is 0
+    const vi pair = both(shift_right<24>(bits_of(seen)), set_i(15));
+    const vi k = sum_i(bits_of(byte_lookup<0>(pair, passed)),
+                       where_at_least(byte_lookup<0>(pair, threshold), seen));
+    const vf q = byte_lookup<0>(k, parts);
+    const vf s = fma(a, byte_lookup<0>(k, to_unit), set_f(0.8f / 0.9f));
     // Rounding of the sum must not leave the decade; a NaN becomes its first value.
     vf j = to_float(to_int(min(max(mul(s, q), q), sub(add(q, q), set_f(0.5f)))));
     j = of_bits(either(bits_of(j), both(bits_of(value), set_i(INT32_MIN))));

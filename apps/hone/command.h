@@ -56,6 +56,8 @@ extern const Command kBenchCommand;
 extern const Command kOptimizeCommand;
 extern const Command kQuantizeCommand;
 extern const Command kConvertCommand;
+extern const Command kTrainCommand;
+extern const Command kTuneCommand;
 
 /// Checks of a flag's value. between() refuses NaN as well.
 CLI::Validator between(double low, double high);

@@ -3,42 +3,10 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/glob.h"
 
 namespace hone {
-namespace {
-
-// '*' any text, '?' one character.
-bool glob_match(std::string_view glob, std::string_view text) {
-  size_t g = 0, t = 0, star = std::string_view::npos, mark = 0;
-  while (t < text.size()) {
-    if (g < glob.size() && (glob[g] == '?' || glob[g] == text[t])) {
-      ++g;
-      ++t;
-    } else if (g < glob.size() && glob[g] == '*') {
-      star = g++;
-      mark = t;
-    } else if (star != std::string_view::npos) {
-      g = star + 1;
-      t = ++mark;
-    } else {
-      return false;
-    }
-  }
-  while (g < glob.size() && glob[g] == '*') ++g;
-  return g == glob.size();
-}
-
-}  // namespace
-
-bool ModuleFilter::matches(std::string_view module) const {
-  std::string_view rest = glob_;
-  while (true) {
-    size_t bar = rest.find('|');
-    if (glob_match(rest.substr(0, bar), module)) return true;
-    if (bar == std::string_view::npos) return false;
-    rest.remove_prefix(bar + 1);
-  }
-}
+bool ModuleFilter::matches(std::string_view module) const { return glob_matches(glob_, module); }
 
 std::vector<Linear*> PassContext::selected(int64_t block, bool head) const {
   std::vector<Linear*> out;

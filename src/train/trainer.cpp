@@ -15,6 +15,16 @@ std::unique_ptr<LogitLoss> Objective::loss(const TrainingBatch&, std::span<const
   return std::make_unique<CrossEntropy>(targets);
 }
 
+Activations training_precision(const std::string& name) {
+  if (name == "f32") return Activations::f32;
+  if (name == "bf16") return Activations::bf16;
+  if (name == "f16") return Activations::f16;
+  if (name == "tf32") return Activations::tf32;
+  HONE_CHECK(name == "tf32_truncated", invalid_argument,
+             "precision '{}': expected f32, bf16, f16, tf32 or tf32_truncated", name);
+  return Activations::tf32_truncated;
+}
+
 Trainer::Trainer(Model& model, std::vector<Parameter> parameters, TrainerOptions options,
                  std::function<void()> values_changed)
     : model_(model),

@@ -42,6 +42,9 @@ struct TrainerOptions {
   uint64_t seed = 0;
 };
 
+/// "f32", "bf16", "f16", "tf32" or "tf32_truncated"; raises invalid_argument otherwise.
+Activations training_precision(const std::string& name);
+
 /// What a step was, for logs.
 struct StepResult {
   int64_t step = 0;  ///< 1 for the first

@@ -1,0 +1,66 @@
+#include "train/options.h"
+
+namespace hone {
+
+void TrainingOptions::visit(OptionVisitor& v) {
+  v.option("steps", trainer.steps, "how often the parameters change");
+  v.option("batch", batches.rows, "rows of a batch");
+  v.option("length", batches.length, "most tokens of a row");
+  v.option("accumulate", accumulate, "parts of a batch that run one after the other");
+  v.option("packing", batches.packing, "cut, whole or single: how examples fill rows");
+  v.option("evaluate", evaluate, "file to measure on; else a share of the data");
+  v.option("held_out", batches.held_out, "share of the data that is kept for measuring");
+  v.option("eval_every", eval_every, "steps between measurements; 0: at the end alone");
+  v.option("eval_batches", eval_batches, "most batches of a measurement");
+  v.option("save_every", save_every, "steps between checkpoints; 0: none");
+  v.option("checkpointing", checkpointing, "none, cheap, block or root: what is computed twice");
+  v.option("precision", precision, "f32, bf16, f16, tf32 or tf32_truncated: of products");
+  v.option("max_norm", trainer.max_norm, "gradients are clipped to it; 0: never");
+  v.option("train_only", train_only, "full: glob of the parameters that are trained");
+  trainer.optimizer.visit(v);
+  trainer.schedule.visit(v);
+  trainer.loss_scale.visit(v);
+  adapter.visit(v);
+  v.option("initialise", initialise, "prefix, prompt: a text to begin with");
+  text.visit(v);
+}
+
+namespace {
+
+Checkpointing checkpointing_from_name(const std::string& name) {
+  if (name == "none") return Checkpointing::none;
+  if (name == "cheap") return Checkpointing::cheap;
+  if (name == "block") return Checkpointing::block;
+  HONE_CHECK(name == "root", invalid_argument,
+             "checkpointing '{}': expected none, cheap, block or root", name);
+  return Checkpointing::root;
+}
+
+}  // namespace
+
+void TrainingOptions::finish(uint64_t seed) {
+  auto at_least = [](const char* name, int64_t value, int64_t least) {
+    HONE_CHECK(value >= least, invalid_argument, "{} {}: expected {} or more", name, value, least);
+  };
+  at_least("steps", trainer.steps, 1);
+  at_least("accumulate", accumulate, 1);
+  at_least("eval_every", eval_every, 0);
+  at_least("eval_batches", eval_batches, 1);
+  at_least("save_every", save_every, 0);
+  HONE_CHECK(accumulate <= batches.rows, invalid_argument,
+             "accumulate {}: a batch has {} rows to be cut into parts", accumulate, batches.rows);
+  HONE_CHECK(!data.empty(), invalid_argument, "no data to learn from");
+  HONE_CHECK(method == "full" || train_only.empty(), invalid_argument,
+             "train_only belongs to the method full");
+  if (method != "full") {
+    adapter_method(method);
+    adapter.check();
+  }
+  trainer.checkpointing = checkpointing_from_name(checkpointing);
+  trainer.precision = training_precision(precision);
+  trainer.seed = adapter.seed = batches.seed = seed;
+  trainer.optimizer.seed = static_cast<int64_t>(seed >> 1);
+  trainer.optimizer.resolved();
+}
+
+}  // namespace hone

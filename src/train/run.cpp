@@ -1,0 +1,239 @@
+#include "train/run.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/files.h"
+#include "base/glob.h"
+#include "base/log.h"
+#include "formats/safetensors.h"
+#include "kernels/select.h"
+#include "text/tokenized_data.h"
+
+namespace hone {
+namespace {
+
+constexpr const char* kIndex = "run.json";
+constexpr const char* kCheckpoint = "checkpoint.safetensors";
+constexpr const char* kOwn[] = {kIndex, kCheckpoint, "data.tokens", "held-out.tokens"};
+
+class JsonOptions : public OptionVisitor {
+ public:
+  Json all = Json::object();
+  void option(const char* name, int64_t& v, const char*) override { all[name] = v; }
+  void option(const char* name, double& v, const char*) override { all[name] = v; }
+  void option(const char* name, bool& v, const char*) override { all[name] = v; }
+  void option(const char* name, std::string& v, const char*) override { all[name] = v; }
+};
+
+// Norms, biases and everything else that is no matrix is not pulled towards 0.
+bool decays(const NamedTensor& t) { return t.value.rank() >= 2; }
+
+}  // namespace
+
+Json options_json(TrainingOptions& options) {
+  JsonOptions v;
+  options.visit(v);
+  v.all["method"] = options.method;
+  return v.all;
+}
+
+TrainingRun::TrainingRun(LoadedModel& model, TrainingOptions options, RunPlace place)
+    : model_(model), options_(std::move(options)), place_(std::move(place)) {
+  lock();
+  check_identity();
+  load_data();
+  std::vector<NamedTensor> trained;
+  if (options_.method == "full") {
+    trained = model_.model->train([&](const std::string& name) {
+      return options_.train_only.empty() || glob_matches(options_.train_only, name);
+    });
+    HONE_CHECK(!trained.empty(), invalid_argument, "train_only '{}' names no parameter of {}",
+               options_.train_only, model_.path);
+  } else {
+    if (!options_.initialise.empty())
+      options_.adapter.first_tokens = model_.encode(options_.initialise, false);
+    adapter_ = adapter_method(options_.method).make(*model_.model, options_.adapter);
+    trained = adapter_->train();
+  }
+  for (NamedTensor& t : trained) {
+    const bool decay = decays(t);
+    parameters_.push_back({std::move(t.name), std::move(t.value), decay});
+  }
+}
+
+TrainingRun::~TrainingRun() {
+  if (lock_ >= 0) ::close(lock_);
+}
+
+int64_t TrainingRun::trained_parameters() const {
+  int64_t n = 0;
+  for (const Parameter& p : parameters_) n += p.value.numel();
+  return n;
+}
+
+void TrainingRun::lock() {
+  const fs::path& d = place_.directory;
+  if (fs::exists(fs::symlink_status(d))) {
+    bool ours = fs::is_directory(d);
+    if (ours)
+      for (const auto& e : fs::directory_iterator(d)) {
+        const std::string name = e.path().filename().string();
+        ours = ours && std::ranges::any_of(kOwn, [&](const char* own) { return name.starts_with(own); });
+      }
+    HONE_CHECK(ours, io, "{}: it stands where the run's state goes, and is none; move it away",
+               d.string());
+  }
+  fs::create_directories(d);
+  lock_ = ::open(d.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  HONE_CHECK(lock_ >= 0, io, "{}: cannot be opened", d.string());
+  HONE_CHECK(::flock(lock_, LOCK_EX | LOCK_NB) == 0, io, "{}: another run is writing it",
+             d.string());
+}
+
+void TrainingRun::check_identity() {
+  const fs::path index = place_.directory / kIndex, checkpoint = place_.directory / kCheckpoint;
+  Json identity = options_json(options_);
+  // These change when things are said or written, not what is trained.
+  for (const char* key : {"eval_every", "eval_batches", "save_every"}) identity.erase(key);
+  identity["data"] = options_.data;
+  identity["seed"] = options_.trainer.seed;
+  identity["instruction set"] = kernels::table().isa;
+  for (const auto& [key, value] : place_.identity.items()) identity[key] = value;
+  if (place_.restart || !fs::exists(checkpoint)) {
+    fs::remove(checkpoint);
+    write_text_file(index, identity.dump(2) + "\n");
+    return;
+  }
+  HONE_CHECK(place_.resume, invalid_argument,
+             "{}: an interrupted run left its state here; use --resume to go on, or --restart to "
+             "begin anew",
+             place_.directory.string());
+  const Json before = parse_json(read_text_file(index), index.string());
+  for (const auto& [key, value] : identity.items())
+    HONE_CHECK(before.contains(key) && before[key] == value, invalid_argument,
+               "cannot resume: {} was {} and is now {}", key,
+               before.contains(key) ? before[key].dump().substr(0, 120) : "absent",
+               value.dump().substr(0, 120));
+}
+
+void TrainingRun::load_data() {
+  HONE_CHECK(model_.tokenizer != nullptr, unsupported, "{} has no tokenizer", model_.path);
+  const int64_t room = model_.model->context;
+  HONE_CHECK(options_.batches.length <= room, invalid_argument,
+             "length {}: the model has a context of {}", options_.batches.length, room);
+  auto open = [&](const std::string& file, const char* cache) {
+    const fs::path path = file;
+    return open_tokenized({&path, 1}, *model_.tokenizer, model_.chat_template, options_.text,
+                          place_.directory / cache);
+  };
+  const auto data = open(options_.data, "data.tokens");
+  BatchOptions b = options_.batches;
+  if (!options_.evaluate.empty()) b.held_out = 0;
+  train_ = std::make_unique<Batches>(data, b, b.held_out > 0 ? Batches::Part::train : Batches::Part::all);
+  if (!options_.evaluate.empty())
+    held_out_ = std::make_unique<Batches>(open(options_.evaluate, "held-out.tokens"), b,
+                                          Batches::Part::all);
+  else if (b.held_out > 0)
+    held_out_ = std::make_unique<Batches>(data, b, Batches::Part::held_out);
+  if (train_->left().targets > 0)
+    log_warning("{} tokens to learn are cut off: they lie behind the first {} of their examples",
+                train_->left().targets, b.length);
+}
+
+double TrainingRun::evaluate(Trainer& trainer) {
+  double sum = 0;
+  int64_t targets = 0;
+  const int64_t count = std::min(options_.eval_batches, held_out_->steps());
+  for (int64_t i = 0; i < count; ++i) {
+    const TrainingBatch batch = held_out_->pass_batch(i);
+    sum += trainer.evaluate({&batch, 1}, objective_) * static_cast<double>(batch.target_count);
+    targets += batch.target_count;
+  }
+  return sum / static_cast<double>(targets);
+}
+
+void TrainingRun::run(TrainingObserver& observer) {
+  Model& model = *model_.model;
+  Trainer trainer(model, parameters_, options_.trainer, [&] {
+    if (adapter_ != nullptr)
+      adapter_->values_changed();
+    else
+      model.values_changed();
+  });
+  restore(trainer);
+  const int64_t steps = options_.trainer.steps;
+  observer.begin(trainer.steps_done(), steps);
+  auto due = [&](int64_t every) {
+    const int64_t done = trainer.steps_done();
+    return done == steps || (every > 0 && done % every == 0);
+  };
+  int64_t skipped = 0;
+  while (trainer.steps_done() < steps) {
+    const double started = monotonic_seconds();
+    const TrainingBatch batch = train_->batch(trainer.steps_done());
+    const std::vector<TrainingBatch> parts =
+        split_batch(batch, std::min(options_.accumulate, batch.rows()));
+    const StepResult r = trainer.step(parts, objective_);
+    // A loss scale looks for its size by skipping; without one nothing will ever be finite again.
+    skipped = r.skipped ? skipped + 1 : 0;
+    HONE_CHECK(std::isfinite(r.loss) || options_.trainer.precision == Activations::f16,
+               invalid_argument, "step {}: the loss is {}; a lower lr may help", r.step, r.loss);
+    HONE_CHECK(skipped < 100, invalid_argument,
+               "step {}: no finite gradients in the last 100 steps (loss {}, loss scale {})", r.step,
+               r.loss, r.loss_scale);
+    observer.step(r, monotonic_seconds() - started);
+    if (held_out_ != nullptr && due(options_.eval_every))
+      observer.evaluated(trainer.steps_done(), evaluate(trainer));
+    if (options_.save_every > 0 && due(options_.save_every)) save(trainer);
+  }
+}
+
+void TrainingRun::save(const Trainer& trainer) {
+  std::vector<NamedTensor> all;
+  for (const Parameter& p : parameters_) all.push_back({"parameter." + p.name, p.value.detached()});
+  for (NamedTensor& t : trainer.state()) all.push_back({"state." + t.name, std::move(t.value)});
+  SafetensorsWriter writer(place_.directory / kCheckpoint);
+  std::map<std::string, const Tensor*> by_name;
+  for (const NamedTensor& t : all) {
+    writer.declare(t.name, t.value.dtype(), t.value.shape());
+    by_name[t.name] = &t.value;
+  }
+  for (const std::string& name : writer.order()) writer.write(name, *by_name.at(name));
+  writer.finish();
+}
+
+bool TrainingRun::restore(Trainer& trainer) {
+  const fs::path path = place_.directory / kCheckpoint;
+  if (!fs::exists(path)) return false;
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  std::vector<NamedTensor> state;
+  for (const SafetensorsEntry& e : file.entries())
+    if (e.name.starts_with("state.")) state.push_back({e.name.substr(6), file.tensor(e.name)});
+  for (Parameter& p : parameters_) {
+    const Tensor t = file.tensor("parameter." + p.name);
+    HONE_CHECK(t.shape() == p.value.shape() && t.dtype() == p.value.dtype(), corrupt,
+               "{}: parameter {}: expected {}, got {}", path.string(), p.name,
+               shape_string(p.value.shape()), shape_string(t.shape()));
+    std::copy_n(t.raw(), t.byte_size(), p.value.mutable_raw());
+  }
+  trainer.load_state(state);
+  if (adapter_ != nullptr)
+    adapter_->values_changed();
+  else
+    model_.model->values_changed();
+  return true;
+}
+
+void TrainingRun::remove() {
+  std::error_code ignored;
+  fs::remove_all(place_.directory, ignored);
+}
+
+}  // namespace hone

@@ -56,8 +56,7 @@ LinearLoss linear_loss(const Tensor& x, const Product& head, float softcap, Logi
                        float gradient, Activations a) {
   const int64_t rows = x.dim(0), k = x.dim(1), vocabulary = head.weight->n;
   const Tensor values = head.values == nullptr ? Tensor() : *head.values;
-  const bool to_w = recorded({&values}), to_x = recorded({&x}), to_bias = recorded({head.bias});
-  const bool backward = to_w || to_x || to_bias;
+  const bool to_x = recorded({&x}), backward = recorded({&x, &values, head.bias});
   LinearLoss result;
   Tensor dx;
   if (to_x) dx = Tensor::empty(x.shape(), DType::f32);
@@ -73,10 +72,10 @@ LinearLoss linear_loss(const Tensor& x, const Product& head, float softcap, Logi
     result.sum += loss.take(y.mutable_data<float>(), first, last - first, vocabulary,
                             backward ? gradient : 0.0f);
     if (softcap > 0 && backward) through_softcap(capped, softcap, y);
-    if (to_w) ops::accumulate_product(y, part, gradient_of(values));
-    if (to_bias) ops::accumulate_columns(y, gradient_of(*head.bias));
+    if (!backward) continue;
+    const Tensor part_dx =
+        product_backward(y, part, *head.weight, values, *head.bias, to_x, a, head.name);
     if (to_x) {
-      const Tensor part_dx = multiply_transposed(y, *head.weight);
       std::copy_n(part_dx.data<float>(), part_dx.numel(), dx.mutable_data<float>() + first * k);
     }
   }

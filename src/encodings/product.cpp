@@ -8,6 +8,7 @@
 #include "base/threads.h"
 #include "kernels/select.h"
 #include "ops/dense.h"
+#include "ops/rounding.h"
 #include "ops/tape.h"
 
 namespace hone {
@@ -249,6 +250,7 @@ class Job {
     args_.k = w_.k;
     args_.form = w_.form;
     const std::string_view activations = w_.activations(a);
+    if (rounding_of(a)) args_.x = in.narrowed(a, product.name).data<float>();
     integer_ = activations == "int8";
     if (activations == "bf16") args_.xb = reinterpret_cast<const uint16_t*>(in.rounded().raw());
     if (!integer_) return;
@@ -345,9 +347,31 @@ const Tensor& LinearInput::rounded() const {
   return rounded_;
 }
 
+const Tensor& LinearInput::narrowed(Activations a, std::string_view operation) const {
+  if (narrowed_.empty_handle())
+    narrowed_ = ops::rounded(x_, *rounding_of(a), std::string(operation) + ", input");
+  return narrowed_;
+}
+
+std::optional<kernels::Rounding> rounding_of(Activations a) {
+  switch (a) {
+    case Activations::bf16:
+      return kernels::kRoundBf16;
+    case Activations::f16:
+      return kernels::kRoundF16;
+    case Activations::tf32:
+      return kernels::kRoundTf32;
+    case Activations::tf32_truncated:
+      return kernels::kCutTf32;
+    default:
+      return std::nullopt;
+  }
+}
+
 std::string_view PackedWeight::activations(Activations a) const {
   if (a == Activations::f32) return "f32";
-  if (coded) return "int8";
+  if (coded && a == Activations::int8) return "int8";
+  if (a != Activations::int8 && a != Activations::bf16) return "f32";
   return type == DType::bf16 && k % 2 == 0 && kernels::uses_bf16_dots() ? "bf16" : "f32";
 }
 
@@ -410,18 +434,18 @@ std::vector<Tensor> multiply_all(const LinearInput& in, std::span<const Product>
   });
   for (size_t i = 0; i < products.size(); ++i) {
     const Product& p = products[i];
+    if (rounds_results(a)) ops::round_in_place(results[i], *rounding_of(a), p.name);
     const Tensor& x = in.x();
     const Tensor values = p.values == nullptr ? Tensor() : *p.values;
     if (!recorded({&x, p.bias, &values})) continue;
     // What is only passed on needs no values of x.
     const bool kept = values.requires_gradient() && !in.again();
     record(results[i], [x = kept ? x : x.hollow(), again = in.again(), w = *p.weight,
-                        bias = *p.bias, values](const Tensor& flat) {
-      const Tensor dy = flat.reshape({x.dim(0), w.n});
-      if (values.requires_gradient())
-        ops::accumulate_product(dy, again ? again() : x, gradient_of(values));
-      if (bias.requires_gradient()) ops::accumulate_columns(dy, gradient_of(bias));
-      if (x.requires_gradient()) add_gradient(x, multiply_transposed(dy, w));
+                        bias = *p.bias, values, a, name = std::string(p.name)](const Tensor& flat) {
+      const bool to_x = x.requires_gradient();
+      Tensor dx = product_backward(flat.reshape({x.dim(0), w.n}), again ? again() : x, w, values,
+                                   bias, to_x, a, name);
+      if (to_x) add_gradient(x, dx);
     });
   }
   return results;

@@ -4,6 +4,9 @@
 // panels for float encodings, code panels where the encoding has an integer form, else f32 panels
 // of the decoded values. Two activation precisions exist, and whoever prints a figure says which:
 //   f32   every product multiplies f32 activations by the exact weight;
+//   bf16, f16, tf32, tf32_truncated   mixed precision, for training: activations and gradients are
+//         rounded to the type before products, results to bf16 and f16 behind them; weights are
+//         rounded where they are trained (Linear), sums are f32.
 //   int8  where the weight has an integer form, activations are quantised by chunks of 32 columns;
 //         where it is bf16 and dots of bf16 are the machine's fastest, they are rounded to bf16.
 #pragma once
@@ -11,6 +14,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -24,6 +28,12 @@ enum class Activations { f32, int8, bf16, f16, tf32, tf32_truncated };
 std::string_view activations_name(Activations a);
 /// "f32" or "int8"; raises invalid_argument otherwise.
 Activations activations_from_name(std::string_view name);
+/// What mixed precision rounds to; nothing for f32 and int8.
+std::optional<kernels::Rounding> rounding_of(Activations a);
+/// Whether results are rounded too: tf32 is a precision of products alone.
+inline bool rounds_results(Activations a) {
+  return a == Activations::bf16 || a == Activations::f16;
+}
 
 /// Activations [T, K] with what the members of a LinearGroup share: the int8 form, made once.
 class LinearInput {
@@ -38,6 +48,8 @@ class LinearInput {
   kernels::QuantizedRows quantized(int64_t chunk, int zero) const;
   /// x rounded to bf16; not thread-safe.
   const Tensor& rounded() const;
+  /// x as mixed precision multiplies it: f32 still; not thread-safe.
+  const Tensor& narrowed(Activations a, std::string_view operation) const;
 
  private:
   Tensor x_;
@@ -46,7 +58,7 @@ class LinearInput {
     Tensor codes, scales, starts, lows;
   };
   mutable std::map<std::pair<int64_t, int>, Quantized> quantized_;
-  mutable Tensor rounded_;
+  mutable Tensor rounded_, narrowed_;
 };
 
 /// A weight in kernel layout. `bytes` holds ceil(N/16) panels of panel_bytes each.
@@ -83,12 +95,17 @@ struct Product {
   const Tensor* bias;  ///< [N] or an empty handle
   /// The f32 values [N, K] that `weight` was packed from, where they require a gradient, or null.
   const Tensor* values = nullptr;
+  std::string_view name = "adapter";  ///< for the record of what is rounded
 };
 /// dy·W: [T, K] for dy [T, N], in f32 with what the weight's codes stand for; what flows back
 /// through a product. Sums run over N in order.
 Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w);
 /// Σ w² of each row, with what the codes stand for: [N].
 Tensor row_squares(const PackedWeight& w);
+/// What flows back through x·Wᵀ + b: adds the gradients of `values` and `bias` where they require
+/// one, and returns that of x [T, K] where `to_x`. dy may be spoilt.
+Tensor product_backward(Tensor dy, const Tensor& x, const PackedWeight& w, const Tensor& values,
+                        const Tensor& bias, bool to_x, Activations a, std::string_view name);
 /// Several products of one input, as multiply gives each; in one parallel loop. Under a tape the
 /// gradients of x, of bias and of values are those of the exact weight, also where activations were
 /// rounded.

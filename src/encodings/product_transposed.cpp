@@ -7,6 +7,9 @@
 #include "base/threads.h"
 #include "encodings/product.h"
 #include "kernels/select.h"
+#include "ops/dense.h"
+#include "ops/rounding.h"
+#include "ops/tape.h"
 
 namespace hone {
 
@@ -107,6 +110,30 @@ Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w) {
       }
     }
   });
+  return dx;
+}
+
+Tensor product_backward(Tensor dy, const Tensor& x, const PackedWeight& w, const Tensor& values,
+                        const Tensor& bias, bool to_x, Activations a, std::string_view name) {
+  const auto rounding = rounding_of(a);
+  const std::string what(name);
+  if (rounding) dy = ops::rounded(dy, *rounding, what + ", gradient");
+  if (values.requires_gradient()) {
+    if (!rounding) {
+      ops::accumulate_product(dy, x, gradient_of(values));
+    } else {
+      // The type holds each micro-batch's gradient before it is added up in f32.
+      const Tensor in = ops::rounded(x, *rounding, what + ", input");
+      Tensor dw = Tensor::zeros(values.shape(), DType::f32);
+      ops::accumulate_product(dy, in, dw);
+      if (rounds_results(a)) ops::round_in_place(dw, *rounding, what + ", weight gradient");
+      add_gradient(values, dw);
+    }
+  }
+  if (bias.requires_gradient()) ops::accumulate_columns(dy, gradient_of(bias));
+  if (!to_x) return {};
+  Tensor dx = multiply_transposed(dy, w);
+  if (rounds_results(a)) ops::round_in_place(dx, *rounding, what + ", input gradient");
   return dx;
 }
 

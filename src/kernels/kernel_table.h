@@ -151,6 +151,10 @@ struct UpdateArgs {
                         // 0
 };
 
+// What training rounds values to. tf32 has 10 bits of fraction, rounded to the nearest (ties away
+// from zero) or cut off.
+enum Rounding { kRoundBf16, kRoundF16, kRoundTf32, kCutTf32 };
+
 // A loop of one operation on registers: what the machine can do at most.
 enum Feature { kAnyCpu, kAvx512Bf16, kAvx512Fp16 };  // needed beyond the instruction set
 struct PeakLoop {
@@ -239,6 +243,9 @@ struct KernelTable {
   double (*sum_of_squares)(const float* x, const float* factors, int64_t n);
   // sums[i] += (x[i]·factor)² + eps
   void (*add_squares_to)(const float* x, float factor, float eps, int64_t n, float* sums);
+  // y = x rounded, f32 still; y may be x. `lost` gets added to: finite values that became infinite,
+  // and others that became 0.
+  void (*round_values)(const float* x, int64_t n, Rounding to, float* y, int64_t lost[2]);
   const PeakLoop* peaks;
   // Reads memory, a multiple of 256 bytes, as fast as it can.
   void (*read_memory)(const void* from, int64_t bytes);

@@ -6,6 +6,7 @@
 #include "base/threads.h"
 #include "kernels/select.h"
 #include "ops/dense.h"
+#include "ops/rounding.h"
 #include "ops/tape.h"
 
 namespace hone {
@@ -34,26 +35,42 @@ void Linear::set_bias(Tensor b) {
 }
 
 namespace {
-// The weight as plain f32 values that require a gradient.
-Tensor& trained_values(Weight& w) {
+// The weight as plain values that require a gradient.
+Tensor& trained_values(Weight& w, DType type) {
   HONE_ASSERT(w.defined());
-  if (w.encoding != "f32" || w.plane("values").borrowed()) w = float_weight(decode_weight(w));
+  if (w.encoding != dtype_name(type) || w.plane("values").borrowed())
+    w = float_weight(decode_weight(w).to(type));
   Tensor& values = w.planes.at("values");
   values.require_gradient();
   return values;
 }
 }  // namespace
 
-Tensor& Linear::train_weight(const Tensor* shared) {
+Tensor& Linear::train_weight(const Tensor* shared, DType type) {
   unpack();
   trained_ = true;
-  if (shared == nullptr) return trained_values(weight_);
+  if (shared == nullptr) return trained_values(weight_, type);
   weight_ = float_weight(*shared);
   return weight_.planes.at("values");
 }
 
+void Linear::set_precision(Activations a) {
+  if (trained_ && a != precision_) unpack();
+  precision_ = a;
+}
+
+// The weight as it is packed.
+Weight Linear::packable() const {
+  const auto rounding = rounding_of(precision_);
+  if (!trained_ || !rounding || weight_.encoding != "f32") return weight_;
+  const Tensor& values = weight_.plane("values");
+  if (precision_ == Activations::bf16) return float_weight(values.to(DType::bf16));
+  if (precision_ == Activations::f16) return float_weight(values.to(DType::f16));
+  return float_weight(ops::rounded(values, *rounding, name() + ", weight"));
+}
+
 void Linear::repack() {
-  if (packed_.defined() && trained_) pack_again(weight_, packed_);
+  if (packed_.defined() && trained_) pack_again(packable(), packed_);
 }
 
 Tensor& Linear::train_bias() {
@@ -65,7 +82,7 @@ Tensor& Linear::train_bias() {
 void Linear::pack(bool keep) {
   if (!packed_.defined()) {
     HONE_ASSERT(weight_.defined());
-    packed_ = pack_weight(weight_, !keep);
+    packed_ = pack_weight(packable(), !keep);
   }
   if (!keep) weight_ = {};
 }
@@ -86,7 +103,7 @@ Tensor Linear::forward(const LinearInput& x, Activations a) {
 
 Product Linear::product() {
   pack();
-  return {&packed_, &bias_, trained_ ? &weight_.plane("values") : nullptr};
+  return {&packed_, &bias_, trained_ ? &weight_.plane("values") : nullptr, name_};
 }
 
 namespace {
@@ -160,9 +177,9 @@ Tensor Embedding::forward(std::span<const int32_t> ids) const {
   return y;
 }
 
-Tensor& Embedding::train() {
+Tensor& Embedding::train(DType type) {
   trained_ = true;
-  return trained_values(table_);
+  return trained_values(table_, type);
 }
 
 Tensor Norm::forward(const Tensor& x) const {

@@ -36,7 +36,10 @@ class Linear {
   /// Makes the weight f32 values that require a gradient, and returns them: [out, in]. Whoever
   /// writes to them calls repack() afterwards. With `shared`, it becomes those values, which
   /// require one already: a head that is tied to an embedding.
-  Tensor& train_weight(const Tensor* shared = nullptr);
+  /// `type` is what the values are stored as: f32, or bf16 or f16 without f32 masters.
+  Tensor& train_weight(const Tensor* shared = nullptr, DType type = DType::f32);
+  /// Mixed precision: trained values are packed as products of this precision have them.
+  void set_precision(Activations a);
   /// Makes the bias require a gradient; it must have one.
   Tensor& train_bias();
 
@@ -65,7 +68,9 @@ class Linear {
   Weight weight_;
   Tensor bias_;
   PackedWeight packed_;
+  Weight packable() const;
   bool trained_ = false;  // the weight is plain values that require a gradient
+  Activations precision_ = Activations::f32;
   int64_t n_ = 0, k_ = 0;
 };
 
@@ -84,8 +89,8 @@ class Embedding {
   void set_weight(Weight w) { table_ = std::move(w); }
   /// Rows ids[i] as f32: [T, D]; ids must be valid (checked: invalid_argument).
   Tensor forward(std::span<const int32_t> ids) const;
-  /// Makes the table f32 values that require a gradient, and returns them: [V, D].
-  Tensor& train();
+  /// Makes the table values that require a gradient, and returns them: [V, D].
+  Tensor& train(DType type = DType::f32);
 
  private:
   std::string name_;

@@ -334,7 +334,12 @@ Tensor Model::forward(const Batch& batch) {
   return x;
 }
 
-std::vector<NamedTensor> Model::train(const std::function<bool(const std::string& name)>& select) {
+void Model::set_precision(Activations a) {
+  for (Linear* l : linears()) l->set_precision(a);
+}
+
+std::vector<NamedTensor> Model::train(const std::function<bool(const std::string& name)>& select,
+                                      DType type) {
   std::vector<NamedTensor> all;
   auto take = [&](const std::string& name, auto make) {
     if (select(name)) all.push_back({name, make()});
@@ -351,11 +356,11 @@ std::vector<NamedTensor> Model::train(const std::function<bool(const std::string
     vector(n.name + ".bias", n.bias);
   };
   auto linear = [&](Linear& l) {
-    take(l.name() + ".weight", [&] { return l.train_weight(); });
+    take(l.name() + ".weight", [&] { return l.train_weight(nullptr, type); });
     if (!l.bias().empty_handle()) take(l.name() + ".bias", [&] { return l.train_bias(); });
   };
   take(embedding.name() + ".weight", [&] {
-    Tensor& values = embedding.train();
+    Tensor& values = embedding.train(type);
     if (tied_head) head.train_weight(&values);
     return values;
   });

@@ -154,7 +154,11 @@ class Model {
   /// Makes the weights and vectors that `select` takes by name ("<module>.weight") require
   /// gradients, weights as f32 values, and returns them in model order: embedding, blocks, final
   /// norm, head. A tied head is the embedding, under the embedding's name.
-  std::vector<NamedTensor> train(const std::function<bool(const std::string& name)>& select);
+  /// Matrices are stored as `type`, vectors always as f32.
+  std::vector<NamedTensor> train(const std::function<bool(const std::string& name)>& select,
+                                 DType type = DType::f32);
+  /// Mixed precision of what is trained: batches must have the same.
+  void set_precision(Activations a);
   /// Trained values were written to: what is made of them is made anew.
   void values_changed();
 

@@ -15,6 +15,7 @@ void TrainingOptions::visit(OptionVisitor& v) {
   v.option("save_every", save_every, "steps between checkpoints; 0: none");
   v.option("checkpointing", checkpointing, "none, cheap, block or root: what is computed twice");
   v.option("precision", precision, "f32, bf16, f16, tf32 or tf32_truncated: of products");
+  v.option("masters", masters, "full, bf16 and f16: f32 weights are kept and rounded");
   v.option("max_norm", trainer.max_norm, "gradients are clipped to it; 0: never");
   v.option("train_only", train_only, "full: glob of the parameters that are trained");
   trainer.optimizer.visit(v);
@@ -58,6 +59,10 @@ void TrainingOptions::finish(uint64_t seed) {
   }
   trainer.checkpointing = checkpointing_from_name(checkpointing);
   trainer.precision = training_precision(precision);
+  const bool half = precision == "bf16" || precision == "f16";
+  HONE_CHECK(masters || (half && method == "full"), invalid_argument,
+             "without masters weights are bf16 or f16: that needs one of these precisions and the "
+             "method full");
   trainer.seed = adapter.seed = batches.seed = seed;
   trainer.optimizer.seed = static_cast<int64_t>(seed >> 1);
   trainer.optimizer.resolved();

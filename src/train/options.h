@@ -18,14 +18,15 @@ struct TrainingOptions {
   TrainerOptions trainer;
   DataOptions text;
   BatchOptions batches;
-  int64_t accumulate = 1;         ///< micro-batches that a batch is cut into
+  int64_t accumulate = 1;  ///< micro-batches that a batch is cut into
   std::string checkpointing = "none";
   std::string precision = "f32";
-  int64_t eval_every = 100;       ///< steps; 0 = at the end alone
-  int64_t eval_batches = 16;      ///< at most
-  int64_t save_every = 200;       ///< steps; 0 = never
-  std::string train_only;         ///< full: a glob of parameters; empty = all
-  std::string initialise = "";    ///< prefix, prompt: a text to begin with
+  bool masters = true;          ///< full: bf16 and f16 keep f32 weights beside
+  int64_t eval_every = 100;     ///< steps; 0 = at the end alone
+  int64_t eval_batches = 16;    ///< at most
+  int64_t save_every = 200;     ///< steps; 0 = never
+  std::string train_only;       ///< full: a glob of parameters; empty = all
+  std::string initialise = "";  ///< prefix, prompt: a text to begin with
 
   /// All of them, in groups.
   void visit(OptionVisitor& v);

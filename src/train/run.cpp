@@ -51,9 +51,13 @@ TrainingRun::TrainingRun(LoadedModel& model, TrainingOptions options, RunPlace p
   load_data();
   std::vector<NamedTensor> trained;
   if (options_.method == "full") {
-    trained = model_.model->train([&](const std::string& name) {
-      return options_.train_only.empty() || glob_matches(options_.train_only, name);
-    });
+    trained = model_.model->train(
+        [&](const std::string& name) {
+          return options_.train_only.empty() || glob_matches(options_.train_only, name);
+        },
+        options_.masters              ? DType::f32
+        : options_.precision == "f16" ? DType::f16
+                                      : DType::bf16);
     HONE_CHECK(!trained.empty(), invalid_argument, "train_only '{}' names no parameter of {}",
                options_.train_only, model_.path);
   } else {
@@ -85,7 +89,8 @@ void TrainingRun::lock() {
     if (ours)
       for (const auto& e : fs::directory_iterator(d)) {
         const std::string name = e.path().filename().string();
-        ours = ours && std::ranges::any_of(kOwn, [&](const char* own) { return name.starts_with(own); });
+        ours = ours &&
+               std::ranges::any_of(kOwn, [&](const char* own) { return name.starts_with(own); });
       }
     HONE_CHECK(ours, io, "{}: it stands where the run's state goes, and is none; move it away",
                d.string());
@@ -136,7 +141,8 @@ void TrainingRun::load_data() {
   const auto data = open(options_.data, "data.tokens");
   BatchOptions b = options_.batches;
   if (!options_.evaluate.empty()) b.held_out = 0;
-  train_ = std::make_unique<Batches>(data, b, b.held_out > 0 ? Batches::Part::train : Batches::Part::all);
+  train_ = std::make_unique<Batches>(data, b,
+                                     b.held_out > 0 ? Batches::Part::train : Batches::Part::all);
   if (!options_.evaluate.empty())
     held_out_ = std::make_unique<Batches>(open(options_.evaluate, "held-out.tokens"), b,
                                           Batches::Part::all);
@@ -186,8 +192,8 @@ void TrainingRun::run(TrainingObserver& observer) {
     HONE_CHECK(std::isfinite(r.loss) || options_.trainer.precision == Activations::f16,
                invalid_argument, "step {}: the loss is {}; a lower lr may help", r.step, r.loss);
     HONE_CHECK(skipped < 100, invalid_argument,
-               "step {}: no finite gradients in the last 100 steps (loss {}, loss scale {})", r.step,
-               r.loss, r.loss_scale);
+               "step {}: no finite gradients in the last 100 steps (loss {}, loss scale {})",
+               r.step, r.loss, r.loss_scale);
     observer.step(r, monotonic_seconds() - started);
     if (held_out_ != nullptr && due(options_.eval_every))
       observer.evaluated(trainer.steps_done(), evaluate(trainer));

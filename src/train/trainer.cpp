@@ -38,6 +38,7 @@ Trainer::Trainer(Model& model, std::vector<Parameter> parameters, TrainerOptions
              options_.max_norm);
   options_.optimizer = options_.optimizer.resolved();
   if (options_.precision == Activations::f16) scale_.emplace(options_.loss_scale);
+  model_.set_precision(options_.precision);
 }
 
 double Trainer::run(const TrainingBatch& b, Objective& objective, float gradient) {
@@ -82,6 +83,7 @@ StepResult Trainer::step(std::span<const TrainingBatch> parts, Objective& object
   }
   HONE_ASSERT(r.targets > 0);
   r.loss_scale = scale_ ? scale_->scale() : 1;
+  recorder_.forget_overflow();
   const auto gradient = static_cast<float>(r.loss_scale / static_cast<double>(r.targets));
   clear_gradients(parameters_);
   uint64_t part = 0;
@@ -96,10 +98,13 @@ StepResult Trainer::step(std::span<const TrainingBatch> parts, Objective& object
   r.norm = total_norm(gradient_norms(parameters_)) * unscale;
   const bool finite = std::isfinite(r.norm);
   r.skipped = scale_ ? !scale_->update(finite) : !finite;
+  if (r.skipped) r.overflow = recorder_.first_overflow();
   r.lr = options_.optimizer.lr * schedule_.factor(done_);
   r.step = ++done_;
   if (!r.skipped) {
     optimizer_->step(parameters_, r.lr, unscale * clip_factor(r.norm, options_.max_norm), done_);
+    const std::vector<int64_t>& unchanged = optimizer_->unchanged();
+    for (size_t i = 0; i < unchanged.size(); ++i) stagnated_[parameters_[i].name] += unchanged[i];
     values_changed_();
   }
   clear_gradients(parameters_);

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "nn/model.h"
+#include "ops/rounding.h"
 #include "text/batches.h"
 #include "train/loss_scale.h"
 #include "train/optimizer.h"
@@ -55,6 +57,7 @@ struct StepResult {
   int64_t targets = 0;
   double loss_scale = 1;
   bool skipped = false;  ///< a gradient was not finite
+  std::string overflow;  ///< where skipped in mixed precision: the first operation that overflowed
 };
 
 class Trainer {
@@ -68,6 +71,10 @@ class Trainer {
   double evaluate(std::span<const TrainingBatch> batches, Objective& objective);
 
   int64_t steps_done() const { return done_; }
+  /// What rounding lost, by operation, in mixed precision.
+  const ops::FlightRecorder& recorder() const { return recorder_; }
+  /// Elements whose updates were too small to change them, by parameter (count_unchanged).
+  const std::map<std::string, int64_t>& stagnated() const { return stagnated_; }
   std::span<const Parameter> parameters() const { return parameters_; }
   const TrainerOptions& options() const { return options_; }
   /// All that a resumed run needs beside the parameters' values; with it the next steps have the
@@ -87,6 +94,8 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   Schedule schedule_;
   std::optional<LossScale> scale_;
+  ops::FlightRecorder recorder_;
+  std::map<std::string, int64_t> stagnated_;
   int64_t done_ = 0;
 };
 

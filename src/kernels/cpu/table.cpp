@@ -55,6 +55,7 @@ int64_t adafactor(const UpdateArgs*);
 double sum_of_squares(const float*, const float*, int64_t);
 void add_squares_to(const float*, float, float, int64_t, float*);
 
+void round_values(const float*, int64_t, Rounding, float*, int64_t[2]);
 void read_memory(const void*, int64_t);
 extern const PeakLoop kPeaks[];
 
@@ -101,6 +102,7 @@ const KernelTable kTable = {
     adafactor,
     sum_of_squares,
     add_squares_to,
+    round_values,
     kPeaks,
     read_memory,
 };

@@ -13,7 +13,7 @@ namespace hone {
 namespace {
 
 // Bytes that rendering all beginnings of one conversation may write.
-constexpr size_t kMaxRendered = size_t{256} << 20;
+constexpr size_t kMaxRendered = size_t{64} << 20;
 
 Json first_messages(const Json& messages, size_t n) {
   Json result = Json::array();

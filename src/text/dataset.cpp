@@ -16,11 +16,8 @@ namespace {
 
 // Text that is encoded at once, by all threads.
 constexpr size_t kBatchBytes = size_t{8} << 20;
-
-size_t common_prefix(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
-  const size_t n = std::min(a.size(), b.size());
-  return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + n, b.begin()).first - a.begin());
-}
+// Bytes that are encoded again to find the answers of one conversation.
+constexpr size_t kMaxSearched = size_t{64} << 20;
 
 // Says where, on errors of what knows no file.
 template <typename F>
@@ -95,51 +92,40 @@ Sequence ExampleEncoder::document(std::string_view text, bool begins, bool ends)
 ExampleEncoder::Encoded ExampleEncoder::encode_chat(std::string_view text,
                                                     const std::vector<size_t>& cuts) const {
   Encoded result;
-  bool aligned = true;
   for (size_t i = 0, begin = 0; i <= cuts.size(); ++i) {
     const size_t end = i < cuts.size() ? std::min(cuts[i], text.size()) : text.size();
     if (begin >= end) continue;
-    size_t at = begin;
-    const std::vector<int32_t> ids =
-        tokenizer_.encode(text.substr(begin, end - begin), false, true);
-    for (size_t t = 0; t < ids.size(); ++t) {
-      result.ids.push_back(ids[t]);
-      if (!aligned) continue;
-      const std::string bytes = tokenizer_.token_bytes(ids[t], t == 0);
-      aligned = bytes.size() <= end - at && text.substr(at, bytes.size()) == bytes;
-      at += bytes.size();
-      result.ends.push_back(at);
+    const std::string_view part = text.substr(begin, end - begin);
+    const size_t first = result.ids.size();
+    std::string spelled;
+    for (int32_t id : tokenizer_.encode(part, false, true)) {
+      const size_t before = result.ends.empty() ? 0 : result.ends.back();
+      const std::string bytes = tokenizer_.token_bytes(id, result.ids.size() == first);
+      spelled += bytes;
+      result.ids.push_back(id);
+      result.ends.push_back(before + bytes.size());
     }
-    aligned = aligned && at == end;
+    result.spelled = result.spelled && spelled == part;
     begin = end;
   }
-  if (!aligned) result.ends.clear();
   return result;
 }
 
 void ExampleEncoder::learn(const ChatAnswers::Text& chat, const jinja::Span& answer,
                            const Encoded& encoded, std::vector<uint8_t>& learned) const {
-  const size_t n = encoded.ids.size();
-  size_t first = 0, last = 0;
-  if (answer.begin >= answer.end) return;
-  if (!encoded.ends.empty()) {
-    const auto& ends = encoded.ends;
-    first = static_cast<size_t>(std::upper_bound(ends.begin(), ends.end(), answer.begin) -
-                                ends.begin());
-    last =
-        static_cast<size_t>(std::lower_bound(ends.begin(), ends.end(), answer.end) - ends.begin()) +
-        1;
-  } else {
-    // The tokens do not spell the text (a normalizer rewrote it): they belong to what is in front
-    // of a border as far as that alone has the same.
-    const std::string_view text = chat.text;
-    const Encoded before = encode_chat(text.substr(0, answer.begin), chat.cuts),
-                  through = encode_chat(text.substr(0, answer.end), chat.cuts);
-    first = common_prefix(before.ids, encoded.ids);
-    last = common_prefix(through.ids, encoded.ids);
-    if (last < through.ids.size()) ++last;
-  }
-  last = std::min(last, n);
+  if (answer.begin >= answer.end || encoded.ids.empty()) return;
+  // Where a normalizer rewrote the text, what is in front of a border tells where the border went.
+  auto border = [&](size_t at) {
+    if (encoded.spelled || at == 0) return at;
+    const Encoded before = encode_chat(std::string_view(chat.text).substr(0, at), chat.cuts);
+    return before.ends.empty() ? 0 : before.ends.back();
+  };
+  const size_t begin = border(answer.begin), end = border(answer.end);
+  const auto& ends = encoded.ends;
+  const auto first =
+      static_cast<size_t>(std::upper_bound(ends.begin(), ends.end(), begin) - ends.begin());
+  auto last = static_cast<size_t>(std::lower_bound(ends.begin(), ends.end(), end) - ends.begin());
+  last = std::min(last + 1, ends.size());
   if (!chat.marked) {
     // What a template writes behind the end of a turn is not the model's to say.
     const std::vector<int32_t>& end_ids = tokenizer_.end_of_generation();
@@ -158,6 +144,9 @@ Sequence ExampleEncoder::conversation(const Json& messages, const Json& tools) c
   const ChatAnswers::Text chat = chat_->render(messages, tools);
   Encoded encoded = encode_chat(chat.text, chat.cuts);
   Sequence s;
+  HONE_CHECK(encoded.spelled || chat.answers.size() <= kMaxSearched / (chat.text.size() + 1),
+             unsupported, "{} answers in a conversation of {} bytes: too many to be found",
+             chat.answers.size(), chat.text.size());
   s.learned.assign(encoded.ids.size(), options_.learn_prompt);
   if (!options_.learn_prompt)
     for (const jinja::Span& answer : chat.answers) learn(chat, answer, encoded, s.learned);

@@ -69,7 +69,8 @@ class ExampleEncoder {
  private:
   struct Encoded {
     std::vector<int32_t> ids;
-    std::vector<size_t> ends;  // the byte at which each ends; empty: unknown
+    std::vector<size_t> ends;  // the byte of what the tokens spell at which each ends
+    bool spelled = true;       // what they spell is the text, not one that a normalizer made of it
   };
   Encoded encode_chat(std::string_view text, const std::vector<size_t>& cuts) const;
   void learn(const ChatAnswers::Text& chat, const jinja::Span& answer, const Encoded& encoded,

@@ -21,6 +21,8 @@ constexpr int64_t kFront = 16, kBack = 24, kAlign = 8;
 constexpr int64_t kMaxDescription = int64_t{1} << 20;
 constexpr size_t kChunk = size_t{1} << 20;  // bytes that are hashed at once
 constexpr int32_t kNarrowVocabulary = 1 << 16;
+constexpr int64_t kSlab = int64_t{4} << 20;    // tokens that are checked between two releases
+constexpr size_t kRelease = size_t{16} << 20;  // bytes that are summed between two releases
 
 template <typename T>
 T read_at(std::string_view bytes, int64_t at) {
@@ -70,7 +72,6 @@ std::shared_ptr<const TokenCache> TokenCache::open(const fs::path& path) {
   std::shared_ptr<TokenCache> cache(new TokenCache);
   cache->map(MappedFile::open(path));
   cache->check(path.string());
-  // All of it was read; from here on, only what is used counts as memory.
   cache->file_->release(cache->file_->bytes().data(), cache->file_->bytes().size());
   return cache;
 }
@@ -145,16 +146,29 @@ void TokenCache::check(const std::string& name) const {
   const int64_t counted = popcount(bits_, ceil_div(tokens(), 8));
   HONE_CHECK(counted == learned_, corrupt, "{}: {} tokens are learned, expected {}", name, counted,
              learned_);
-  parallel_for(tokens(), 1 << 16, [&](int64_t first, int64_t last) {
-    for (int64_t t = first; t < last; ++t)
-      HONE_CHECK(token(t) >= 0 && token(t) < vocab_size_, corrupt,
-                 "{}: token {} of a vocabulary of {}", name, token(t), vocab_size_);
-  });
+  // What was looked at is given back, so that a large cache never counts as memory.
+  const auto* tokens_begin = file_->bytes().data() + kFront;
+  const int64_t width = narrow_ ? 2 : 4;
+  for (int64_t at = 0; at < tokens(); at += kSlab) {
+    const int64_t n = std::min(kSlab, tokens() - at);
+    parallel_for(n, 1 << 16, [&](int64_t first, int64_t last) {
+      for (int64_t t = at + first; t < at + last; ++t)
+        HONE_CHECK(token(t) >= 0 && token(t) < vocab_size_, corrupt,
+                   "{}: token {} of a vocabulary of {}", name, token(t), vocab_size_);
+    });
+    file_->release(tokens_begin + at * width, static_cast<size_t>(n * width));
+  }
   const std::string_view bytes = view(file_->bytes());
-  const std::string_view summed = bytes.substr(0, bytes.size() - 16);
-  HONE_CHECK(token_cache_checksum(summed) ==
-                 read_at<uint64_t>(bytes, static_cast<int64_t>(bytes.size()) - 16),
-             corrupt, "{}: the checksum of the token cache is wrong", name);
+  const size_t summed = bytes.size() - 16;
+  uint64_t sum = 0;
+  for (size_t at = 0; at < summed; at += kChunk) {
+    const size_t n = std::min(kChunk, summed - at);
+    sum = bytes_fingerprint(bytes.substr(at, n), sum);
+    if ((at + n) % kRelease == 0)
+      file_->release(file_->bytes().data() + at + n - kRelease, kRelease);
+  }
+  HONE_CHECK(sum == read_at<uint64_t>(bytes, static_cast<int64_t>(summed)), corrupt,
+             "{}: the checksum of the token cache is wrong", name);
 }
 
 int64_t TokenCache::count_learned(int64_t begin, int64_t end) const {

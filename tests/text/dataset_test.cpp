@@ -190,6 +190,21 @@ TEST(Dataset, AnswersOfTheGoldenTemplates) {
   }
 }
 
+TEST(Dataset, MasksEqualTransformers) {
+  const Json data = parse_json(
+      read_text_file(fs::path(HONE_SOURCE_DIR) / "tests/golden/chat_masks.json"), "golden");
+  ASSERT_GE(data["cases"].size(), 150u);
+  for (const Json& c : data["cases"]) {
+    const auto name = c["tokenizer"].get<std::string>(), source = c["template"].get<std::string>();
+    SCOPED_TRACE(name + ", " + source + ", chat " + c["chat"].dump());
+    const auto tokenizer = golden_tokenizer(name);
+    const ExampleEncoder encoder(*tokenizer, data["templates"][source].get<std::string>(), {});
+    const Sequence s = encoder.conversation(data["chats"][c["chat"].get<size_t>()]);
+    EXPECT_EQ(s.tokens, c["ids"].get<std::vector<int32_t>>());
+    EXPECT_EQ(s.learned, c["mask"].get<std::vector<uint8_t>>());
+  }
+}
+
 TEST(Dataset, RefusesTemplatesWhosePrefixesChange) {
   // The last answer is written in another way than the earlier ones.
   const std::string changing =
@@ -203,6 +218,23 @@ TEST(Dataset, RefusesTemplatesWhosePrefixesChange) {
                        "messages does not begin what it writes for 2"),
             std::string::npos)
       << error;
+}
+
+TEST(Dataset, ConversationsThatWouldTakeForeverAreRefused) {
+  Json talk = Json::array();
+  for (int i = 0; i < 4000; ++i) {
+    talk.push_back({{"role", "user"}, {"content", "tell me e\xCC\x81"}});
+    talk.push_back({{"role", "assistant"}, {"content", "no"}});
+  }
+  EXPECT_NE(error_of([&] {
+              ExampleEncoder(smollm(), kChatml, {}).conversation(talk);
+            }).find("too many to be told apart"),
+            std::string::npos);
+  const auto qwen = golden_tokenizer("qwen2");
+  EXPECT_NE(error_of([&] {
+              ExampleEncoder(*qwen, "", {}).conversation(talk);
+            }).find("too many to be found"),
+            std::string::npos);
 }
 
 TEST(Dataset, TypedSpecialTokensAreText) {

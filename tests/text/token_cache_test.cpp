@@ -84,7 +84,7 @@ std::string problem(const fs::path& path, const std::string& bytes) {
 }
 
 std::string a_cache(const fs::path& path) {
-  write(path, 300, some_examples(300, 9));
+  write(path, 300, some_examples(300, 7));
   return read_text_file(path);
 }
 
@@ -117,7 +117,7 @@ TEST(TokenCache, ForgedFilesAreRefusedOrWhole) {
   const std::string good = a_cache(scratch / "c");
   int opened = 0;
   for (size_t at = 0; at < good.size(); ++at)
-    for (int value : {0, 1, 0x7F, 0x80, 0xFF, 0x39}) {
+    for (int value : {0, 1, 0x7F, 0xFF, 0x39}) {
       std::string spoiled = good;
       spoiled[at] = static_cast<char>(value);
       const std::string error = problem(scratch / "d", forged(spoiled));
@@ -157,9 +157,9 @@ TEST(TokenCache, SaysWhatIsWrong) {
   EXPECT_NE(problem(path, good.substr(0, 100)).find("is cut off"), std::string::npos);
   EXPECT_NE(changed("\"tokens\":", "\"tokems\":").find("the description lacks tokens"),
             std::string::npos);
-  EXPECT_NE(changed("\"examples\":9", "\"examples\":8").find("8 examples end at byte"),
+  EXPECT_NE(changed("\"examples\":7", "\"examples\":6").find("6 examples end at byte"),
             std::string::npos);
-  EXPECT_NE(changed("\"examples\":9", "\"examples\":9000000000000000000").find("expected 0 to"),
+  EXPECT_NE(changed("\"examples\":7", "\"examples\":9000000000000000000").find("expected 0 to"),
             std::string::npos);
   EXPECT_NE(changed("\"vocab_size\":300", "\"vocab_size\":70000").find("tokens of 2 bytes"),
             std::string::npos);

@@ -203,9 +203,47 @@ def tokenizer_seeds():
     put("tokenizer_json", "sentencepiece", t.to_str().encode() + "\0hi hi \u00e9\n<s>".encode())
 
 
+# --- token caches; the target sets the checksum right
+def token_cache(examples, vocab_size, identity="seed", spoiled={}):
+    """examples: lists of (token, learned)."""
+    flat = [pair for example in examples for pair in example]
+    width = 2 if vocab_size <= 65536 else 4
+    out = b"honetok\n" + struct.pack("<II", 1, width)
+    out += struct.pack(f"<{len(flat)}{'H' if width == 2 else 'i'}", *[t for t, _ in flat])
+    out += b"\0" * (-len(out) % 8)
+    bits = bytearray((len(flat) + 7) // 8)
+    for i, (_, learned) in enumerate(flat):
+        bits[i // 8] |= learned << i % 8
+    out += bits + b"\0" * (-(len(out) + len(bits)) % 8)
+    ends = [0]
+    for example in examples:
+        ends.append(ends[-1] + len(example))
+    out += struct.pack(f"<{len(ends)}q", *ends)
+    text = json.dumps({"tokens": len(flat), "examples": len(examples),
+                       "learned": sum(learned for _, learned in flat), "vocab_size": vocab_size,
+                       "identity": identity} | spoiled, separators=(",", ":")).encode()
+    return out + text + struct.pack("<QQ", len(text), 0) + b"honetok\n"
+
+
+def token_cache_seeds():
+    chat = [(5, 0), (6, 0), (7, 1), (8, 1)]
+    text = [(i % 9, i > 0) for i in range(21)]
+    put("token_cache", "empty", token_cache([], 1))
+    put("token_cache", "one", token_cache([[(0, 0)]], 1))
+    put("token_cache", "narrow", token_cache([chat, text, [(3, 0)], chat], 65536))
+    put("token_cache", "wide", token_cache([chat, text], 65537, {"a": [1, {}]}))
+    put("token_cache", "not_learned", token_cache([[(1, 0)] * 9], 9))
+    put("token_cache", "first_learned", token_cache([[(1, 1)] * 9], 9))
+    put("token_cache", "outside", token_cache([text], 8))
+    put("token_cache", "many", token_cache([text], 9, spoiled={"tokens": 1 << 62}))
+    put("token_cache", "negative", token_cache([text], 9, spoiled={"tokens": -1}))
+    put("token_cache", "cut", token_cache([chat, text], 65536)[:90])
+
+
 gguf_seeds()
 safetensors_seeds()
 layout_seeds()
 peft_seeds()
 json_seeds()
 tokenizer_seeds()
+token_cache_seeds()

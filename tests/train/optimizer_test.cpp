@@ -219,10 +219,9 @@ TEST(OptimizerTest, ACheckpointHalfWayChangesNoBit) {
     EXPECT_EQ(first->state_bytes(halves), bytes);
     auto second = make_optimizer(options_of(variant));
     second->load_state(halves, first->state());
-    take_steps(*first, halves, 2, 2);
-    const auto frozen = first->state()[0].value.clone();
+    const Tensor slot = first->state()[1].value, before = slot.clone();
     take_steps(*second, halves, 2, 4);
-    EXPECT_TRUE(same_bytes(first->state()[0].value, frozen)) << "a loaded state is a copy";
+    EXPECT_TRUE(same_bytes(slot, before)) << "a loaded state is a copy";
     expect_same(whole, halves, *one, *second, variant.optimizer);
   }
 }

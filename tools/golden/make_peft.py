@@ -46,6 +46,8 @@ CASES = [
     dict(target_modules=["_proj", "experts.0"]),
     dict(target_modules=r".*\.(q|v)_proj"),
     dict(target_modules=r"(q|v)_proj"),  # a full match: nothing
+    dict(target_modules=r".*\.(q|v)"),  # at the end, too
+    dict(target_modules=["q_proj"], exclude_modules=r".*layers\.1"),
     dict(target_modules=r"model\.layers\.1\d?\.self_attn\.[qk]_proj"),
     dict(target_modules=r".*proj|lm_head"),  # an alternative must match in full, too
     dict(target_modules="all-linear"),

@@ -59,7 +59,7 @@ void LiveChart::draw(const TrainingLog& log) {
   style.height = std::min(kTallest, screen->rows - 3);
   style.utf8 = screen->utf8;
   style.colours = true;
-  const bool fits = style.width >= 40 && style.height >= 8;
+  const bool fits = style.width >= style.kNarrowest && style.height >= style.kLowest;
   std::string line = status(log);
   if (report_text::columns(line) > style.width) line.resize(static_cast<size_t>(style.width));
   standing_->show((fits ? text_chart(log, style) : "") + line + "\n");

@@ -144,7 +144,7 @@ void draw_step_axis(Page& page, const plots::Axis& across, int left, int right, 
   page.put(left - 1, y, glyphs.corner, Ink::axis);
   for (int x = left; x < right; ++x) page.put(x, y, glyphs.floor, Ink::axis);
   int free = left - 2;
-  for (double tick : plots::ticks_of(across, (right - left) / 10)) {
+  for (double tick : plots::ticks_of(across, (right - left) / 8)) {
     if (tick != std::floor(tick)) continue;
     const std::string label = plots::tick_count(tick);
     const int x = left + static_cast<int>(across.at(tick)) / glyphs.across;
@@ -161,7 +161,7 @@ std::string loss_text(double loss) { return text::fixed(loss, 3); }
 }  // namespace
 
 std::string text_chart(const TrainingLog& log, const TextChartStyle& style) {
-  HONE_ASSERT(style.width >= 40 && style.height >= 8);
+  HONE_ASSERT(style.width >= style.kNarrowest && style.height >= style.kLowest);
   const Curve training = smoothed(curve(log, &TrainingLog::Step::loss));
   const Curve held_out = evaluations(log);
   const Range steps = steps_of({&training, &held_out}),
@@ -171,7 +171,7 @@ std::string text_chart(const TrainingLog& log, const TextChartStyle& style) {
   const int rows = style.height - 3;  // a legend above; the axis of steps and its labels below
 
   plots::Axis up = plots::make_axis(losses.low, losses.high, false, 0, 0, 0.03);
-  const auto ticks = plots::ticks_of(up, std::max(2, rows / 3));
+  const auto ticks = plots::ticks_of(up, rows / 2);
   const auto labels = tick_labels(ticks);
   size_t widest = 0;
   for (const auto& label : labels) widest = std::max(widest, label.size());
@@ -202,18 +202,21 @@ std::string text_chart(const TrainingLog& log, const TextChartStyle& style) {
   draw_step_axis(page, across, left, style.width, rows, glyphs);
 
   Page legend(style.width, 1);
-  int x = left;
-  auto entry = [&](const char* key, Ink ink, const std::string& words) {
-    legend.write(x, 0, key, ink);
-    legend.write(x + text::columns(key) + 1, 0, words, Ink::none);
-    x += text::columns(key) + text::columns(words) + 4;
+  int x = 0;
+  auto write = [&](const std::string& words, Ink ink) {
+    if (x + text::columns(words) <= style.width) legend.write(x, 0, words, ink);
+    x += text::columns(words);
   };
-  if (!training.empty())
-    entry(glyphs.line, Ink::line, "training loss " + loss_text(training.back().value));
-  if (!held_out.empty())
-    entry(glyphs.mark, Ink::mark,
-          fmt::format("held out {}, perplexity {}", loss_text(held_out.back().value),
-                      text::perplexity(perplexity_of(held_out.back().value))));
+  write("loss", Ink::none);
+  if (!training.empty()) {
+    write(fmt::format("   {} ", glyphs.line), Ink::line);
+    write("training " + loss_text(training.back().value), Ink::none);
+  }
+  if (!held_out.empty()) {
+    write(fmt::format("   {} ", glyphs.mark), Ink::mark);
+    write("held out " + loss_text(held_out.back().value), Ink::none);
+    write(", perplexity " + text::perplexity(perplexity_of(held_out.back().value)), Ink::none);
+  }
   return legend.lines(style.colours) + page.lines(style.colours);
 }
 

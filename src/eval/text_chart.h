@@ -9,8 +9,9 @@
 namespace hone {
 
 struct TextChartStyle {
-  int width = 80;   ///< columns at most; at least 40
-  int height = 16;  ///< lines with all labels; at least 8
+  static constexpr int kNarrowest = 48, kLowest = 8;
+  int width = 80;   ///< columns at most
+  int height = 16;  ///< lines with all labels
   bool utf8 = true;
   bool colours = false;  ///< escape sequences
 };

@@ -161,7 +161,7 @@ std::string behaviour(const TrainingLog& log) {
   double highest = 0;
   for (const Point& p : lr) highest = std::max(highest, p.value);
   std::vector<Panel> panels = {
-      {"Learning rate", "highest " + number(text::significant(highest)), lr, false, false, {}},
+      {"Learning rate", "highest " + number(fmt::format("{:.3g}", highest)), lr, false, false, {}},
       {"Gradient norm", norm_hint, curve(log, &Step::norm), true, true, marks},
       {"Tokens a second", "of each step, and smoothed", speed, false, true, {}}};
   if (std::any_of(log.steps.begin(), log.steps.end(), [](auto& s) { return s.loss_scale != 1; }))

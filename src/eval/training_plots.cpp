@@ -76,6 +76,14 @@ std::string evaluation_marks(const Curve& held_out, const Axis& across, const Ax
   return dots;
 }
 
+/// As an axis of logarithms shows the values: one outlier does not lift the line to itself.
+Curve smoothed_logarithm(Curve curve) {
+  for (Point& p : curve) p.value = std::log(p.value);
+  curve = smoothed(curve);
+  for (Point& p : curve) p.value = std::exp(p.value);
+  return curve;
+}
+
 }  // namespace
 
 std::string loss_plot(const TrainingLog& log, Fit fit) {
@@ -108,7 +116,9 @@ std::string panel(const Panel& panel) {
   Curve points = panel.curve;
   if (panel.logarithmic) std::erase_if(points, [](const Point& p) { return !plottable(p.value); });
   if (points.empty()) return {};
-  const Curve smooth = panel.smooth ? smoothed(points) : Curve{};
+  const Curve smooth = !panel.smooth       ? Curve{}
+                       : panel.logarithmic ? smoothed_logarithm(points)
+                                           : smoothed(points);
   const Range steps = steps_of({&points});
   Range values = panel.smooth ? values_of({&smooth}, points) : values_of({&points}, {});
   const double width = 360, height = 200;

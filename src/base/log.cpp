@@ -5,7 +5,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdio>
+
+#include "base/terminal.h"
 
 namespace hone {
 namespace {
@@ -20,10 +21,8 @@ void set_log_level(LogLevel level) { g_level = level; }
 LogLevel log_level() { return g_level; }
 
 void log_line(LogLevel level, const std::string& line) {
-  const char* prefix = level == LogLevel::warning ? "warning: " : "";
-  // On a terminal, in place of a progress bar that stands on this line.
-  const char* clear = ::isatty(2) != 0 ? "\r\033[K" : "";
-  std::fprintf(stderr, "%s%s%s\n", clear, prefix, line.c_str());
+  const std::string prefix = level == LogLevel::warning ? "warning: " : "";
+  print_line(prefix + line);
 }
 
 double monotonic_seconds() {
@@ -65,18 +64,16 @@ void Progress::draw(bool last) {
   if (done_ > 0 && done_ < total_)
     left = ", " + human_seconds(elapsed / double(done_) * double(total_ - done_)) + " left";
   if (!terminal_) {
-    std::fprintf(stderr, "%s: %3ld %% after %s%s%s%s\n", what_.c_str(), long(percent),
-                 human_seconds(elapsed).c_str(), left.c_str(), note_.empty() ? "" : "  ",
-                 note_.c_str());
+    print_line(fmt::format("{}: {:3} % after {}{}{}{}", what_, percent, human_seconds(elapsed),
+                           left, note_.empty() ? "" : "  ", note_));
     return;
   }
   int full = static_cast<int>(kBarWidth * percent / 100);
   std::string bar;
   for (int i = 0; i < kBarWidth; ++i) bar += i < full ? "█" : "░";
-  std::fprintf(stderr, "\r\033[K%s %s %3ld %%  %s%s  %s%s", what_.c_str(), bar.c_str(),
-               long(percent), human_seconds(elapsed).c_str(), left.c_str(), note_.c_str(),
-               last ? "\n" : "");
-  std::fflush(stderr);
+  draw_line(fmt::format("{} {} {:3} %  {}{}  {}", what_, bar, percent, human_seconds(elapsed), left,
+                        note_),
+            last);
 }
 
 std::string human_bytes(double bytes) {

@@ -120,6 +120,13 @@ std::string tick_number(double value) {
   return number(fmt::format("{:.0e}", value)).substr(kOneTimes.size());
 }
 
+std::string tick_count(double value) {
+  const char* units[] = {"", "k", "M", "G", "T"};
+  int unit = 0;
+  for (bool long_ = value >= 10000; long_ && value >= 1000 && unit < 4; ++unit) value /= 1000;
+  return fmt::format("{:.6g}{}", value, units[unit]);
+}
+
 std::string tick_bytes(double value) {
   const char* units[] = {"B", "kB", "MB", "GB", "TB"};
   int unit = 0;

@@ -39,6 +39,8 @@ Axis make_axis(double low, double high, bool logarithmic, double from, double to
 std::vector<double> ticks_of(const Axis& axis, int most);
 /// "0.01", "2", "10⁻⁴".
 std::string tick_number(double value);
+/// "400", "20k", "1.5M".
+std::string tick_count(double value);
 /// "6 MB", "0.5 GB": round values need no digits to spare.
 std::string tick_bytes(double value);
 

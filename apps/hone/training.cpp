@@ -2,13 +2,20 @@
 
 #include <fmt/core.h>
 
-#include <cmath>
+#include <algorithm>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "base/files.h"
 #include "base/fingerprint.h"
 #include "base/log.h"
 #include "base/temporary.h"
+#include "base/threads.h"
+#include "eval/live_chart.h"
+#include "eval/training_log.h"
+#include "eval/training_page.h"
+#include "kernels/machine.h"
+#include "kernels/select.h"
 #include "base/median.h"
 #include "models/export.h"
 #include "models/initial.h"
@@ -16,39 +23,61 @@
 namespace hone {
 namespace {
 
-// Progress on stderr, and what the summary says.
+// The log, its chart on the terminal, and what the summary says.
 class Watch : public TrainingObserver {
  public:
+  Watch(std::filesystem::path path, TrainingLog head)
+      : path_(std::move(path)), head_(std::move(head)) {}
+
   void begin(int64_t resumed_at, int64_t steps) override {
-    progress_.emplace("training", steps);
-    if (resumed_at > 0) log_info("going on behind step {}", resumed_at);
+    TrainingLog log = head_;
+    if (resumed_at > 0) {
+      log_info("going on behind step {}", resumed_at);
+      if (fs::exists(path_)) log = read_training_log(path_);
+      log.truncate(resumed_at);
+    }
+    file_.emplace(path_, log);
+    chart_.emplace(steps, resumed_at);
   }
   void step(const StepResult& r, double seconds) override {
-    if (std::isnan(first_loss)) first_loss = r.loss;
-    last = r;
-    smooth_ = std::isnan(smooth_) ? r.loss : 0.95 * smooth_ + 0.05 * r.loss;
-    speeds_.push_back(static_cast<double>(r.tokens) / seconds);
-    skipped += r.skipped;
-    std::string note = fmt::format("loss {:.4f}  lr {:.2e}  {:.0f} tok/s", smooth_, r.lr, speed());
-    if (!std::isnan(held_out)) note += fmt::format("  held out {:.4f}", held_out);
-    progress_->update(r.step, note);
+    file_->add({r.step, r.loss, r.norm, r.lr, r.tokens, seconds, r.loss_scale, r.skipped});
+    if (r.skipped && !r.overflow.empty())
+      log_info("step {}: loss scale {} was too large: {} overflowed", r.step, r.loss_scale,
+               r.overflow);
+    chart_->update(file_->log());
   }
   void evaluated(int64_t step, double loss) override {
-    if (std::isnan(first_held_out)) first_held_out = loss;
-    held_out = loss;
-    log_info("step {}: held-out loss {:.4f}, perplexity {:.2f}", step, loss, std::exp(loss));
+    file_->add(TrainingLog::Evaluation{step, loss});
+    chart_->update(file_->log());
+  }
+  void end() {
+    chart_->finish(log());
+    chart_.reset();
+  }
+  const TrainingLog& log() const { return file_->log(); }
+
+  double speed() const {
+    std::vector<double> speeds;
+    for (const auto& s : log().steps) speeds.push_back(static_cast<double>(s.tokens) / s.seconds);
+    return speeds.empty() ? 0 : median(speeds);
+  }
+  int64_t skipped() const {
+    return std::ranges::count_if(log().steps, [](const auto& s) { return s.skipped; });
+  }
+  /// Mean of the last tenth of the steps.
+  double last_loss() const {
+    const auto& steps = log().steps;
+    const size_t n = std::max<size_t>(1, steps.size() / 10);
+    double sum = 0;
+    for (size_t i = steps.size() - n; i < steps.size(); ++i) sum += steps[i].loss;
+    return sum / static_cast<double>(n);
   }
 
-  double speed() const { return speeds_.empty() ? 0 : median(speeds_); }
-  double smooth_loss() const { return smooth_; }
-  StepResult last;
-  int64_t skipped = 0;
-  double first_loss = std::nan(""), held_out = std::nan(""), first_held_out = std::nan("");
-
  private:
-  std::optional<Progress> progress_;
-  std::vector<double> speeds_;
-  double smooth_ = std::nan("");
+  std::filesystem::path path_;
+  TrainingLog head_;
+  std::optional<TrainingLogFile> file_;
+  std::optional<LiveChart> chart_;
 };
 
 // What a model's bytes are, for a run that goes on.
@@ -61,6 +90,24 @@ Json identity_of(const std::filesystem::path& model) {
       files[e.path().filename().string()] = fmt::format("{:016x}", file_fingerprint(e.path()));
   for (const auto& [name, print] : files) all[name] = print;
   return all;
+}
+
+// What rounding lost, the operations that lost most first; empty where nothing was rounded.
+std::string precision_table(const TrainingRun& run) {
+  std::vector<std::pair<std::string, ops::FlightRecorder::Counts>> all(run.rounded().begin(),
+                                                                       run.rounded().end());
+  std::erase_if(all, [](const auto& e) { return e.second.overflows + e.second.underflows == 0; });
+  if (all.empty()) return {};
+  std::ranges::stable_sort(all, std::greater{}, [](const auto& e) {
+    return std::pair(e.second.overflows, e.second.underflows);
+  });
+  constexpr size_t kShown = 10;
+  std::vector<std::vector<std::string>> rows{{"operation", "values", "overflowed", "became 0"}};
+  for (size_t i = 0; i < std::min(kShown, all.size()); ++i)
+    rows.push_back({all[i].first, std::to_string(all[i].second.values),
+                    std::to_string(all[i].second.overflows),
+                    std::to_string(all[i].second.underflows)});
+  return text_table(rows);
 }
 
 void write_output(const TrainingCommand& c, LoadedModel& model, TrainingRun& run) {
@@ -83,6 +130,7 @@ void add_training_output(CLI::App& app, TrainingCommand& c) {
       ->type_name("DIR")
       ->required();
   auto* resume = app.add_flag("--resume", c.resume, "go on where an interrupted run stopped");
+  app.add_option("--report", c.report, "the loss curves as an HTML page")->type_name("FILE");
   app.add_flag("--restart", c.restart, "forget what an interrupted run left")->excludes(resume);
 }
 
@@ -115,32 +163,42 @@ void run_training(TrainingCommand& c, const CommonOptions& common) {
   log_info("{} of {} parameters are trained; {} targets in an epoch of {} rows",
            run.trained_parameters(), model.model->parameter_count(), run.batches().targets(),
            run.batches().rows());
-  Watch watch;
+  TrainingLog head;
+  head.title = "Training";
+  head.model = model.name;
+  head.method = c.options.method;
+  head.machine = fmt::format("{}, {} threads, {}", kernels::cpu_name(), thread_count(),
+                             kernels::table().isa);
+  const Json settings = options_json(c.options);
+  for (const auto& [key, value] : settings.items())
+    head.settings.emplace_back(key, value.is_string() ? value.get<std::string>() : value.dump());
+  Watch watch(c.out + ".log.jsonl", std::move(head));
   const double started = monotonic_seconds();
   run.run(watch);
+  watch.end();
   const double seconds = monotonic_seconds() - started;
+  if (!c.report.empty()) write_text_file(c.report, training_page(watch.log()));
   write_output(c, model, run);
   run.remove();
-  if (common.json) {
-    Json j{{"out", c.out},
-           {"method", c.options.method},
-           {"steps", watch.last.step},
-           {"loss", watch.smooth_loss()},
-           {"held_out_loss", watch.held_out},
-           {"trained_parameters", run.trained_parameters()},
-           {"train_tokens_per_second", watch.speed()},
-           {"skipped_steps", watch.skipped},
-           {"seconds", seconds},
-           {"peak_rss_bytes", peak_rss_bytes()}};
-    print_json(j);
+  const TrainingLog& log = watch.log();
+  if (!common.json) {
+    print_text(fmt::format("{}: {}; peak memory {}\n", c.out, training_headline(log),
+                           human_bytes(double(peak_rss_bytes()))));
+    print_text(precision_table(run));
     return;
   }
-  std::string line = fmt::format("{}: loss {:.4f} -> {:.4f} in {} steps, {} ({:.0f} tok/s)", c.out,
-                                 watch.first_loss, watch.smooth_loss(), watch.last.step,
-                                 human_seconds(seconds), watch.speed());
-  if (!std::isnan(watch.held_out))
-    line += fmt::format("; held-out perplexity {:.3f}", std::exp(watch.held_out));
-  print_text(line + fmt::format("; peak memory {}\n", human_bytes(double(peak_rss_bytes()))));
+  Json j{{"out", c.out},
+         {"method", c.options.method},
+         {"steps", c.options.trainer.steps},
+         {"loss", watch.last_loss()},
+         {"held_out_loss", Json()},
+         {"trained_parameters", run.trained_parameters()},
+         {"train_tokens_per_second", watch.speed()},
+         {"skipped_steps", watch.skipped()},
+         {"seconds", seconds},
+         {"peak_rss_bytes", peak_rss_bytes()}};
+  if (!log.evaluations.empty()) j["held_out_loss"] = log.evaluations.back().loss;
+  print_json(j);
 }
 
 }  // namespace hone

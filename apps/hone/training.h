@@ -12,6 +12,7 @@ struct TrainingCommand {
   Json architecture;    ///< a config.json
   std::string tokenizer;
   std::string out;
+  std::string report;
   bool resume = false, restart = false;
   TrainingOptions options;
 };

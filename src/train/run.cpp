@@ -199,6 +199,7 @@ void TrainingRun::run(TrainingObserver& observer) {
       observer.evaluated(trainer.steps_done(), evaluate(trainer));
     if (options_.save_every > 0 && due(options_.save_every)) save(trainer);
   }
+  rounded_ = trainer.recorder().counts();
 }
 
 void TrainingRun::save(const Trainer& trainer) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -45,6 +46,10 @@ class TrainingRun {
   Adapter* adapter() { return adapter_.get(); }
   int64_t trained_parameters() const;
   const Batches& batches() const { return *train_; }
+  /// What rounding lost, by operation, since the run went on.
+  const std::map<std::string, ops::FlightRecorder::Counts, std::less<>>& rounded() const {
+    return rounded_;
+  }
   /// Removes the directory, when its output is elsewhere.
   void remove();
 
@@ -64,6 +69,7 @@ class TrainingRun {
   std::vector<Parameter> parameters_;
   std::unique_ptr<Batches> train_, held_out_;
   Objective objective_;
+  std::map<std::string, ops::FlightRecorder::Counts, std::less<>> rounded_;
 };
 
 /// The options as they were given and meant, in the order of visit.

@@ -6,8 +6,6 @@
 #include <cmath>
 #include <limits>
 
-#include "eval/report_text.h"
-
 namespace hone::training_curves {
 namespace {
 
@@ -122,7 +120,7 @@ std::string grouped(int64_t value, std::string_view space) {
 }
 
 std::string learning_rate(double value) {
-  if (value == 0 || !drawable(value)) return value == 0 ? "0" : std::string(report_text::kDash);
+  if (value == 0 || !drawable(value)) return value == 0 ? "0" : "-";
   std::string text = fmt::format("{:.2e}", value);
   const size_t exponent = text.find('e') + 2;  // behind its sign
   if (text[exponent] == '0') text.erase(exponent, 1);

@@ -72,8 +72,10 @@ TrainingRun::TrainingRun(LoadedModel& model, TrainingOptions options, RunPlace p
   }
 }
 
-TrainingRun::~TrainingRun() {
-  if (lock_ >= 0) ::close(lock_);
+TrainingRun::~TrainingRun() = default;
+
+TrainingRun::Descriptor::~Descriptor() {
+  if (fd >= 0) ::close(fd);
 }
 
 int64_t TrainingRun::trained_parameters() const {
@@ -96,9 +98,9 @@ void TrainingRun::lock() {
                d.string());
   }
   fs::create_directories(d);
-  lock_ = ::open(d.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  HONE_CHECK(lock_ >= 0, io, "{}: cannot be opened", d.string());
-  HONE_CHECK(::flock(lock_, LOCK_EX | LOCK_NB) == 0, io, "{}: another run is writing it",
+  lock_.fd = ::open(d.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  HONE_CHECK(lock_.fd >= 0, io, "{}: cannot be opened", d.string());
+  HONE_CHECK(::flock(lock_.fd, LOCK_EX | LOCK_NB) == 0, io, "{}: another run is writing it",
              d.string());
 }
 

@@ -64,7 +64,11 @@ class TrainingRun {
   LoadedModel& model_;
   TrainingOptions options_;
   RunPlace place_;
-  int lock_ = -1;
+  // Of the directory; closed, and thereby unlocked, also where the constructor throws.
+  struct Descriptor {
+    int fd = -1;
+    ~Descriptor();
+  } lock_;
   std::unique_ptr<Adapter> adapter_;
   std::vector<Parameter> parameters_;
   std::unique_ptr<Batches> train_, held_out_;

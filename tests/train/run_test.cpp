@@ -1,0 +1,203 @@
+// Training runs: an interrupted one goes on to the same bits, micro-batches add up to their batch,
+// mixed precision skips and says why.
+#include "train/run.h"
+
+#include <cstring>
+
+#include "adapters/adapter.h"
+#include "models/session.h"
+#include "testing.h"
+#include "train/train_testing.h"
+
+namespace hone {
+namespace {
+
+using testing::error_of;
+using testing::relative_distance;
+using testing::source_file;
+using testing::TemporaryDirectory;
+
+TrainingOptions few_steps(const std::string& method) {
+  TrainingOptions o;
+  o.method = method;
+  o.data = source_file("examples/text/calibration.txt");
+  o.trainer.steps = 8;
+  o.trainer.optimizer.lr = 1e-3;
+  o.batches.rows = 4;
+  o.batches.length = 16;
+  o.evaluate = source_file("examples/text/heldout.txt");
+  o.eval_every = 3;
+  o.eval_batches = 1;
+  o.save_every = 4;
+  o.adapter.rank = 4;
+  return o;
+}
+
+// Stops a run in the middle, as a signal would.
+struct Stop {};
+struct Watch : TrainingObserver {
+  int64_t stop_behind = -1, resumed_at = -1;
+  std::vector<StepResult> steps;
+  std::vector<double> held_out;
+  void begin(int64_t at, int64_t) override { resumed_at = at; }
+  void step(const StepResult& r, double) override {
+    steps.push_back(r);
+    if (r.step == stop_behind) throw Stop();
+  }
+  void evaluated(int64_t, double loss) override { held_out.push_back(loss); }
+};
+
+// One process's part of a run; what is trained, and the logits it gives.
+class Part {
+ public:
+  Part(const std::filesystem::path& directory, TrainingOptions o, bool resume) {
+    LoadOptions load;
+    load.inference = o.method != "full";
+    model = load_model(source_file("models/hone-austen-3m"), load);
+    o.finish(5);
+    run.emplace(model, o, RunPlace{directory, Json::object(), resume, false});
+  }
+  Tensor logits() {
+    Session s(*model.model, Activations::f32);
+    return s.append(std::vector<int32_t>{5, 70, 300, 9});
+  }
+  LoadedModel model;
+  std::optional<TrainingRun> run;
+};
+
+bool same(const Tensor& a, const Tensor& b) {
+  return a.byte_size() == b.byte_size() &&
+         std::memcmp(a.raw(), b.raw(), size_t(a.byte_size())) == 0;
+}
+
+class Resume : public ::testing::TestWithParam<const char*> {
+ protected:
+  TrainingOptions options() const {
+    const std::string which = GetParam();
+    TrainingOptions o = few_steps(which.starts_with("lora") ? "lora" : "full");
+    if (which == "lora_dropout") o.adapter.dropout = 0.2;
+    if (which == "f16") o.precision = "f16";
+    if (which == "bf16_without_masters") {
+      o.precision = "bf16";
+      o.masters = false;
+      o.trainer.optimizer.stochastic_rounding = true;
+    }
+    if (which == "adamw8bit") o.trainer.optimizer.optimizer = "adamw8bit";
+    return o;
+  }
+};
+
+TEST_P(Resume, GoesOnToTheSameBits) {
+  TemporaryDirectory scratch;
+  Watch whole;
+  Part straight(scratch / "a", options(), false);
+  const Tensor before = straight.logits();
+  straight.run->run(whole);
+  ASSERT_EQ(whole.steps.size(), 8u);
+  EXPECT_FALSE(same(straight.logits(), before));
+  {
+    Watch first;
+    first.stop_behind = 6;
+    Part begun(scratch / "b", options(), false);
+    EXPECT_THROW(begun.run->run(first), Stop);
+  }
+  Watch rest;
+  Part resumed(scratch / "b", options(), true);
+  resumed.run->run(rest);
+  EXPECT_EQ(rest.resumed_at, 4);
+  ASSERT_EQ(rest.steps.size(), 4u);
+  for (size_t i = 0; i < 4; ++i) EXPECT_EQ(rest.steps[i].loss, whole.steps[4 + i].loss) << i;
+  EXPECT_EQ(rest.held_out.back(), whole.held_out.back());
+  EXPECT_TRUE(same(resumed.logits(), straight.logits()));
+}
+INSTANTIATE_TEST_SUITE_P(Kinds, Resume,
+                         ::testing::Values("full", "lora", "lora_dropout", "f16",
+                                           "bf16_without_masters", "adamw8bit"));
+
+TEST(TrainingRun, RefusesToGoOnAsAnotherRun) {
+  TemporaryDirectory scratch;
+  {
+    Watch first;
+    first.stop_behind = 5;
+    Part begun(scratch / "run", few_steps("lora"), false);
+    EXPECT_THROW(begun.run->run(first), Stop);
+  }
+  TrainingOptions other = few_steps("lora");
+  other.adapter.rank = 8;
+  EXPECT_NE(error_of([&] { Part(scratch / "run", other, true); }).find("rank was 4 and is now 8"),
+            std::string::npos);
+  EXPECT_NE(error_of([&] { Part(scratch / "run", few_steps("lora"), false); }).find("--resume"),
+            std::string::npos);
+  std::filesystem::create_directory(scratch / "other");
+  testing::put_file(scratch / "other/notes.txt", "mine");
+  EXPECT_NE(error_of([&] { Part(scratch / "other", few_steps("lora"), false); }).find("move it"),
+            std::string::npos);
+  EXPECT_TRUE(std::filesystem::exists(scratch / "other/notes.txt"));
+}
+
+// However ragged the parts are: means of means would differ (transformers#34191).
+TEST(TrainingRun, MicroBatchesAddUpToTheirBatch) {
+  auto course = [&](int64_t parts) {
+    TemporaryDirectory scratch;
+    TrainingOptions o = few_steps("full");
+    o.data = scratch / "data.jsonl";
+    testing::put_file(o.data,
+                      R"({"prompt": "a b c d", "completion": "e"})"
+                      "\n"
+                      R"({"prompt": "x", "completion": "one two three four five six seven"})"
+                      "\n"
+                      R"({"prompt": "long prompt of many words", "completion": "no"})"
+                      "\n"
+                      R"({"prompt": "p", "completion": "a sentence that goes on and on"})"
+                      "\n");
+    o.batches.packing = "single";
+    o.batches.length = 64;
+    o.evaluate.clear();
+    o.accumulate = parts;
+    Watch w;
+    Part s(scratch / "run", o, false);
+    s.run->run(w);
+    return std::pair(w.steps.back().loss, s.logits());
+  };
+  const auto [loss, logits] = course(1);
+  const auto [loss4, logits4] = course(4);
+  EXPECT_NEAR(loss, loss4, 1e-4);
+  EXPECT_LT(relative_distance(logits.data<float>(), logits4.data<float>(), logits.numel()), 1e-3);
+}
+
+TEST(TrainingRun, NamesTheOperationBehindABackoff) {
+  TemporaryDirectory scratch;
+  TrainingOptions o = few_steps("full");
+  o.precision = "f16";
+  o.trainer.loss_scale.initial = 1e9;
+  Watch w;
+  Part s(scratch / "run", o, false);
+  s.run->run(w);
+  ASSERT_TRUE(w.steps[0].skipped);
+  EXPECT_NE(w.steps[0].overflow.find("gradient"), std::string::npos) << w.steps[0].overflow;
+  EXPECT_EQ(w.steps[1].loss_scale, w.steps[0].loss_scale / 2);
+  const auto& counts = s.run->rounded();
+  EXPECT_GT(counts.at(w.steps[0].overflow).overflows, 0);
+}
+
+// What a mode costs on eight steps is far below what eight steps bring.
+TEST(TrainingRun, PrecisionsFollowF32) {
+  auto last = [&](const char* precision) {
+    TemporaryDirectory scratch;
+    TrainingOptions o = few_steps("full");
+    o.precision = precision;
+    Watch w;
+    Part s(scratch / "run", o, false);
+    s.run->run(w);
+    return w.steps.back().loss;
+  };
+  const double exact = last("f32");
+  EXPECT_NE(last("bf16"), exact);
+  EXPECT_NEAR(last("bf16"), exact, 0.02);
+  EXPECT_NEAR(last("f16"), exact, 0.01);
+  EXPECT_NEAR(last("tf32"), exact, 0.01);
+  EXPECT_NEAR(last("tf32_truncated"), exact, 0.01);
+}
+
+}  // namespace
+}  // namespace hone

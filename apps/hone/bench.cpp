@@ -11,6 +11,7 @@
 #include "base/median.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "bench_train.h"
 #include "command.h"
 #include "kernels/machine.h"
 #include "kernels/select.h"
@@ -24,6 +25,7 @@ struct BenchFlags {
   ModelArgument model;
   int64_t prompt = 512, decode = 64, depth = 0, batch = 1, runs = 5;
   bool machine = false;
+  TrainBenchFlags train;
 };
 
 // Token ids that a model may see: spread over the vocabulary, the same in every run.
@@ -350,6 +352,7 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   number("--depth", f->depth, 0, 1 << 20, "tokens that are in the cache before");
   number("--batch", f->batch, 1, 1024, "sequences that decode side by side; its speed is of all");
   number("--runs", f->runs, 1, 1000, "runs that count; the median is printed");
+  add_train_bench_flags(app, f->train);
   app.footer(
       "\nmodel_bytes (weights in memory) is all weights as they run, in kernel layout; an "
       "embedding\n"
@@ -363,9 +366,12 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
       throw UsageError(f->machine ? "--machine takes no model" : "MODEL or --machine is required");
     if (!f->machine && f->prompt == 0 && f->decode == 0)
       throw UsageError("--prompt 0 and --decode 0 leave nothing to measure");
-    if (f->machine)
+    if (f->machine) {
       run_machine(common);
-    else
+    } else if (!f->train.method.empty()) {
+      f->train.batch = f->batch;
+      run_train_bench(f->model, f->train, common);
+    } else
       run(*f, common);
   };
 }

@@ -86,6 +86,10 @@ TEST(DataFile, LongDocumentsComeInPartsThatJoinAgain) {
   }
 }
 
+TEST(DataFile, PartsAreCutAtSpacesBetweenLetters) {
+  EXPECT_EQ(read_all("one two, 3 four", true, {}, 10).texts, (Texts{"one", " two, 3 fo", "ur"}));
+}
+
 TEST(DataFile, RefusesEmptyAndIllFormedText) {
   EXPECT_NE(error_of([] { read_all("", true); }).find("the file is empty"), std::string::npos);
   EXPECT_NE(error_of([] { read_all("\xEF\xBB\xBF", false); }).find("the file is empty"),

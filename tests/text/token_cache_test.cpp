@@ -2,6 +2,7 @@
 #include "text/token_cache.h"
 
 #include <cstring>
+#include <set>
 
 #include "golden.h"
 #include "testing.h"
@@ -171,6 +172,31 @@ TEST(TokenCache, SaysWhatIsWrong) {
   learned[static_cast<size_t>(bits)] |= 1;
   EXPECT_NE(problem(path, forged(learned)).find("example 0: its first token is learned"),
             std::string::npos);
+}
+
+TEST(TokenCache, TokenizersAreToldApart) {
+  TokenizerSpec plain;
+  plain.model = "llama";
+  plain.tokens = {"<unk>", "<s>", "</s>", "a", "b", "ab"};
+  plain.scores = {0, 0, 0, -2, -3, -1};
+  plain.token_types = {2, 3, 3, 1, 1, 1};
+  plain.bos = 1;
+  plain.eos = 2;
+  plain.unk = 0;
+  std::vector<TokenizerSpec> specs(8, plain);
+  specs[1].tokens.set(4, "c");
+  specs[2].scores[3] = -4;
+  specs[3].token_types[5] = 4;
+  specs[4].eos = 1;
+  specs[5].add_bos = false;
+  specs[6].add_eos = true;
+  specs[7].add_space_prefix = false;
+  std::set<uint64_t> seen;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const auto tokenizer = tokenizer_from_spec(specs[i]);
+    EXPECT_TRUE(seen.insert(tokenizer_fingerprint(*tokenizer)).second) << i;
+    EXPECT_FALSE(seen.insert(tokenizer_fingerprint(*tokenizer_from_spec(specs[i]))).second) << i;
+  }
 }
 
 TEST(TokenCache, IsMadeAnewWhereAnythingDiffers) {

@@ -9,6 +9,7 @@
 #include "base/files.h"
 #include "base/fingerprint.h"
 #include "base/log.h"
+#include "base/median.h"
 #include "base/temporary.h"
 #include "base/threads.h"
 #include "eval/live_chart.h"
@@ -16,7 +17,6 @@
 #include "eval/training_page.h"
 #include "kernels/machine.h"
 #include "kernels/select.h"
-#include "base/median.h"
 #include "models/export.h"
 #include "models/initial.h"
 
@@ -29,6 +29,12 @@ class Watch : public TrainingObserver {
   Watch(std::filesystem::path path, TrainingLog head)
       : path_(std::move(path)), head_(std::move(head)) {}
 
+  void planned(const MemoryPlan& p) override {
+    plan = p;
+    log_info("memory: {} for the model, {} for steps, {} for the optimizer, {} in all",
+             human_bytes(double(p.weights)), human_bytes(double(p.step)),
+             human_bytes(double(p.optimizer)), human_bytes(double(p.total())));
+  }
   void begin(int64_t resumed_at, int64_t steps) override {
     TrainingLog log = head_;
     if (resumed_at > 0) {
@@ -72,6 +78,8 @@ class Watch : public TrainingObserver {
     for (size_t i = steps.size() - n; i < steps.size(); ++i) sum += steps[i].loss;
     return sum / static_cast<double>(n);
   }
+
+  MemoryPlan plan;
 
  private:
   std::filesystem::path path_;
@@ -167,8 +175,8 @@ void run_training(TrainingCommand& c, const CommonOptions& common) {
   head.title = "Training";
   head.model = model.name;
   head.method = c.options.method;
-  head.machine = fmt::format("{}, {} threads, {}", kernels::cpu_name(), thread_count(),
-                             kernels::table().isa);
+  head.machine =
+      fmt::format("{}, {} threads, {}", kernels::cpu_name(), thread_count(), kernels::table().isa);
   const Json settings = options_json(c.options);
   for (const auto& [key, value] : settings.items())
     head.settings.emplace_back(key, value.is_string() ? value.get<std::string>() : value.dump());
@@ -182,8 +190,9 @@ void run_training(TrainingCommand& c, const CommonOptions& common) {
   run.remove();
   const TrainingLog& log = watch.log();
   if (!common.json) {
-    print_text(fmt::format("{}: {}; peak memory {}\n", c.out, training_headline(log),
-                           human_bytes(double(peak_rss_bytes()))));
+    print_text(fmt::format("{}: {}; peak memory {} ({} planned)\n", c.out, training_headline(log),
+                           human_bytes(double(peak_rss_bytes())),
+                           human_bytes(double(watch.plan.total()))));
     print_text(precision_table(run));
     return;
   }
@@ -196,6 +205,7 @@ void run_training(TrainingCommand& c, const CommonOptions& common) {
          {"train_tokens_per_second", watch.speed()},
          {"skipped_steps", watch.skipped()},
          {"seconds", seconds},
+         {"planned_peak_bytes", watch.plan.total()},
          {"peak_rss_bytes", peak_rss_bytes()}};
   if (!log.evaluations.empty()) j["held_out_loss"] = log.evaluations.back().loss;
   print_json(j);

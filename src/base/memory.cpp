@@ -76,6 +76,13 @@ int64_t available_memory() {
   return std::min(available_memory_by_files("/"), as_bytes(left_in_address_space()));
 }
 
+int64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t all = 0, resident = 0;
+  if (!(file >> all >> resident)) return 0;
+  return resident * ::sysconf(_SC_PAGESIZE);
+}
+
 void give_back_freed_memory() {
 #ifdef __GLIBC__
   ::mallopt(M_MMAP_THRESHOLD, 128 << 10);  // which sets it for good

@@ -21,6 +21,9 @@ int64_t available_memory_by_files(const std::filesystem::path& root);
 /// are available now.
 void require_memory(int64_t bytes, std::string_view what);
 
+/// Bytes of this process that are in memory now; 0 where the system does not say.
+int64_t resident_bytes();
+
 /// From now on large blocks go back to the system when they are freed. glibc would soon keep them
 /// in its heap, where what a file's header and vocabulary took while they were read stays beside
 /// the weights.

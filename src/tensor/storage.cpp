@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <deque>
@@ -112,6 +113,15 @@ Shelf& shelf() {
   return *s;
 }
 
+std::atomic<int64_t> live_bytes = 0, peak_bytes = 0;
+
+void count(size_t more) {
+  const int64_t now = live_bytes += static_cast<int64_t>(more);
+  int64_t peak = peak_bytes;
+  while (now > peak && !peak_bytes.compare_exchange_weak(peak, now)) {
+  }
+}
+
 void check(const void* p, size_t size) {
   HONE_CHECK(p != nullptr, out_of_memory, "out of memory: {} bytes are needed for one tensor",
              size);
@@ -126,12 +136,25 @@ std::shared_ptr<void> allocate_storage(size_t size) {
     size_t padded = round_up(size, kPage);
     void* p = mappings().take(padded);
     check(p, size);
-    return {p, [padded](void* q) { mappings().give_back(q, padded); }};
+    count(padded);
+    return {p, [padded](void* q) {
+              mappings().give_back(q, padded);
+              live_bytes -= static_cast<int64_t>(padded);
+            }};
   }
-  void* p = std::aligned_alloc(kAlignment, round_up(size == 0 ? 1 : size, kAlignment));
+  const size_t padded = round_up(size == 0 ? 1 : size, kAlignment);
+  void* p = std::aligned_alloc(kAlignment, padded);
   check(p, size);
-  return {p, std::free};
+  count(padded);
+  return {p, [padded](void* q) {
+            std::free(q);
+            live_bytes -= static_cast<int64_t>(padded);
+          }};
 }
+
+int64_t storage_bytes() { return live_bytes; }
+int64_t storage_peak() { return peak_bytes; }
+void reset_storage_peak() { peak_bytes = live_bytes.load(); }
 
 std::shared_ptr<void> allocate_lasting(size_t size) {
   const size_t padded = round_up(size, kAlignment);

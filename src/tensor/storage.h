@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 namespace hone {
@@ -17,5 +18,10 @@ std::shared_ptr<void> allocate_storage(size_t size);
 /// behind the other in mappings of 16 MB, so that they too lie in 2 MB pages. A mapping is freed
 /// with the last block in it.
 std::shared_ptr<void> allocate_lasting(size_t size);
+
+/// Bytes of all blocks that have owners now, and the most there have been since reset_storage_peak.
+int64_t storage_bytes();
+int64_t storage_peak();
+void reset_storage_peak();
 
 }  // namespace hone

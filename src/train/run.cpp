@@ -12,6 +12,7 @@
 #include "base/files.h"
 #include "base/glob.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "formats/safetensors.h"
 #include "kernels/select.h"
 #include "text/tokenized_data.h"
@@ -175,6 +176,10 @@ void TrainingRun::run(TrainingObserver& observer) {
     else
       model.values_changed();
   });
+  const int64_t rows = (options_.batches.rows + options_.accumulate - 1) / options_.accumulate;
+  const MemoryPlan plan = plan_memory(model, trainer, objective_, rows, options_.batches.length);
+  observer.planned(plan);
+  require_memory(plan.total() - resident_bytes(), "the training");
   restore(trainer);
   const int64_t steps = options_.trainer.steps;
   observer.begin(trainer.steps_done(), steps);

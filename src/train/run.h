@@ -12,6 +12,7 @@
 
 #include "base/json.h"
 #include "models/loader.h"
+#include "train/memory_plan.h"
 #include "train/options.h"
 
 namespace hone {
@@ -27,6 +28,7 @@ struct RunPlace {
 class TrainingObserver {
  public:
   virtual ~TrainingObserver() = default;
+  virtual void planned(const MemoryPlan&) {}
   virtual void begin(int64_t /*resumed_at*/, int64_t /*steps*/) {}
   virtual void step(const StepResult&, double /*seconds*/) {}
   /// Mean loss on held-out data after so many steps.

@@ -111,6 +111,16 @@ StepResult Trainer::step(std::span<const TrainingBatch> parts, Objective& object
   return r;
 }
 
+void Trainer::rehearse(const TrainingBatch& batch, Objective& objective) {
+  clear_gradients(parameters_);
+  TrainingStep scope(0);
+  {
+    Tape tape;
+    run(batch, objective, 1);
+  }
+  clear_gradients(parameters_);
+}
+
 double Trainer::evaluate(std::span<const TrainingBatch> batches, Objective& objective) {
   double sum = 0;
   int64_t targets = 0;

@@ -67,6 +67,10 @@ class Trainer {
           std::function<void()> values_changed);
 
   StepResult step(std::span<const TrainingBatch> micro_batches, Objective& objective);
+  /// Forward and backward as in a step, but nothing changes: for what it takes.
+  void rehearse(const TrainingBatch& batch, Objective& objective);
+  /// Bytes of the optimizer's state.
+  int64_t state_bytes() const { return optimizer_->state_bytes(parameters_); }
   /// Mean loss over the targets of batches, with nothing recorded.
   double evaluate(std::span<const TrainingBatch> batches, Objective& objective);
 

@@ -221,7 +221,8 @@ def main():
         stop(error)
     measure(rows, model, work, args.rounds, text)
     if any(row.measured() for row in rows):
-        print(f"{args.model.name}, {args.threads} threads, medians of {args.rounds} round{"s" * (args.rounds != 1)} in turn")
+        print(f"{args.model.name}, {args.threads} threads, medians of {args.rounds} "
+              f"round{'s' * (args.rounds != 1)} in turn")
         print("\n".join(table(rows, work)))
     for row in rows:
         if row.status:

@@ -67,7 +67,16 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   TuneFlags flags(app);
   c->options.trainer.steps = 200;
   c->options.visit(flags);
-  return [c, &common] { run_training(*c, common); };
+  return [c, &common] {
+    if (c->options.method == "full" && !c->load_as.empty())
+      throw UsageError("--load-as freezes the model: it goes with an adapter, not with full");
+    try {
+      c->options.finish(common.seed);
+    } catch (const Error& e) {
+      throw UsageError(e.what());
+    }
+    run_training(*c, common);
+  };
 }
 
 }  // namespace

@@ -13,7 +13,7 @@ void AdapterOptions::visit(OptionVisitor& v) {
   v.option("alpha", alpha, "lora, dora: s = alpha/rank multiplies B·A");
   v.option("dropout", dropout, "lora, dora: of what A multiplies");
   v.option("rslora", rslora, "lora: s = alpha/√rank");
-  v.option("targets", targets, "lora, dora, ia3: modules, with commas between, or all-linear");
+  v.option("targets", targets, "lora, dora, ia3: names of modules with commas");
   v.option("virtual_tokens", virtual_tokens, "prefix, prompt: positions in front of the text");
   v.option("projection", projection, "prefix: train it through an MLP");
   v.option("hidden", hidden, "prefix: width of that MLP");

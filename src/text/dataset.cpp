@@ -32,21 +32,14 @@ Sequence located(const std::string& where, F&& make) {
 }  // namespace
 
 void DataOptions::visit(OptionVisitor& v) {
-  v.option(
-      "kind", kind,
-      "what the records are: auto, messages, conversations, instruction, completion, question, "
-      "text, plain");
+  v.option("kind", kind, "of records: text, question, messages, ... (docs/data.md)");
   v.option("fields", fields, "names of the fields, where they are others: usual=actual,...");
-  v.option("format", format,
-           "how conversations are written: template (the model's), plain, raw; auto: the model's "
-           "template, or plain where it has none");
-  v.option("separator", separator,
-           "a line that separates the documents of a text file, beside the model's end of text and "
-           "<|endoftext|>");
+  v.option("format", format, "of conversations: template (the model's), plain or raw");
+  v.option("separator", separator, "a line between documents, beside <|endoftext|>");
   v.option("learn_prompt", learn_prompt, "learn prompts too, not only answers");
   v.option("last_answer", last_answer, "learn only the last answer of a conversation");
   v.option("special_in_contents", special_in_contents,
-           "read the texts of special tokens in prompts and answers as these tokens");
+           "prompts and answers may spell special tokens");
 }
 
 ExampleEncoder::ExampleEncoder(const Tokenizer& tokenizer, const std::string& chat_template,

@@ -75,8 +75,11 @@ TrainingRun::TrainingRun(LoadedModel& model, TrainingOptions options, RunPlace p
 
 TrainingRun::~TrainingRun() = default;
 
-TrainingRun::Descriptor::~Descriptor() {
-  if (fd >= 0) ::close(fd);
+TrainingRun::Lock::~Lock() {
+  if (fd < 0) return;
+  std::error_code ignored;
+  if (!fs::exists(directory / kCheckpoint, ignored)) fs::remove_all(directory, ignored);
+  ::close(fd);
 }
 
 int64_t TrainingRun::trained_parameters() const {
@@ -101,8 +104,11 @@ void TrainingRun::lock() {
   fs::create_directories(d);
   lock_.fd = ::open(d.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   HONE_CHECK(lock_.fd >= 0, io, "{}: cannot be opened", d.string());
-  HONE_CHECK(::flock(lock_.fd, LOCK_EX | LOCK_NB) == 0, io, "{}: another run is writing it",
-             d.string());
+  if (::flock(lock_.fd, LOCK_EX | LOCK_NB) != 0) {
+    ::close(std::exchange(lock_.fd, -1));
+    fail(ErrorKind::io, "{}: another run is writing it", d.string());
+  }
+  lock_.directory = d;
 }
 
 void TrainingRun::check_identity() {

@@ -41,6 +41,7 @@ class TrainingRun {
   /// as long. Raises what bad options and data raise, before anything is trained, and
   /// invalid_argument where the directory holds a run that is not to be resumed or is another.
   TrainingRun(LoadedModel& model, TrainingOptions options, RunPlace place);
+  /// Removes the directory where it holds no checkpoint.
   ~TrainingRun();
 
   void run(TrainingObserver& observer);
@@ -66,10 +67,12 @@ class TrainingRun {
   LoadedModel& model_;
   TrainingOptions options_;
   RunPlace place_;
-  // Of the directory; closed, and thereby unlocked, also where the constructor throws.
-  struct Descriptor {
+  // The directory's lock. Without a checkpoint there is nothing to go on from: then the directory
+  // goes with it, also where the constructor throws.
+  struct Lock {
     int fd = -1;
-    ~Descriptor();
+    std::filesystem::path directory;
+    ~Lock();
   } lock_;
   std::unique_ptr<Adapter> adapter_;
   std::vector<Parameter> parameters_;

@@ -25,8 +25,7 @@ double ratio(int64_t a, int64_t b) {
 }  // namespace
 
 void ScheduleOptions::visit(OptionVisitor& v) {
-  v.option("schedule", schedule,
-           "of the learning rate: constant, linear, cosine, inverse_sqrt or wsd");
+  v.option("schedule", schedule, "of lr: constant, linear, cosine, inverse_sqrt or wsd");
   v.option("warmup_steps", warmup_steps, "steps over which the learning rate rises from 0");
   v.option("min_ratio", min_ratio, "cosine, wsd: where the factor of the learning rate ends");
   v.option("decay_steps", decay_steps, "wsd: steps of the decay at the end");

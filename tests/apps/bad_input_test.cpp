@@ -505,6 +505,50 @@ TEST_F(BadText, RecipesAreCheckedBeforeAnythingRuns) {
                  1, {scratch.path().string()});
 }
 
+TEST_F(BadText, TrainingConfigsAndDataAreCheckedBeforeAnythingRuns) {
+  const std::string out = (scratch / "out").string();
+  const std::string fine = file("fine.txt", std::string(300, 'x'));
+  struct Config {
+    std::string yaml, part;
+  };
+  const std::string with = "\ndata: fine.txt\nlength: 16\n";
+  const Config configs[] = {
+      {"steps: [", "YAML"},
+      {"- a list", "map"},
+      {"stepz: 3" + with, "stepz"},
+      {"steps: many\nmodel: model" + with, "config.yaml:1: steps"},
+      {"steps: 3" + with, "one of the two"},
+      {"model: model\narchitecture: {model_type: llama}" + with, "one of the two"},
+      {"architecture: {model_type: llama}" + with, "tokenizer"},
+      {"architecture: {model_type: mamba}\ntokenizer: model" + with, "mamba"},
+      {"architecture: [llama]\ntokenizer: model" + with, "map of keys"},
+      {"model: model\nsteps: 0" + with, "steps 0"},
+      {"model: model\nmethod: magic" + with, "magic"},
+      {"model: model\ntrain_only: nothing.*" + with, "nothing.*"},
+      {"model: model\nlength: 4096\ndata: fine.txt", "4096"},
+      {"model: absent" + with, "absent"},
+      {"model: model\ndata: absent.txt\nlength: 16", "absent.txt"},
+      {"model: model\ndata: bad.jsonl\nlength: 16", "bad.jsonl:2"},
+      {"model: model\nschedule: magic" + with, "magic"},
+      {"model: model\nbatch: 1000000000000" + with, "batch"},
+  };
+  file("bad.jsonl", "{\"text\": \"a\"}\n{\"text\": 5}\n");
+  for (const Config& c : configs) {
+    SCOPED_TRACE(c.yaml);
+    const std::string path = file("config.yaml", c.yaml);
+    expect_refusal(run_hone({"train", path, "--out", out, "--quiet"}), 1, {c.part});
+    for (const char* end : {"", ".training", ".initial", ".initial.hone-tmp"})
+      EXPECT_FALSE(fs::exists(out + end)) << end;
+    fs::remove(out + ".log.jsonl");
+  }
+  // What is there already stays.
+  fs::create_directory(out);
+  write_bytes(out + "/notes.txt", "mine");
+  const std::string path = file("config.yaml", "model: model\nsteps: 1" + with);
+  expect_refusal(run_hone({"train", path, "--out", out, "--quiet"}), 1, {out});
+  EXPECT_TRUE(fs::exists(out + "/notes.txt"));
+}
+
 TEST_F(BadText, ChatTemplatesThatMeanHarmAreStopped) {
   for (const char* harm : {"{% for i in range(10**12) %}x{% endfor %}", "{{ ''.__class__ }}",
                            "{% if %}", "{{ 'x' * 10**12 }}"}) {

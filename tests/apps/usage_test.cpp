@@ -9,8 +9,9 @@
 namespace hone::testing {
 namespace {
 
-const char* const kSubcommands[] = {"info",     "generate", "chat",    "eval",     "bench",
-                                    "optimize", "quantize", "convert", "precision"};
+const char* const kSubcommands[] = {"info",      "generate", "chat",     "eval",
+                                    "bench",     "optimize", "quantize", "convert",
+                                    "precision", "train",    "tune"};
 
 struct Usage : ::testing::Test {
   Usage() : model((scratch / "model").string()) {
@@ -32,7 +33,8 @@ TEST(Help, IsPrintedForEverySubcommand) {
     Outcome run = run_hone({name, "--help"});
     EXPECT_EQ(run.status, 0) << name;
     EXPECT_EQ(run.err, "") << name;
-    EXPECT_NE(run.out.find(std::string("Usage: hone ") + name + " MODEL"), std::string::npos)
+    const std::string first = std::string(name) == "train" ? " CONFIG" : " MODEL";
+    EXPECT_NE(run.out.find(std::string("Usage: hone ") + name + first), std::string::npos)
         << run.out;
     for (const char* flag : {"--json", "--quiet", "--threads", "--seed", "--help"})
       EXPECT_NE(run.out.find(flag), std::string::npos) << name << " " << flag;
@@ -109,6 +111,24 @@ TEST_F(Usage, WrongUsageIsOneLineAndStatus2) {
       {{"precision", m, "--departure", "nan"}, "--departure"},
       {{"precision", m, "--context", "1"}, "--context"},
       {{"precision", m, "--max-tokens", "-1"}, "--max-tokens"},
+      {{"train", "--out", out}, "CONFIG is required"},
+      {{"train", "c.yaml"}, "--out is required"},
+      {{"tune", m, "--data", text, "--out", out}, "--method is required"},
+      {{"tune", m, "--method", "magic", "--data", text, "--out", out}, "--method"},
+      {{"tune", m, "--method", "lora", "--out", out}, "--data is required"},
+      {{"tune", m, "--method", "lora", "--data", text, "--steps", "0", "--out", out}, "steps 0"},
+      {{"tune", m, "--method", "lora", "--data", text, "--steps", "x", "--out", out}, "--steps"},
+      {{"tune", m, "--method", "lora", "--data", text, "--rank", "0", "--out", out}, "rank 0"},
+      {{"tune", m, "--method", "lora", "--data", text, "--lr", "nan", "--out", out}, "lr"},
+      {{"tune", m, "--method", "lora", "--data", text, "--precision", "f8", "--out", out}, "f8"},
+      {{"tune", m, "--method", "lora", "--data", text, "--optimizer", "magic", "--out", out},
+       "magic"},
+      {{"tune", m, "--method", "lora", "--data", text, "--train-only", "*", "--out", out},
+       "train_only"},
+      {{"tune", m, "--method", "full", "--data", text, "--load-as", "nf4", "--out", out},
+       "--load-as"},
+      {{"bench", m, "--train", "magic"}, "--train"},
+      {{"bench", m, "--train", "full", "--load-as", "nf4"}, "--load-as"},
       {{"bench", m, "--runs", "0"}, "--runs"},
       {{"bench", m, "--batch", "0"}, "--batch"},
       {{"bench", m, "--prompt", "-1"}, "--prompt"},
@@ -186,6 +206,13 @@ TEST_F(Usage, JsonIsOneObjectWithTheDesignsKeys) {
       {{"optimize", model, "--recipe", recipe, "--text", text, "--out", out("o")},
        {"out", "variants"}},
       {{"convert", model, "--layout", "gguf", "--out", out("m.gguf")}, {"out", "weight_bytes"}},
+      {{"tune", model, "--method", "lora", "--data", text, "--steps", "2", "--length", "16",
+        "--batch", "1", "--rank", "2", "--out", out("lora")},
+       {"out", "method", "steps", "loss", "held_out_loss", "trained_parameters",
+        "train_tokens_per_second", "skipped_steps", "seconds", "planned_peak_bytes",
+        "peak_rss_bytes"}},
+      {{"bench", model, "--train", "full", "--length", "16", "--steps", "1"},
+       {"train_tokens_per_second", "step_seconds", "of_f32_peak", "peak_rss_bytes"}},
   };
   for (Case c : cases) {
     c.arguments.push_back("--json");

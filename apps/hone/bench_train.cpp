@@ -41,7 +41,8 @@ double operations_of(Model& m, const TrainBenchFlags& f, bool full) {
   double weights = 0, pairs = 0;
   for (Linear* l : m.linears()) weights += double(l->out_features()) * double(l->in_features());
   for (const Work::Attention& a : work_of(m, Activations::f32).layers)
-    for (int64_t t = 1; t <= f.length; ++t) pairs += a.pair_operations * double(std::min(t, a.reach));
+    for (int64_t t = 1; t <= f.length; ++t)
+      pairs += a.pair_operations * double(std::min(t, a.reach));
   return double(f.batch) * (double(f.length) * weights * (full ? 6 : 4) + pairs * 3.5);
 }
 
@@ -135,12 +136,12 @@ void run_train_bench(const ModelArgument& argument, const TrainBenchFlags& f,
                        {"peak_rss_bytes", peak_rss_bytes() - kernels::RoofMeter::kBytes},
                        {"threads", thread_count()},
                        {"isa", kernels::table().isa}});
-  print_text(text_table({{"training", "batch", "step", "tokens/s", "GFLOP/s", "of f32 peak", "memory"},
-                         {f.method, fmt::format("{} x {}", f.batch, f.length),
-                          human_seconds(step), fmt::format("{:.1f}", tokens / step),
-                          fmt::format("{:.1f}", operations / step / 1e9),
-                          fmt::format("{:.0f} %", 100 * of_peak),
-                          human_bytes(double(peak_rss_bytes() - kernels::RoofMeter::kBytes))}}));
+  print_text(text_table(
+      {{"training", "batch", "step", "tokens/s", "GFLOP/s", "of f32 peak", "memory"},
+       {f.method, fmt::format("{} x {}", f.batch, f.length), human_seconds(step),
+        fmt::format("{:.1f}", tokens / step), fmt::format("{:.1f}", operations / step / 1e9),
+        fmt::format("{:.0f} %", 100 * of_peak),
+        human_bytes(double(peak_rss_bytes() - kernels::RoofMeter::kBytes))}}));
 }
 
 }  // namespace hone

@@ -136,7 +136,8 @@ void write_initial_model(const std::filesystem::path& path, const Json& config,
   family.from_hf(config, c);
   c.validate(source);
   const double deviation = config_float(config, "initializer_range", 0.02);
-  HONE_CHECK(deviation > 0 && deviation < 1, invalid_argument, "initializer_range is {}", deviation);
+  HONE_CHECK(deviation > 0 && deviation < 1, invalid_argument, "initializer_range is {}",
+             deviation);
   const std::unique_ptr<Tokenizer> t = load_tokenizer(tokenizer);
   HONE_CHECK(t->vocab_size() <= c.vocabulary, invalid_argument,
              "the tokenizer has {} tokens, the architecture's vocab_size is {}", t->vocab_size(),

@@ -14,7 +14,8 @@ RecipeStep parse_step(const YAML::Node& n, const std::string& source) {
   HONE_CHECK(n["pass"], invalid_argument, "{}: a step needs a pass", yaml_where(source, n));
   RecipeStep s;
   s.pass = yaml_as<std::string>(n["pass"], source, "pass", "the name of a pass");
-  if (n["modules"]) s.modules_text = yaml_as<std::string>(n["modules"], source, "modules", "a glob");
+  if (n["modules"])
+    s.modules_text = yaml_as<std::string>(n["modules"], source, "modules", "a glob");
   s.modules = ModuleFilter(s.modules_text);
   try {
     s.made = pass_named(s.pass).make();
@@ -78,8 +79,10 @@ void parse_sections(const YAML::Node& root, const std::string& source, Recipe& r
     check_yaml_keys(c, source, "evaluate", o.known());
   }
   if (const YAML::Node c = root["prompts"]) {
-    HONE_CHECK(c.IsSequence(), invalid_argument, "{}: prompts: expected a list", yaml_where(source, c));
-    for (const auto& p : c) r.prompts.push_back(yaml_as<std::string>(p, source, "prompts", "texts"));
+    HONE_CHECK(c.IsSequence(), invalid_argument, "{}: prompts: expected a list",
+               yaml_where(source, c));
+    for (const auto& p : c)
+      r.prompts.push_back(yaml_as<std::string>(p, source, "prompts", "texts"));
   }
 }
 
@@ -120,7 +123,7 @@ Recipe parse_recipe(const std::string& yaml, const std::string& source) {
   const YAML::Node root = parse_yaml(yaml, source);
   require_yaml_map(root, source, "a recipe");
   check_yaml_keys(root, source, "a recipe",
-             {"name", "calibration", "steps", "compare", "output", "evaluate", "prompts"});
+                  {"name", "calibration", "steps", "compare", "output", "evaluate", "prompts"});
   Recipe r;
   r.text = yaml;
   HONE_CHECK(root["steps"], invalid_argument, "{}: a recipe needs steps", source);
@@ -129,7 +132,8 @@ Recipe parse_recipe(const std::string& yaml, const std::string& source) {
   r.main.steps = parse_steps(root["steps"], source);
   r.main.text = spelled(root["steps"]);
   if (const YAML::Node c = root["compare"]) {
-    HONE_CHECK(c.IsSequence(), invalid_argument, "{}: compare: expected a list", yaml_where(source, c));
+    HONE_CHECK(c.IsSequence(), invalid_argument, "{}: compare: expected a list",
+               yaml_where(source, c));
     for (const auto& n : c) {
       require_yaml_map(n, source, "compare");
       check_yaml_keys(n, source, "compare", {"name", "noise_floor", "steps"});

@@ -27,7 +27,7 @@ namespace {
 
 const Command* const kCommands[] = {
     &kInfoCommand,     &kGenerateCommand, &kChatCommand,    &kEvalCommand,      &kBenchCommand,
-    &kOptimizeCommand, &kQuantizeCommand, &kConvertCommand, &kPrecisionCommand,
+    &kOptimizeCommand, &kQuantizeCommand, &kConvertCommand, &kMergeCommand,    &kPrecisionCommand,
 };
 
 void add_common_flags(CLI::App& app, CommonOptions& c) {

@@ -59,6 +59,7 @@ class Sequences {
       : model_(model),
         activations_(activations),
         tokens_(std::move(tokens)),
+        virtual_(model.virtual_tokens()),
         cache_(model.kv_shapes(), kv),
         sequences_(static_cast<size_t>(count)) {}
 
@@ -69,10 +70,13 @@ class Sequences {
         std::ssize(sequences_), "KV cache");
   }
   void fill(int64_t depth) {
-    for (KvSequence& s : sequences_) run(s, 0, depth);
+    for (KvSequence& s : sequences_) {
+      model_.begin(cache_, s, activations_);
+      run(s, 0, depth);
+    }
   }
   void truncate(int64_t length) {
-    for (KvSequence& s : sequences_) cache_.truncate(s, length);
+    for (KvSequence& s : sequences_) cache_.truncate(s, virtual_ + length);
   }
   /// `count` tokens of the first sequence, and the logits of the last.
   void prefill(int64_t from, int64_t count) {
@@ -104,6 +108,7 @@ class Sequences {
   Model& model_;
   Activations activations_;
   std::vector<int32_t> tokens_;
+  int64_t virtual_;  // positions of prefixes and prompts in front of each sequence
   KvCache cache_;
   std::vector<KvSequence> sequences_;
 };
@@ -144,12 +149,13 @@ class Limits {
 void measure(const BenchFlags& f, LoadedModel& m, const CommonOptions& common, Measured& out) {
   const Activations activations = common.precision();
   int64_t longest = f.depth + std::max(f.prompt, f.decode);
-  HONE_CHECK(longest <= m.model->context, invalid_argument,
-             "depth {} and {} tokens exceed the context of {}, {}", f.depth, longest - f.depth,
-             m.path, m.model->context);
+  const int64_t before = m.model->virtual_tokens();
+  HONE_CHECK(before + longest <= m.model->context, invalid_argument,
+             "depth {} and {} tokens exceed the context of {}, {}", before + f.depth,
+             longest - f.depth, m.path, m.model->context);
   Sequences all(*m.model, activations, common.kv(), f.batch,
                 some_tokens(longest, m.model->vocabulary()));
-  require_memory(all.cache_bytes(longest),
+  require_memory(all.cache_bytes(before + longest),
                  fmt::format("KV cache of {} sequences of {} positions", f.batch, longest));
   all.fill(f.depth);
   auto prefill = [&] {
@@ -337,7 +343,7 @@ void run(const BenchFlags& f, const CommonOptions& common) {
 
 std::function<void()> add(CLI::App& app, CommonOptions& common) {
   auto f = std::make_shared<BenchFlags>();
-  f->model.add(app, false);
+  f->model.add_with_adapters(app, false);
   auto* machine =
       app.add_flag("--machine", f->machine, "measure the machine's limits, and keep them");
   auto number = [&](const char* name, int64_t& field, double low, double high, const char* help) {
@@ -361,6 +367,7 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
       "token reads: without it.");
   return [f, &common] {
     if (f->machine && !f->model.load_as.empty()) throw UsageError("--machine takes no --load-as");
+    if (f->machine && !f->model.adapters.empty()) throw UsageError("--machine takes no --adapter");
     if (f->machine && common.isa != "auto") throw UsageError("--machine measures every --isa");
     if (f->machine != f->model.path.empty())
       throw UsageError(f->machine ? "--machine takes no model" : "MODEL or --machine is required");

@@ -135,7 +135,7 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   f->options.max_tokens = 512;
   f->options.sampler.temperature = 0.7f;
   f->options.sampler.top_p = 0.95f;
-  f->model.add(app);
+  f->model.add_with_adapters(app);
   app.add_option("--system", f->system, "the system message")->type_name("TEXT");
   app.add_option("--message", f->messages,
                  "say this (repeatable); without it, say each line of stdin")

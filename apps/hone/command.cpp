@@ -4,14 +4,17 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "adapters/adapter.h"
 #include "base/threads.h"
 #include "encodings/encoding.h"
 #include "kernels/machine.h"
 #include "kernels/select.h"
+#include "models/adapter_file.h"
 #include "models/roofline.h"
 
 namespace hone {
@@ -68,11 +71,40 @@ void ModelArgument::add(CLI::App& app, bool required) {
       ->check(encoding_name());
 }
 
+AdapterArgument AdapterArgument::parse(const std::string& text) {
+  AdapterArgument a{text};
+  const size_t at = text.rfind('=');
+  if (at == text.npos || at == 0 || std::filesystem::exists(text)) return a;
+  a.path = text.substr(0, at);
+  const bool number = CLI::detail::lexical_cast(text.substr(at + 1), a.weight);
+  if (!number || !std::isfinite(a.weight))
+    throw UsageError("--adapter: the weight of " + text + " is no number");
+  return a;
+}
+
+CLI::Option* add_adapters(CLI::App& app, std::vector<std::string>& texts, const char* what) {
+  return app.add_option("--adapter", texts, what)->allow_extra_args(false)->type_name("DIR[=X]");
+}
+
+void ModelArgument::add_with_adapters(CLI::App& app, bool required) {
+  add(app, required);
+  add_adapters(app, adapters, "add a PEFT directory or GGUF LoRA file, X times (repeatable)");
+}
+
 LoadedModel ModelArgument::load(bool inference) const {
   LoadOptions options;
   options.inference = inference;
   options.load_as = load_as;
-  return load_model(path, options);
+  std::vector<AdapterArgument> chosen;
+  for (const std::string& text : adapters) chosen.push_back(AdapterArgument::parse(text));
+  LoadedModel m = load_model(path, options);
+  for (const AdapterArgument& a : chosen) {
+    std::shared_ptr<Adapter> adapter =
+        load_adapter(*m.model, read_adapter(a.path, *m.family, m.config), a.path);
+    if (a.weight != 1) adapter->set_weight(a.weight);
+    m.attached.push_back(std::move(adapter));
+  }
+  return m;
 }
 
 void add_generation_flags(CLI::App& app, GenerateOptions& o) {

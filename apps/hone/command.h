@@ -58,6 +58,7 @@ extern const Command kQuantizeCommand;
 extern const Command kConvertCommand;
 extern const Command kTrainCommand;
 extern const Command kTuneCommand;
+extern const Command kMergeCommand;
 
 /// Checks of a flag's value. between() refuses NaN as well.
 CLI::Validator between(double low, double high);
@@ -69,11 +70,24 @@ CLI::Validator decoded_type_name();  ///< f32, f16 or bf16
 /// The positional MODEL.
 CLI::Option* add_model(CLI::App& app, std::string& path);
 
-/// MODEL and --load-as, for the commands that run a model.
+/// "DIR", "FILE.gguf" or either with "=WEIGHT" behind it: an adapter and what its part is
+/// multiplied by. A name that exists is a name, whatever is in it. Raises UsageError where the
+/// weight is no finite number.
+struct AdapterArgument {
+  std::string path;
+  float weight = 1;
+  static AdapterArgument parse(const std::string& text);
+};
+/// --adapter, repeatable; `what` is its help.
+CLI::Option* add_adapters(CLI::App& app, std::vector<std::string>& texts, const char* what);
+
+/// MODEL and --load-as, for the commands that load a model; --adapter for those that run it.
 struct ModelArgument {
   std::string path;
   std::string load_as;
+  std::vector<std::string> adapters;
   void add(CLI::App& app, bool required = true);
+  void add_with_adapters(CLI::App& app, bool required = true);
   LoadedModel load(bool inference = true) const;
 };
 

@@ -87,7 +87,7 @@ void run(EvalFlags& f, const CommonOptions& common) {
 
 std::function<void()> add(CLI::App& app, CommonOptions& common) {
   auto f = std::make_shared<EvalFlags>();
-  f->model.add(app);
+  f->model.add_with_adapters(app);
   auto number = [&](const char* name, int64_t& field, double low, const char* help) {
     return app.add_option(name, field, help)->check(between(low, 1 << 30))->type_name("N");
   };

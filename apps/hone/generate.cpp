@@ -58,7 +58,7 @@ void run(const GenerateFlags& f, const CommonOptions& common) {
 std::function<void()> add(CLI::App& app, CommonOptions& common) {
   auto f = std::make_shared<GenerateFlags>();
   f->options.sampler.temperature = 0;
-  f->model.add(app);
+  f->model.add_with_adapters(app);
   auto* text = app.add_option("--prompt", f->prompt, "the text to continue")->type_name("TEXT");
   app.add_option("--prompt-file", f->prompt_file, "read the prompt from a file instead")
       ->type_name("FILE")

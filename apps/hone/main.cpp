@@ -28,7 +28,7 @@ namespace {
 const Command* const kCommands[] = {
     &kInfoCommand,      &kGenerateCommand, &kChatCommand,     &kEvalCommand,
     &kBenchCommand,     &kOptimizeCommand, &kQuantizeCommand, &kConvertCommand,
-    &kPrecisionCommand, &kTrainCommand,    &kTuneCommand,
+    &kPrecisionCommand, &kTrainCommand,    &kTuneCommand,     &kMergeCommand,
 };
 
 void add_common_flags(CLI::App& app, CommonOptions& c) {

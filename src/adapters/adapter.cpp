@@ -6,7 +6,49 @@
 #include <numeric>
 #include <utility>
 
+#include "adapters/parameters.h"
+
 namespace hone {
+namespace {
+
+// An adapter whose files hold whole parameters, too.
+class WithParameters : public Adapter {
+ public:
+  WithParameters(std::unique_ptr<Adapter> method, WholeParameters parameters)
+      : method_(std::move(method)), parameters_(std::move(parameters)) {
+    parameters_.exchange();
+  }
+  std::string_view method() const override { return method_->method(); }
+  std::vector<NamedTensor> train() override { return method_->train(); }
+  void values_changed() override { method_->values_changed(); }
+  void set_weight(float weight) override {
+    HONE_CHECK(weight == 0 || weight == 1, unsupported,
+               "the adapter holds parameters of the model (biases or modules_to_save): it is on or "
+               "off and has no weight {}",
+               weight);
+    method_->set_weight(weight);
+    if (active_ != (weight != 0)) parameters_.exchange();
+    active_ = weight != 0;
+  }
+  PeftAdapter save() const override { return method_->save(); }
+  std::string merge_refusal(int sign) const override {
+    if (sign < 0) return "it replaced parameters of the model, whose own are gone";
+    return method_->merge_refusal(sign);
+  }
+  void merge(const Linear& l, Tensor& values, Tensor& bias, int sign) const override {
+    method_->merge(l, values, bias, sign);
+  }
+  void merge_embedding(Tensor& values, int sign) const override {
+    method_->merge_embedding(values, sign);
+  }
+
+ private:
+  std::unique_ptr<Adapter> method_;
+  WholeParameters parameters_;
+  bool active_ = true;
+};
+
+}  // namespace
 
 void AdapterOptions::visit(OptionVisitor& v) {
   v.option("rank", rank, "lora, dora: columns of B");
@@ -59,9 +101,20 @@ const AdapterMethod& adapter_method(std::string_view name) {
        fmt::join(known, ", "));
 }
 
-std::unique_ptr<Adapter> load_adapter(Model& model, const PeftAdapter& files) {
-  for (const AdapterMethod& m : adapter_methods())
-    if (m.reads(files.config)) return m.load(model, files);
+std::unique_ptr<Adapter> load_adapter(Model& model, const PeftAdapter& files,
+                                      const std::string& source) {
+  for (const AdapterMethod& m : adapter_methods()) {
+    if (!m.reads(files.config)) continue;
+    try {
+      WholeParameters parameters(model, files);
+      std::unique_ptr<Adapter> adapter = m.load(model, files);
+      if (parameters.empty()) return adapter;
+      return std::make_unique<WithParameters>(std::move(adapter), std::move(parameters));
+    } catch (const Error& e) {
+      if (source.empty()) throw;
+      fail(e.kind(), "{}: {}", source, e.what());
+    }
+  }
   fail(ErrorKind::unsupported,
        "an adapter of peft_type '{}': hone runs LORA, IA3, PREFIX_TUNING, "
        "PROMPT_TUNING and its own bottlenecks",
@@ -86,6 +139,11 @@ std::vector<PeftModule> peft_modules(Model& model) {
       all.push_back({name, {l}});
   }
   return all;
+}
+
+TensorsOnce::TensorsOnce(const PeftAdapter& files) {
+  for (const auto& [name, t] : files.tensors)
+    if (!WholeParameters::is_one(name)) tensors_[name] = t;
 }
 
 void TensorsOnce::copy(const PeftTensorName& name, Tensor& to) {

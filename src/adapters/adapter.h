@@ -60,6 +60,9 @@ class Adapter {
   /// Puts what it does to `layer` into values [out, in] and bias ([out] or an empty handle); takes
   /// it out with sign −1. Nothing where it does not touch the layer.
   virtual void merge(const Linear&, Tensor&, Tensor&, int /*sign*/) const {}
+  /// The same for the embedding's table, values [V, D]. A head that is tied to it is not meant: it
+  /// multiplies by the plain table.
+  virtual void merge_embedding(Tensor&, int /*sign*/) const {}
 };
 
 struct AdapterMethod {
@@ -76,8 +79,11 @@ struct AdapterMethod {
 std::span<const AdapterMethod> adapter_methods();
 /// Raises invalid_argument naming the known ones.
 const AdapterMethod& adapter_method(std::string_view name);
-/// Finds the method of a PEFT directory and hooks it into the model.
-std::unique_ptr<Adapter> load_adapter(Model& model, const PeftAdapter& files);
+/// Finds the method of a PEFT directory and hooks it into the model. Parameters that the files hold
+/// whole (adapters/parameters.h) take the place of the model's. Raises corrupt or unsupported
+/// naming `source` and the tensor or key.
+std::unique_ptr<Adapter> load_adapter(Model& model, const PeftAdapter& files,
+                                      const std::string& source = {});
 
 /// A Linear as PEFT sees it: the module's name, and which rows of that module's weight it has (a
 /// fused q, k and v is three Linears here).
@@ -90,10 +96,10 @@ struct PeftModule {
 /// In model order; the head last.
 std::vector<PeftModule> peft_modules(Model& model);
 
-/// The tensors of a PEFT directory, each to be used once.
+/// The tensors of a method in a PEFT directory, each to be used once.
 class TensorsOnce {
  public:
-  explicit TensorsOnce(const PeftAdapter& files) : tensors_(files.tensors) {}
+  explicit TensorsOnce(const PeftAdapter& files);
   /// Copies one, of any float type, to `to` (f32); raises corrupt where it is missing or has
   /// another number of elements.
   void copy(const PeftTensorName& name, Tensor& to);

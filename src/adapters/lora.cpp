@@ -5,7 +5,8 @@
 //     n² = ‖w‖² + 2s·b·(Aw) + s²·b·(AAᵀ)·bᵀ, so that W + s·BA is never made.
 // A is one more product of the layer's input, run together with the layer's own; B is added to its
 // result in place. W may have any encoding: it stays as it is (QLoRA, Dettmers et al. 2023). Of a
-// fused q, k and v the three parts share A, and each has its rows of B.
+// fused q, k and v the three parts share A, and each has its rows of B. Of an embedding A's columns
+// are looked up as the table's rows are: y + s·B·A[:, token]; there A begins at 0, B normal.
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -121,6 +122,54 @@ class LoraLayer : public LinearAdapter {
   Tensor squares_;  // ‖w‖² of each row; W does not change while it is adapted
 };
 
+// What the embedding gets: neither dropout nor row lengths.
+class LoraEmbedding : public EmbeddingAdapter {
+ public:
+  Tensor a;       // [r, V]
+  DenseMatrix b;  // [D, r]
+  float scale = 1;
+
+  Tensor output(std::span<const int32_t> ids, Tensor y) override {
+    if (scale == 0) return y;
+    return add_product(std::move(y), ops::scale(columns(ids), scale), b);
+  }
+
+  void merge(Tensor& values, int sign) const {
+    const int64_t d = values.dim(1), r = a.dim(0), vocabulary = a.dim(1);
+    const float *av = a.data<float>(), *bv = b.values().data<float>();
+    float* out = values.mutable_data<float>();
+    parallel_for(vocabulary, 64, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row)
+        for (int64_t c = 0; c < d; ++c) {
+          double change = 0;
+          for (int64_t j = 0; j < r; ++j)
+            change += double{av[j * vocabulary + row]} * double{bv[c * r + j]};
+          float& at = out[row * d + c];
+          at = static_cast<float>(double{at} + sign * double{scale} * change);
+        }
+    });
+  }
+
+ private:
+  // A's columns of the tokens, [T, r].
+  Tensor columns(std::span<const int32_t> ids) const {
+    const int64_t r = a.dim(0), vocabulary = a.dim(1);
+    Tensor u = Tensor::empty({std::ssize(ids), r}, DType::f32);
+    float* out = u.mutable_data<float>();
+    for (const int32_t id : ids)
+      for (int64_t j = 0; j < r; ++j) *out++ = a.data<float>()[j * vocabulary + id];
+    if (recorded({&a}))
+      record(u, [a = a.hollow(), rows = std::vector<int32_t>(ids.begin(), ids.end()), r,
+                 vocabulary](const Tensor& du) {
+        float* sum = gradient_of(a).mutable_data<float>();
+        const float* g = du.data<float>();
+        for (const int32_t id : rows)
+          for (int64_t j = 0; j < r; ++j) sum[j * vocabulary + id] += *g++;
+      });
+    return u;
+  }
+};
+
 class LoraAdapter : public Adapter {
  public:
   struct Module {
@@ -129,9 +178,26 @@ class LoraAdapter : public Adapter {
     Tensor a, b, magnitude;  // of the whole module; the layers share rows of b and magnitude
     std::vector<std::shared_ptr<LoraLayer>> layers;  // one for each part
   };
+  struct EmbeddingModule {
+    Embedding* of = nullptr;  // null: not adapted
+    float scale = 1;          // s
+    std::shared_ptr<LoraEmbedding> layer;
+  };
+  struct Modules {
+    std::vector<Module> linears;
+    EmbeddingModule embedding;
+  };
 
-  LoraAdapter(PeftAdapter files, std::vector<Module> modules, double dropout)
-      : files_(std::move(files)), modules_(std::move(modules)) {
+  LoraAdapter(PeftAdapter files, Modules modules, double dropout)
+      : files_(std::move(files)),
+        modules_(std::move(modules.linears)),
+        embedding_(std::move(modules.embedding)) {
+    if (embedding_.of != nullptr) {
+      LoraEmbedding& layer = *embedding_.layer;
+      layer.scale = embedding_.scale;
+      layer.b.values_changed();
+      embedding_.of->adapters.push_back(embedding_.layer);
+    }
     uint64_t site = 0;
     for (Module& m : modules_) {
       auto a = std::make_shared<DenseMatrix>(m.a);
@@ -156,6 +222,13 @@ class LoraAdapter : public Adapter {
 
   std::vector<NamedTensor> train() override {
     std::vector<NamedTensor> all;
+    if (embedding_.of != nullptr) {
+      LoraEmbedding& layer = *embedding_.layer;
+      layer.a.require_gradient();
+      layer.b.values().require_gradient();
+      all.push_back({embedding_.of->name() + ".lora_embedding_A", layer.a});
+      all.push_back({embedding_.of->name() + ".lora_embedding_B", layer.b.values()});
+    }
     for (Module& m : modules_) {
       Tensor& a = m.layers[0]->a->values();
       a.require_gradient();
@@ -175,6 +248,7 @@ class LoraAdapter : public Adapter {
   }
 
   void values_changed() override {
+    if (embedding_.of != nullptr) embedding_.layer->b.values_changed();
     for (Module& m : modules_) {
       m.layers[0]->a->values_changed();
       for (auto& layer : m.layers) layer->b.values_changed();
@@ -182,19 +256,24 @@ class LoraAdapter : public Adapter {
   }
 
   void set_weight(float weight) override {
+    if (embedding_.of != nullptr) embedding_.layer->scale = embedding_.scale * weight;
     for (Module& m : modules_)
       for (auto& layer : m.layers) layer->scale = m.scale * weight;
   }
 
   PeftAdapter save() const override {
     PeftAdapter out = files_;
+    auto put = [&](const std::string& module, const char* part, const Tensor& t) {
+      out.tensors[peft_tensor_name({module, part})] = t.detached();
+    };
+    if (embedding_.of != nullptr) {
+      put(embedding_.of->name(), "lora_embedding_A", embedding_.layer->a);
+      put(embedding_.of->name(), "lora_embedding_B", embedding_.layer->b.values());
+    }
     for (const Module& m : modules_) {
-      auto put = [&](const char* part, const Tensor& t) {
-        out.tensors[peft_tensor_name({m.of.name, part})] = t;
-      };
-      put("lora_A.weight", m.a);
-      put("lora_B.weight", m.b);
-      if (!m.magnitude.empty_handle()) put("lora_magnitude_vector", m.magnitude);
+      put(m.of.name, "lora_A.weight", m.a);
+      put(m.of.name, "lora_B.weight", m.b);
+      if (!m.magnitude.empty_handle()) put(m.of.name, "lora_magnitude_vector", m.magnitude);
     }
     return out;
   }
@@ -208,6 +287,10 @@ class LoraAdapter : public Adapter {
     for (const Module& m : modules_)
       for (size_t i = 0; i < m.layers.size(); ++i)
         if (m.of.parts[i] == &linear) merge_layer(*m.layers[i], values, sign);
+  }
+
+  void merge_embedding(Tensor& values, int sign) const override {
+    if (embedding_.of != nullptr) embedding_.layer->merge(values, sign);
   }
 
  private:
@@ -241,15 +324,19 @@ class LoraAdapter : public Adapter {
 
   PeftAdapter files_;  // the configuration; its tensors are replaced when it is saved
   std::vector<Module> modules_;
+  EmbeddingModule embedding_;
 };
+
+void check_rank(const std::string& module, int64_t r, int64_t in, int64_t out) {
+  HONE_CHECK(r > 0 && r <= in + out, invalid_argument, "{}: rank {} is not between 1 and {}",
+             module, r, in + out);
+}
 
 // What a directory or a fresh adapter puts into a model.
 LoraAdapter::Module module_of(PeftModule of, const PeftMatcher& matcher, bool dora) {
   LoraAdapter::Module m;
   const int64_t r = matcher.rank(of.name);
-  HONE_CHECK(r > 0 && r <= of.in_features() + of.out_features(), invalid_argument,
-             "{}: rank {} is not between 1 and {}", of.name, r,
-             of.in_features() + of.out_features());
+  check_rank(of.name, r, of.in_features(), of.out_features());
   m.a = Tensor::zeros({r, of.in_features()}, DType::f32);
   m.b = Tensor::zeros({of.out_features(), r}, DType::f32);
   if (dora) m.magnitude = Tensor::zeros({of.out_features()}, DType::f32);
@@ -258,17 +345,33 @@ LoraAdapter::Module module_of(PeftModule of, const PeftMatcher& matcher, bool do
   return m;
 }
 
-std::vector<LoraAdapter::Module> modules_of(Model& model, const PeftConfig& c) {
+LoraAdapter::EmbeddingModule embedding_of(Model& model, const PeftMatcher& matcher, bool dora) {
+  LoraAdapter::EmbeddingModule m;
+  const std::string& name = model.embedding.name();
+  if (!matcher.adapts(name, false, false)) return m;
+  HONE_CHECK(!dora, unsupported, "{}: DoRA of an embedding", name);
+  const int64_t r = matcher.rank(name), vocabulary = model.embedding.weight().rows();
+  check_rank(name, r, vocabulary, model.width());
+  m.of = &model.embedding;
+  m.scale = static_cast<float>(matcher.scale(name));
+  m.layer = std::make_shared<LoraEmbedding>();
+  m.layer->a = Tensor::zeros({r, vocabulary}, DType::f32);
+  m.layer->b = DenseMatrix(Tensor::zeros({model.width(), r}, DType::f32));
+  return m;
+}
+
+LoraAdapter::Modules modules_of(Model& model, const PeftConfig& c) {
   const PeftMatcher matcher(c, "the adapter");
-  std::vector<LoraAdapter::Module> modules;
+  LoraAdapter::Modules all;
+  all.embedding = embedding_of(model, matcher, c.use_dora);
   for (PeftModule& of : peft_modules(model)) {
     const bool head = of.parts[0] == &model.head;
     if (matcher.adapts(of.name, true, head))
-      modules.push_back(module_of(std::move(of), matcher, c.use_dora));
+      all.linears.push_back(module_of(std::move(of), matcher, c.use_dora));
   }
-  HONE_CHECK(!modules.empty(), invalid_argument,
+  HONE_CHECK(!all.linears.empty() || all.embedding.of != nullptr, invalid_argument,
              "the adapter's target_modules name no layer of this model");
-  return modules;
+  return all;
 }
 
 std::unique_ptr<Adapter> make(Model& model, const AdapterOptions& o, bool dora) {
@@ -282,9 +385,15 @@ std::unique_ptr<Adapter> make(Model& model, const AdapterOptions& o, bool dora) 
   c.use_rslora = o.rslora;
   c.use_dora = dora;
   c.target_modules = o.modules();
-  std::vector<LoraAdapter::Module> modules = modules_of(model, c);
+  LoraAdapter::Modules modules = modules_of(model, c);
+  if (modules.embedding.of != nullptr) {
+    Tensor& b = modules.embedding.layer->b.values();
+    for (int64_t i = 0; i < b.numel(); ++i)
+      b.mutable_data<float>()[i] =
+          static_cast<float>(random_normal(mix64(o.seed), static_cast<uint64_t>(i)));
+  }
   uint64_t site = 0;
-  for (LoraAdapter::Module& m : modules) {
+  for (LoraAdapter::Module& m : modules.linears) {
     const double bound = 1 / std::sqrt(static_cast<double>(m.of.in_features()));
     fill_uniform(m.a, bound, mix64(o.seed) ^ ++site);
     // m begins as the length of W's rows, B being 0.
@@ -308,9 +417,14 @@ std::unique_ptr<Adapter> make_dora(Model& model, const AdapterOptions& o) {
 
 std::unique_ptr<Adapter> load(Model& model, const PeftAdapter& files) {
   const PeftConfig& c = files.config;
-  std::vector<LoraAdapter::Module> modules = modules_of(model, c);
+  LoraAdapter::Modules modules = modules_of(model, c);
   TensorsOnce tensors(files);
-  for (LoraAdapter::Module& m : modules) {
+  if (modules.embedding.of != nullptr) {
+    LoraEmbedding& layer = *modules.embedding.layer;
+    tensors.copy({modules.embedding.of->name(), "lora_embedding_A"}, layer.a);
+    tensors.copy({modules.embedding.of->name(), "lora_embedding_B"}, layer.b.values());
+  }
+  for (LoraAdapter::Module& m : modules.linears) {
     tensors.copy({m.of.name, "lora_A.weight"}, m.a);
     tensors.copy({m.of.name, "lora_B.weight"}, m.b);
     if (c.use_dora) tensors.copy({m.of.name, "lora_magnitude_vector"}, m.magnitude);

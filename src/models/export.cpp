@@ -5,6 +5,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <ranges>
 
 #include "encodings/encoding.h"
 #include "models/export_gguf.h"
@@ -403,6 +404,30 @@ class Exporter {
 };
 
 }  // namespace
+
+std::string fitting_layout(LoadedModel& m, const std::filesystem::path& out,
+                           const std::map<std::string, WeightForm>& plan) {
+  if (out.extension() == ".gguf") return "gguf";
+  // Plain floats stand last in the registry and win a draw.
+  std::string found;
+  size_t fewest = SIZE_MAX;
+  for (const Layout& candidate : std::views::reverse(layouts())) {
+    if (candidate.write == nullptr || candidate.name == "gguf") continue;
+    size_t refused = 0;
+    for (Linear* l : m.model->linears()) {
+      WeightInfo w{l->name(), l->weight().shape, l->weight().encoding, l->weight().params};
+      if (plan.contains(l->name())) {
+        w.encoding = plan.at(l->name()).encoding;
+        w.params = plan.at(l->name()).params;
+      }
+      refused += candidate.refusal(w).empty() ? 0 : 1;
+    }
+    if (refused >= fewest) continue;
+    fewest = refused;
+    found = candidate.name;
+  }
+  return found;
+}
 
 int64_t weight_bytes(LoadedModel& m) {
   Model& model = *m.model;

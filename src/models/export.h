@@ -38,6 +38,11 @@ void export_model(LoadedModel& model, const std::filesystem::path& path,
 void check_export(LoadedModel& model, const ExportOptions& options,
                   const std::map<std::string, WeightForm>& plan);
 
+/// The layout for `out` where none is asked for, once the modules named in `plan` are stored in
+/// those forms: gguf for a .gguf file, else the directory layout that refuses fewest matrices.
+std::string fitting_layout(LoadedModel& model, const std::filesystem::path& out,
+                           const std::map<std::string, WeightForm>& plan);
+
 /// Bytes that the weights take as they are now, a tied head counted once.
 int64_t weight_bytes(LoadedModel& model);
 

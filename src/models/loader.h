@@ -39,6 +39,8 @@ struct LoadedModel {
   std::vector<int32_t> end_ids;
   std::string chat_template;  ///< Jinja text, or empty
   std::string name;           ///< for reports: general.name or the directory's name
+  /// What must live as long as the model: adapters that are hooked into it.
+  std::vector<std::shared_ptr<void>> attached;
 
   /// As Tokenizer::encode. Raises, naming the model, where it has no tokenizer, or one whose ids go
   /// beyond the model's vocabulary.

@@ -1,10 +1,11 @@
 // Where fine-tuning methods hook into a model; adapters/ has the methods.
 //
-// A LinearAdapter changes what a Linear computes, a BlockAdapter what a mixer or an MLP adds to the
-// residual, a Prefix what attention sees in front of a sequence. All are recorded by a tape like
-// anything else, and none knows of files.
+// A LinearAdapter changes what a Linear computes, an EmbeddingAdapter what an Embedding does, a
+// BlockAdapter what a mixer or an MLP adds to the residual, a Prefix what attention sees in front
+// of a sequence. All are recorded by a tape like anything else, and none knows of files.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -26,6 +27,13 @@ class LinearAdapter {
   /// results of products(), x what it multiplied.
   virtual Tensor output(Linear& layer, const Tensor& x, std::span<const Tensor> products, Tensor y,
                         Activations a) = 0;
+};
+
+class EmbeddingAdapter {
+ public:
+  virtual ~EmbeddingAdapter() = default;
+  /// What the embedding gives in place of y [T, D], the rows of `ids`, which may be overwritten.
+  virtual Tensor output(std::span<const int32_t> ids, Tensor y) = 0;
 };
 
 class BlockAdapter {

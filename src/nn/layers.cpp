@@ -152,6 +152,12 @@ std::vector<Tensor> forward_all(std::span<Linear* const> linears, const LinearIn
 }
 
 Tensor Embedding::forward(std::span<const int32_t> ids) const {
+  Tensor y = rows(ids);
+  for (const auto& adapter : adapters) y = adapter->output(ids, y);
+  return y;
+}
+
+Tensor Embedding::rows(std::span<const int32_t> ids) const {
   const Encoding& e = encoding(table_.encoding);
   int64_t d = table_.cols();
   Tensor y = Tensor::empty({static_cast<int64_t>(ids.size()), d}, DType::f32);

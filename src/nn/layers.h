@@ -87,12 +87,18 @@ class Embedding {
   const std::string& name() const { return name_; }
   const Weight& weight() const { return table_; }
   void set_weight(Weight w) { table_ = std::move(w); }
-  /// Rows ids[i] as f32: [T, D]; ids must be valid (checked: invalid_argument).
+  /// Rows ids[i] as f32, and what adapters make of them: [T, D]; ids must be valid (checked:
+  /// invalid_argument).
   Tensor forward(std::span<const int32_t> ids) const;
   /// Makes the table values that require a gradient, and returns them: [V, D].
   Tensor& train(DType type = DType::f32);
 
+  /// In the order in which they work.
+  std::vector<std::shared_ptr<EmbeddingAdapter>> adapters;
+
  private:
+  Tensor rows(std::span<const int32_t> ids) const;
+
   std::string name_;
   Weight table_;
   bool trained_ = false;

@@ -7,7 +7,6 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <ranges>
 
 #include "base/files.h"
 #include "base/fingerprint.h"
@@ -104,7 +103,7 @@ class Runner {
     HONE_CHECK(!fs::exists(o_.out) || (fs::is_directory(o_.out) && fs::is_empty(o_.out)),
                invalid_argument, "{}: it exists already; choose another --out", o_.out.string());
     ExportOptions e;
-    e.layout = o_.recipe.layout.empty() ? default_layout(model, plan) : o_.recipe.layout;
+    e.layout = o_.recipe.layout.empty() ? fitting_layout(model, o_.out, plan) : o_.recipe.layout;
     e.decode_to = o_.recipe.decode_to;
     e.texts.emplace_back("recipe.yaml", o_.recipe.text);
     check_export(model, e, plan);
@@ -179,29 +178,6 @@ class Runner {
     if (p.filename().empty()) p = p.parent_path();
     p += suffix;
     return p;
-  }
-
-  std::string default_layout(LoadedModel& m, const std::map<std::string, WeightForm>& plan) const {
-    if (o_.out.extension() == ".gguf") return "gguf";
-    // The one that refuses fewest matrices; plain floats stand last in the registry and win a draw.
-    std::string found;
-    size_t fewest = SIZE_MAX;
-    for (const Layout& candidate : std::views::reverse(layouts())) {
-      if (candidate.write == nullptr || candidate.name == "gguf") continue;
-      size_t refused = 0;
-      for (Linear* l : m.model->linears()) {
-        WeightInfo w{l->name(), l->weight().shape, l->weight().encoding, l->weight().params};
-        if (plan.contains(l->name())) {
-          w.encoding = plan.at(l->name()).encoding;
-          w.params = plan.at(l->name()).params;
-        }
-        refused += candidate.refusal(w).empty() ? 0 : 1;
-      }
-      if (refused >= fewest) continue;
-      fewest = refused;
-      found = candidate.name;
-    }
-    return found;
   }
 
   void describe(LoadedModel& m) {
@@ -321,7 +297,7 @@ class Runner {
     Temporary scratch(beside_output(".variant"), Temporary::Kind::directory);
     fs::path path = scratch.path() / "model";
     ExportOptions e;
-    e.layout = default_layout(m, {});
+    e.layout = fitting_layout(m, o_.out, {});
     try {
       export_model(m, path, e);
     } catch (const Error& error) {

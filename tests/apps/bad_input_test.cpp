@@ -376,6 +376,36 @@ TEST(BadModelPath, IsNamed) {
   expect_refusal(run_hone({"info", ""}), 1, {});
 }
 
+TEST(BadAdapter, IsRefusedInOneLineThatNamesIt) {
+  TemporaryDirectory scratch;
+  TinyModel().write(scratch / "model");
+  TinyModel wide;
+  wide.width = 128;
+  write_adapter(scratch / "wide", 0.3f, wide);
+  write_adapter(scratch / "broken");
+  write_bytes(scratch / "broken" / "adapter_config.json", "{\"peft_type\": 3}");
+  write_adapter(scratch / "cut");
+  const fs::path tensors = scratch / "cut" / "adapter_model.safetensors";
+  write_bytes(tensors, read_bytes(tensors).substr(0, 900));
+  write_bytes(scratch / "no.gguf", "GGUF and no more");
+  const std::string model = (scratch / "model").string(), out = (scratch / "out").string();
+  std::vector<std::string> before = names_below(scratch.path());
+  for (const char* name : {"absent", "wide", "broken", "cut", "no.gguf", "model"}) {
+    SCOPED_TRACE(name);
+    const std::string adapter = (scratch / name).string();
+    expect_refusal(run_hone({"generate", model, "--prompt", "a", "--adapter", adapter}), 1,
+                   {adapter});
+    expect_refusal(run_hone({"merge", model, "--adapter", adapter, "--out", out}), 1, {adapter});
+  }
+  // A model where an adapter should be, and the other way round.
+  expect_refusal(run_hone({"convert", model, "--base", model, "--layout", "gguf", "--out", out}), 1,
+                 {model, "no adapter"});
+  expect_refusal(
+      run_hone({"convert", (scratch / "wide").string(), "--layout", "gguf", "--out", out}), 1,
+      {"--base"});
+  EXPECT_EQ(names_below(scratch.path()), before);
+}
+
 // Every prefix of a file must be refused, whatever its honest header promises.
 TEST(Truncated, FilesAreRefusedAtEveryLength) {
   TemporaryDirectory scratch;

@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "formats/peft.h"
 #include "formats/safetensors.h"
 #include "text/unicode.h"
 
@@ -205,6 +206,28 @@ void TinyModel::write(const fs::path& directory) const {
     write_bytes(directory / "chat_template.jinja",
                 "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"
                 "{% if add_generation_prompt %}[assistant]{% endif %}");
+}
+
+void write_adapter(const fs::path& directory, float scale, const TinyModel& of) {
+  PeftAdapter adapter;
+  adapter.config.peft_type = "LORA";
+  adapter.config.task_type = "CAUSAL_LM";
+  adapter.config.r = 2;
+  adapter.config.lora_alpha = 2;
+  adapter.config.target_modules.names = {"q_proj", "down_proj"};
+  uint32_t seed = 50;
+  auto add = [&](const std::string& module, int64_t out, int64_t in) {
+    adapter.tensors[peft_tensor_name({module, "lora_A.weight"})] =
+        random_tensor({2, in}, ++seed, scale);
+    adapter.tensors[peft_tensor_name({module, "lora_B.weight"})] =
+        random_tensor({out, 2}, ++seed, scale);
+  };
+  for (int64_t i = 0; i < of.layers; ++i) {
+    const std::string p = "model.layers." + std::to_string(i) + ".";
+    add(p + "self_attn.q_proj", of.width, of.width);
+    add(p + "mlp.down_proj", of.width, of.ffn);
+  }
+  write_peft_directory(directory, adapter);
 }
 
 std::string read_bytes(const fs::path& path) {

@@ -52,6 +52,10 @@ struct TinyModel {
   void write(const fs::path& directory) const;
 };
 
+/// A LoRA of rank 2 in the q and down projections of a TinyModel, as a PEFT directory; the size of
+/// its change grows with `scale`.
+void write_adapter(const fs::path& directory, float scale = 0.3f, const TinyModel& of = {});
+
 std::string read_bytes(const fs::path& path);
 void write_bytes(const fs::path& path, const std::string& bytes);
 

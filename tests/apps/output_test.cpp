@@ -18,6 +18,10 @@ namespace {
 struct Output : ::testing::Test {
   Output() : model((scratch / "model").string()), out((scratch / "out").string()) {
     TinyModel().write(model);
+    write_adapter(scratch / "adapter");
+  }
+  std::vector<std::string> merge(const std::string& to) const {
+    return {"merge", model, "--adapter", (scratch / "adapter").string(), "--out", to, "--quiet"};
   }
   std::vector<std::string> convert(const std::string& to, const char* layout = "hf") const {
     return {"convert", model, "--layout", layout, "--out", to, "--quiet"};
@@ -38,7 +42,7 @@ TEST_F(Output, IsNotPutOverWhatIsThere) {
   std::vector<std::string> before = names();
   for (const auto& arguments :
        {convert(out), convert(out + "/"), convert(out, "gguf"), convert(out + ".gguf", "gguf"),
-        quantize(out), quantize(out + ".gguf"), convert(".")})
+        quantize(out), quantize(out + ".gguf"), convert("."), merge(out), merge(out + ".gguf")})
     expect_refusal(run_hone(arguments), 1, {"exists already"});
   EXPECT_EQ(names(), before);
   EXPECT_EQ(read_bytes(out + ".gguf"), "mine");
@@ -52,6 +56,7 @@ TEST_F(Output, NeedsADirectoryThatExistsAndMayBeWritten) {
     expect_refusal(run_hone(convert(path)), 1, {path});
     expect_refusal(run_hone(convert(path, "gguf")), 1, {path});
     expect_refusal(run_hone(quantize(path)), 1, {path});
+    expect_refusal(run_hone(merge(path)), 1, {path});
   }
   std::vector<std::string> reported = quantize(out);
   reported.insert(reported.end(), {"--text", model + "/config.json", "--report", nowhere});
@@ -74,6 +79,7 @@ TEST_F(Output, AFullDiskLeavesNothing) {
   small.max_file_bytes = 50000;
   expect_refusal(run_hone(convert(out), small), 1, {out, "File too large"});
   expect_refusal(run_hone(convert(out, "gguf"), small), 1, {out, "File too large"});
+  expect_refusal(run_hone(merge(out), small), 1, {out, "File too large"});
   EXPECT_EQ(names(), before);
   // A limit that lets the weights pass and the journal not.
   expect_refusal(run_hone(quantize(out), small), 1, {"File too large"});

@@ -11,18 +11,19 @@ namespace {
 
 const char* const kSubcommands[] = {"info",      "generate", "chat",     "eval",
                                     "bench",     "optimize", "quantize", "convert",
-                                    "precision", "train",    "tune"};
+                                    "precision", "train",    "tune",     "merge"};
 
 struct Usage : ::testing::Test {
-  Usage() : model((scratch / "model").string()) {
+  Usage() : model((scratch / "model").string()), adapter((scratch / "adapter").string()) {
     TinyModel().write(model);
+    write_adapter(adapter);
     text = (scratch / "text.txt").string();
     std::string words;
     for (int i = 0; i < 12; ++i) words += "the sea and the whale ";
     write_bytes(text, words);
   }
   TemporaryDirectory scratch;
-  std::string model, text;
+  std::string model, adapter, text;
 };
 
 TEST(Help, IsPrintedForEverySubcommand) {
@@ -61,7 +62,7 @@ TEST_F(Usage, WrongUsageIsOneLineAndStatus2) {
     std::vector<std::string> arguments;
     std::string part;
   };
-  const std::string& m = model;
+  const std::string &m = model, &a = adapter;
   const std::string out = (scratch / "out").string();
   const std::vector<Case> cases = {
       {{}, "no subcommand"},
@@ -161,6 +162,22 @@ TEST_F(Usage, WrongUsageIsOneLineAndStatus2) {
       {{"quantize", m, "--method", "rtn", "--report", "r.html", "--out", out}, "--text"},
       {{"quantize", m, "--method", "rtn", "--resume", "--restart", "--out", out}, "--re"},
       {{"optimize", m, "--out", out}, "--recipe is required"},
+      {{"eval", m, "--text", text, "--adapter", a + "=much"}, "--adapter"},
+      {{"generate", m, "--adapter", a + "=nan"}, "--adapter"},
+      {{"bench", "--machine", "--adapter", a}, "--adapter"},
+      {{"info", m, "--adapter", a}, "--adapter"},
+      {{"convert", a, "--layout", "hf", "--base", m, "--out", out}, "peft and gguf"},
+      {{"convert", m, "--layout", "peft", "--out", out}, "--base"},
+      {{"convert", a, "--base", m, "--decode-to", "f16", "--layout", "gguf", "--out", out}, "--"},
+      {{"merge", m, "--out", out}, "--adapter is required"},
+      {{"merge", m, "--adapter", a}, "--out is required"},
+      {{"merge", m, "--adapter", a + "=x", "--out", out}, "--adapter"},
+      {{"merge", m, "--adapter", a, "--out", out, "--layout", "onnx"}, "onnx"},
+      {{"merge", m, "--adapter", a, "--out", out, "--into-encoding", "q9_9"}, "q9_9"},
+      {{"merge", m, "--adapter", a, "--out", out, "--context", "32"}, "--text"},
+      {{"merge", m, "--adapter", a, "--out", out, "--advise"}, "--advise"},
+      {{"merge", m, "--adapter", a, "--advise", "--unmerge"}, "--advise"},
+      {{"merge", m, "--adapter", a, "--out", out, "--unmerge", "--into-encoding"}, "--unmerge"},
   };
   std::vector<std::string> before = names_below(scratch.path());
   for (const Case& c : cases) {
@@ -213,6 +230,12 @@ TEST_F(Usage, JsonIsOneObjectWithTheDesignsKeys) {
         "peak_rss_bytes"}},
       {{"bench", model, "--train", "full", "--length", "16", "--steps", "1"},
        {"train_tokens_per_second", "step_seconds", "of_f32_peak", "peak_rss_bytes"}},
+      {{"convert", adapter, "--base", model, "--out", out("a.gguf")}, {"out", "weight_bytes"}},
+      {{"merge", model, "--adapter", adapter, "--text", text, "--context", "32", "--out", out("t")},
+       {"out", "layers", "worst_ratio", "mean_ratio", "erased", "kl_mean", "perplexity",
+        "unmerged_perplexity", "weight_bytes"}},
+      {{"merge", model, "--adapter", adapter, "--advise"},
+       {"choices", "measured_on", "recommendation"}},
   };
   for (Case c : cases) {
     c.arguments.push_back("--json");
@@ -301,6 +324,38 @@ TEST_F(Usage, ModelBytesCountWhatIsInMemory) {
   // blocks, all f32.
   EXPECT_EQ(bytes({}), 4 * (288 * 64 + 5 * 64 + 2 * (64 * 64 * 2 + 32 * 64 * 2 + 3 * 64 * 96)));
   EXPECT_LT(bytes({"--load-as", "int8"}), bytes({}));
+}
+
+// What an adapter does is the same whether it is read from PEFT's files or llama.cpp's, or merged.
+TEST_F(Usage, AdaptersRunFromEitherKindOfFileAndMerged) {
+  const std::string gguf = (scratch / "a.gguf").string(), back = (scratch / "back").string(),
+                    merged = (scratch / "merged").string();
+  ASSERT_EQ(run_hone({"convert", adapter, "--base", model, "--out", gguf}).status, 0);
+  ASSERT_EQ(run_hone({"convert", gguf, "--base", model, "--layout", "peft", "--out", back}).status,
+            0);
+  ASSERT_EQ(run_hone({"merge", model, "--adapter", adapter + "=2", "--out", merged}).status, 0);
+  auto perplexity = [&](const std::string& of, const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"eval", of,       "--text",        text, "--context",
+                                       "32",   "--json", "--activations", "f32"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return last_json(run_hone(arguments).out).value("perplexity", 0.0);
+  };
+  const double plain = perplexity(model, {}), with = perplexity(model, {"--adapter", adapter});
+  EXPECT_GT(std::abs(with / plain - 1), 1e-3);
+  EXPECT_EQ(perplexity(model, {"--adapter", gguf}), with);
+  EXPECT_EQ(perplexity(model, {"--adapter", back}), with);
+  EXPECT_EQ(perplexity(model, {"--adapter", adapter + "=0"}), plain);
+  EXPECT_NEAR(perplexity(model, {"--adapter", adapter + "=0.5", "--adapter", gguf + "=0.5"}) / with,
+              1, 1e-5);
+  EXPECT_NEAR(perplexity(merged, {}) / perplexity(model, {"--adapter", adapter + "=2"}), 1, 1e-4);
+  const std::vector<std::vector<std::string>> others = {
+      {"generate", model, "--prompt", "ab", "--max-tokens", "4"},
+      {"chat", model, "--message", "ab", "--max-tokens", "4"},
+      {"bench", model, "--prompt", "8", "--decode", "2", "--runs", "1"}};
+  for (std::vector<std::string> arguments : others) {
+    arguments.insert(arguments.end(), {"--adapter", adapter});
+    EXPECT_EQ(run_hone(arguments).status, 0) << arguments[0];
+  }
 }
 
 // Whether this CPU can run it or not, the parser knows every name.

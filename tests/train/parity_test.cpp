@@ -270,7 +270,45 @@ TEST_P(AdapterParity, FiftyStepsEqualPefts) {
 }
 INSTANTIATE_TEST_SUITE_P(Toys, AdapterParity,
                          ::testing::Values("lora", "rslora", "dora", "ia3", "prefix", "prompt",
-                                           "lora_gpt2"));
+                                           "lora_gpt2", "lora_embedding"));
+
+// Biases and modules that an adapter's files hold whole replace the model's.
+class WholeParity : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(WholeParity, LogitsEqualPefts) {
+  Parity p(GetParam());
+  const SafetensorsFile file = SafetensorsFile::open(p.directory() / "expected.safetensors");
+  const SafetensorsFile base =
+      SafetensorsFile::open(golden("training/" + base_of(GetParam()) + "/expected.safetensors"));
+  const PeftAdapter files = read_peft_directory(p.directory() / "initial");
+  const bool tied = p.model().tied_head;
+  auto adapter = load_adapter(p.model(), files);
+  auto distance = [&](const Tensor& expected) {
+    Batch batch;
+    const TrainingBatch first = p.batch(0);
+    for (int64_t i = 0; i < kSequences; ++i)
+      batch.append({first.tokens.data() + i * kLength, size_t{kLength}}, nullptr);
+    const Tensor logits = p.model().logits(p.model().forward(batch), Activations::f32);
+    return relative_distance(logits.data<float>(), expected.data<float>(), logits.numel());
+  };
+  EXPECT_LT(distance(file.tensor("logits")), 1e-5);
+  EXPECT_FALSE(p.model().tied_head);
+  adapter->set_weight(0);
+  EXPECT_LT(distance(base.tensor("logits")), 1e-5);
+  EXPECT_EQ(p.model().tied_head, tied);
+  adapter->set_weight(1);
+  EXPECT_LT(distance(file.tensor("logits")), 1e-5);
+  EXPECT_THROW(adapter->set_weight(0.5f), Error);
+  EXPECT_FALSE(adapter->merge_refusal(-1).empty());
+  // Nothing of the files is lost.
+  const PeftAdapter saved = adapter->save();
+  ASSERT_EQ(saved.tensors.size(), files.tensors.size());
+  for (const auto& [name, t] : files.tensors)
+    EXPECT_EQ(relative_distance(saved.tensors.at(name).data<float>(), t.data<float>(), t.numel()),
+              0)
+        << name;
+}
+INSTANTIATE_TEST_SUITE_P(Toys, WholeParity, ::testing::Values("whole", "whole_gpt2"));
 
 // The MLP that makes a prefix is not in peft's files: it is trained here from what the golden has.
 TEST(PrefixProjectionParity, FiftyStepsEqualPefts) {
@@ -321,14 +359,19 @@ TEST_P(MergeParity, MergedWeightsEqualPefts) {
     EXPECT_LT(relative_distance(values.data<float>(), before.data<float>(), values.numel()), 1e-6);
   }
   EXPECT_TRUE(adapter->merge_refusal(1).empty());
-  // Embeddings and norms are as they were.
+  Embedding& embedding = p.model().embedding;
+  Tensor table = decode_weight(embedding.weight()).clone();
+  adapter->merge_embedding(table, 1);
+  merged.push_back({embedding.name() + ".weight", table});
+  // Norms are as they were.
   for (const NamedTensor& t : p.model().train([&](const std::string& name) {
          return std::ranges::none_of(merged, [&](const auto& m) { return m.name == name; });
        }))
     merged.push_back(t);
   expect_all(merged, file, "", [](const std::string&) { return 1e-6; });
 }
-INSTANTIATE_TEST_SUITE_P(Toys, MergeParity, ::testing::Values("lora", "dora", "ia3", "lora_gpt2"));
+INSTANTIATE_TEST_SUITE_P(Toys, MergeParity,
+                         ::testing::Values("lora", "dora", "ia3", "lora_gpt2", "lora_embedding"));
 
 }  // namespace
 }  // namespace hone

@@ -22,8 +22,11 @@ Adapters over `llama` (over `gpt2` where the name says so) train at lr 1e-2 with
   initial/, final/            directories as save_pretrained writes them, before and after
   expected.safetensors        logits of batch 0 at the start, losses, grad.<name>, noise.losses,
                               noise.<name>: as above; names as in adapter_model.safetensors
-  merged.safetensors          merge_and_unload of `initial` (lora, lora_gpt2, dora, ia3)
+  merged.safetensors          merge_and_unload of `initial` (lora, lora_embedding, lora_gpt2, dora,
+                              ia3)
   initial.gguf                `initial` as a LoRA file of llama.cpp (lora)
+`whole` and `whole_gpt2` hold parameters of the model as well (modules_to_save, bias: all) and are not
+trained: they have initial/ and logits only.
 Batches are those of the base model. `prefix_projection` trains the reparametrisation, which
 save_pretrained drops: initial.<name> and final.<name> in expected.safetensors are the encoder's own
 parameters (embedding.weight, transform.{0,2}.{weight,bias}, tanh between), and its grads are theirs.
@@ -213,6 +216,8 @@ def perturb(model, seed):
             noise = torch.randn(p.shape, generator=generator)
             if "lora_B" in name:
                 p.copy_(0.15 * noise)
+            elif "lora_embedding_A" in name:
+                p.copy_(0.5 * noise)
             elif "ia3_l" in name or "lora_magnitude_vector" in name:
                 p.mul_(1 + 0.3 * noise)
 
@@ -315,6 +320,28 @@ def make_adapter(name, base, batches, config, seed, unlike=None, merged=False):
     return logits
 
 
+def make_whole(name, base, tokens, config, seed):
+    """Writes the case of an adapter that holds parameters of the model whole; not trained."""
+    torch.manual_seed(seed)
+    config.task_type = "CAUSAL_LM"
+    model = peft.get_peft_model(copy.deepcopy(base), config)
+    config.base_model_name_or_path = "toy/gpt2" if "gpt2" in name else "toy/llama"
+    perturb(model, seed)
+    with torch.no_grad():
+        without = adapted_logits(model, tokens)
+        for parameter, p in model.named_parameters():
+            if p.requires_grad and ("bias" in parameter or "modules_to_save" in parameter):
+                p.add_(0.2 * torch.randn(p.shape))
+    model.eval()
+    logits = adapted_logits(model, tokens)
+    moved = difference(logits, without)
+    assert moved > MATTERS, moved
+    directory = fresh(name)
+    save_adapter(model, directory / "initial")
+    save_file({"logits": logits}, directory / "expected.safetensors")
+    finish(directory, f"whole parameters move the logits by {moved:.2f}")
+
+
 def write_gguf(directory, alpha, config):
     """The LoRA directory as llama.cpp has it: other names, and rows of Q and K in another order."""
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
@@ -356,6 +383,14 @@ def main():
     make_adapter("dora", llama, batches, lora(use_dora=True), 58, unlike=[plain, rs], merged=True)
     fused = lora(target_modules=["c_attn", "c_proj"], fan_in_fan_out=True)
     make_adapter("lora_gpt2", gpt2, gpt2_batches, fused, 42, merged=True)
+    embedding = lora(target_modules=["embed_tokens", "q_proj"])
+    make_adapter("lora_embedding", llama, batches, embedding, 47, merged=True)
+    whole = lora(target_modules=["q_proj", "down_proj"], modules_to_save=["lm_head", "embed_tokens"])
+    make_whole("whole", llama, batches[0][0], whole, 48)
+    biases = lora(
+        target_modules=["c_attn"], fan_in_fan_out=True, bias="all", modules_to_save=["lm_head", "ln_f"]
+    )
+    make_whole("whole_gpt2", gpt2, gpt2_batches[0][0], biases, 49)
     ia3 = peft.IA3Config(
         target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]
     )

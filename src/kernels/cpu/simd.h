@@ -394,7 +394,7 @@ HONE_INLINE vi high_nibbles(vi a) {
   return a;
 }
 HONE_INLINE vi sum_i(vi a, vi b) {
-  HONE_LANES a.v[i] += b.v[i];
+  HONE_LANES a.v[i] = (int32_t)((uint32_t)a.v[i] + (uint32_t)b.v[i]);  // wraps
   return a;
 }
 HONE_INLINE vi either(vi a, vi b) {

@@ -25,6 +25,7 @@ void Linear::set_weight(Weight w) {
   HONE_ASSERT(w.shape.size() == 2 && w.shape[0] == n_ && w.shape[1] == k_);
   weight_ = std::move(w);
   trained_ = false;
+  source_ = nullptr;
   unpack();
 }
 
@@ -46,14 +47,21 @@ Tensor& trained_values(Weight& w) {
 
 Tensor& Linear::train_weight(const Tensor* shared) {
   unpack();
+  source_ = nullptr;
   trained_ = true;
   if (shared == nullptr) return trained_values(weight_);
   weight_ = float_weight(*shared);
   return weight_.planes.at("values");
 }
 
+void Linear::set_source(std::shared_ptr<WeightSource> source) {
+  if (source != nullptr) set_weight(source->weight());
+  source_ = std::move(source);
+}
+
 void Linear::repack() {
-  if (packed_.defined() && trained_) pack_again(weight_, packed_);
+  if (source_ != nullptr) weight_ = source_->weight();
+  if (packed_.defined() && (trained_ || source_ != nullptr)) pack_again(weight_, packed_);
 }
 
 Tensor& Linear::train_bias() {
@@ -67,7 +75,7 @@ void Linear::pack(bool keep) {
     HONE_ASSERT(weight_.defined());
     packed_ = pack_weight(weight_, !keep);
   }
-  if (!keep) weight_ = {};
+  if (!keep && source_ == nullptr) weight_ = {};
 }
 
 int64_t Linear::resident_bytes() const {
@@ -86,7 +94,14 @@ Tensor Linear::forward(const LinearInput& x, Activations a) {
 
 Product Linear::product() {
   pack();
-  return {&packed_, &bias_, trained_ ? &weight_.plane("values") : nullptr};
+  if (source_ == nullptr) return {&packed_, &bias_, trained_ ? &weight_.plane("values") : nullptr};
+  made_ = {};
+  if (Tape::current() != nullptr) {
+    // A shape alone: nothing reads the values.
+    made_ = Tensor::empty({n_, k_}, DType::f32).hollow();
+    record(made_, [source = source_](const Tensor& dw) { source->backward(dw); });
+  }
+  return {&packed_, &bias_, &made_};
 }
 
 namespace {

@@ -46,6 +46,8 @@ bool WholeParameters::take_vector(const std::string& name, const Tensor& t) {
   auto take = [&](const std::string& own, Tensor& to) {
     if (name != own || to.empty_handle()) return false;
     check_shape(name, t, to.shape());
+    // With bias: all, peft may have one under two names.
+    std::erase_if(vectors_, [&](const auto& v) { return v.first == &to; });
     vectors_.emplace_back(&to, t.to(DType::f32));
     return true;
   };

@@ -189,6 +189,17 @@ class FourBit final : public Encoding {
     for (int64_t g = 0; g < groups; ++g) scales[g] = block_scales[row * groups + g];
   }
 
+  std::string scales_refusal(const Weight& w) const override {
+    return w.params.double_quant ? "its scales are quantised themselves" : "";
+  }
+  std::vector<NamedTensor> scales(const Weight& w) const override { return plane(w).read(w); }
+  Weight with_scales(const Weight& w, std::span<const Tensor> scales) const override {
+    return plane(w).replaced(w, scales);
+  }
+  std::vector<Tensor> decode_vjp(const Weight& w, const Tensor& dw) const override {
+    return plane(w).vjp(w, dw);
+  }
+
   Weight permute_rows(const Weight& w, std::span<const int64_t> order) const override {
     check_order(order, w.rows());
     int64_t n = w.rows(), k = w.cols(), unit = w.params.block;
@@ -213,6 +224,11 @@ class FourBit final : public Encoding {
   }
 
  private:
+  ScalePlane plane(const Weight& w) const {
+    HONE_CHECK(!w.params.double_quant, unsupported, "{}: {}", id(), scales_refusal(w));
+    return {.name = "absmax", .block = w.params.block};
+  }
+
   /// Block scales, whichever way they are stored.
   class Scales {
    public:

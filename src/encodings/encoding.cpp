@@ -49,6 +49,22 @@ void Encoding::codes(const Weight& w, int64_t, uint8_t*, float*, float*) const {
   fail(ErrorKind::internal, "{} weight {}: it has no integer form", id(), shape_string(w.shape));
 }
 
+std::string Encoding::scales_refusal(const Weight&) const {
+  return "its scales are not floats of their own";
+}
+
+std::vector<NamedTensor> Encoding::scales(const Weight& w) const {
+  fail(ErrorKind::unsupported, "{}: {}", id(), scales_refusal(w));
+}
+
+Weight Encoding::with_scales(const Weight& w, std::span<const Tensor>) const {
+  fail(ErrorKind::unsupported, "{}: {}", id(), scales_refusal(w));
+}
+
+std::vector<Tensor> Encoding::decode_vjp(const Weight& w, const Tensor&) const {
+  fail(ErrorKind::unsupported, "{}: {}", id(), scales_refusal(w));
+}
+
 Weight Encoding::permute_rows(const Weight& w, std::span<const int64_t> order) const {
   check_order(order, w.rows());
   Weight out = w;

@@ -73,6 +73,18 @@ class Encoding {
   virtual void codes(const Weight& w, int64_t row, uint8_t* codes, float* scales,
                      float* mins) const;
 
+  /// Why its scales cannot be trained while its codes stay, or empty where the three functions
+  /// behind it work; else they raise unsupported. Scales and mins that are floats of their own can,
+  /// since decode is linear in them.
+  virtual std::string scales_refusal(const Weight& w) const;
+  /// Those floats as f32, by name: "scales", and where there are any "mins".
+  virtual std::vector<NamedTensor> scales(const Weight& w) const;
+  /// w with others in their place, as scales() gives them, rounded to the type that stores them;
+  /// codes are shared where they have a plane of their own.
+  virtual Weight with_scales(const Weight& w, std::span<const Tensor> scales) const;
+  /// What dL/dw, f32 [N, K], makes of the gradient of each of scales(): the transpose of decode.
+  virtual std::vector<Tensor> decode_vjp(const Weight& w, const Tensor& dw) const;
+
   /// Row r of the result is row order[r] of w; planes are copied. Default: permutes planes whose
   /// first dimension is N and copies the others; encodings whose blocks cross rows refuse.
   virtual Weight permute_rows(const Weight& w, std::span<const int64_t> order) const;

@@ -103,7 +103,27 @@ class FloatEncoding final : public Encoding {
     return w;
   }
 
+  std::string scales_refusal(const Weight& w) const override {
+    if (has_plane(w, "scale") && w.shape.size() == 2) return {};
+    return kEight<T> ? "it has no scales"
+                     : "it has no scales; its values can be trained themselves";
+  }
+  std::vector<NamedTensor> scales(const Weight& w) const override { return plane(w).read(w); }
+  Weight with_scales(const Weight& w, std::span<const Tensor> scales) const override {
+    return plane(w).replaced(w, scales);
+  }
+  std::vector<Tensor> decode_vjp(const Weight& w, const Tensor& dw) const override {
+    return plane(w).vjp(w, dw);
+  }
+
  private:
+  ScalePlane plane(const Weight& w) const {
+    const std::string refusal = scales_refusal(w);
+    HONE_CHECK(refusal.empty(), unsupported, "{}: {}", id(), refusal);
+    if (w.plane("scale").numel() == 1) return {.name = "scale", .block = w.numel()};
+    return {.name = "scale", .group = w.cols()};
+  }
+
   static float encode_row(const float* x, int64_t k, T* codes) {
     constexpr float kLargest = std::is_same_v<T, f8_e4m3> ? 448.0f : 57344.0f;
     float absmax = 0;

@@ -8,7 +8,9 @@
 //   kBits                 code form for the kernels: 4 or 8
 //   kOffset               what makes a signed code unsigned (4-bit forms), else 0
 //   kMins                 value = scale·code + min, else scale·code (code as unpack gives it)
-//   kF16                  scales and mins are f16 in the file
+//   kF16                  scales and mins are f16 in the file; with one scale to a block, they are
+//   its
+//                         first bytes
 //   kTable                16 values that codes stand for, or nullptr
 //   unpack(block, int8_t* codes, float* scales, float* mins)
 //   pack(const float* x, const float* importance or null, uint8_t* block)
@@ -122,7 +124,75 @@ class BlockEncoding final : public Encoding {
     }
   }
 
+  std::string scales_refusal(const Weight&) const override {
+    if (kTrained) return {};
+    return Format::kGroup < Format::kElements ? "its scales are integers, not floats of their own"
+                                              : "its scales are powers of two";
+  }
+
+  std::vector<NamedTensor> scales(const Weight& w) const override {
+    if constexpr (!kTrained) return Encoding::scales(w);
+    const Shape shape{w.rows(), w.cols() / Format::kElements};
+    std::vector<NamedTensor> all{{"scales", Tensor::empty(shape, DType::f32)}};
+    if (Format::kMins) all.push_back({"mins", Tensor::empty(shape, DType::f32)});
+    const uint8_t* block = row_blocks(w, 0);
+    for (int64_t b = 0; b < all[0].value.numel(); ++b, block += Format::kBytes)
+      for (size_t i = 0; i < all.size(); ++i)
+        all[i].value.template mutable_data<float>()[b] = load_f16(block + 2 * i);
+    return all;
+  }
+
+  Weight with_scales(const Weight& w, std::span<const Tensor> scales) const override {
+    if constexpr (!kTrained) return Encoding::with_scales(w, scales);
+    HONE_ASSERT(scales.size() == 1 + Format::kMins);
+    Weight out = w;
+    Tensor plane = w.plane("blocks").clone();
+    uint8_t* block = plane.mutable_data<uint8_t>();
+    for (int64_t b = 0; b < scales[0].numel(); ++b, block += Format::kBytes)
+      for (size_t i = 0; i < scales.size(); ++i) {
+        store_f16(scales[i].data<float>()[b], block + 2 * i);
+        HONE_CHECK(std::isfinite(load_f16(block + 2 * i)), invalid_argument,
+                   "{} weight {}: a scale is not finite as f16", id(), shape_string(w.shape));
+      }
+    out.planes["blocks"] = plane;
+    return out;
+  }
+
+  std::vector<Tensor> decode_vjp(const Weight& w, const Tensor& dw) const override {
+    if constexpr (!kTrained) return Encoding::decode_vjp(w, dw);
+    const Shape shape{w.rows(), w.cols() / Format::kElements};
+    Tensor scales = Tensor::empty(shape, DType::f32), mins = Tensor::empty(shape, DType::f32);
+    float *s = scales.mutable_data<float>(), *m = mins.mutable_data<float>();
+    parallel_for(scales.numel(), row_grain(Format::kElements), [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        int8_t q[Format::kElements];
+        float scale[kGroups], min[kGroups];
+        Format::unpack(row_blocks(w, 0) + b * Format::kBytes, q, scale, min);
+        const float* d = dw.data<float>() + b * Format::kElements;
+        double by_scale = 0, by_min = 0;
+        for (int i = 0; i < Format::kElements; ++i) {
+          by_scale += double{d[i]} * double{unit(q[i])};
+          by_min += double{d[i]};
+        }
+        s[b] = static_cast<float>(by_scale);
+        m[b] = static_cast<float>(by_min);
+      }
+    });
+    if (Format::kMins) return {scales, mins};
+    return {scales};
+  }
+
  private:
+  static constexpr bool kTrained = Format::kF16 && kGroups == 1;
+
+  // What a scale multiplies.
+  static float unit(int8_t code) {
+    if constexpr (Format::kTable != nullptr)
+      return static_cast<float>(Format::kTable[code]);
+    else
+      return static_cast<float>(code);
+  }
+
   static int64_t row_bytes(int64_t k) { return k / Format::kElements * Format::kBytes; }
 
   static const uint8_t* row_blocks(const Weight& w, int64_t row) {
@@ -137,12 +207,10 @@ class BlockEncoding final : public Encoding {
       const int8_t* qg = q + g * Format::kGroup;
       float* yg = y + g * Format::kGroup;
       for (int i = 0; i < Format::kGroup; ++i) {
-        if constexpr (Format::kTable != nullptr)
-          yg[i] = scales[g] * Format::kTable[qg[i]];
-        else if constexpr (Format::kMins)
-          yg[i] = scales[g] * static_cast<float>(qg[i]) + mins[g];
+        if constexpr (Format::kMins)
+          yg[i] = scales[g] * unit(qg[i]) + mins[g];
         else
-          yg[i] = scales[g] * static_cast<float>(qg[i]);
+          yg[i] = scales[g] * unit(qg[i]);
       }
     }
   }

@@ -73,7 +73,18 @@ class Int8Row final : public Encoding {
     scales[0] = w.plane("scales").data<float>()[row] * kInverse127;
   }
 
+  std::string scales_refusal(const Weight&) const override { return {}; }
+  std::vector<NamedTensor> scales(const Weight& w) const override { return plane(w).read(w); }
+  Weight with_scales(const Weight& w, std::span<const Tensor> scales) const override {
+    return plane(w).replaced(w, scales);
+  }
+  std::vector<Tensor> decode_vjp(const Weight& w, const Tensor& dw) const override {
+    return plane(w).vjp(w, dw);
+  }
+
  private:
+  static ScalePlane plane(const Weight& w) { return {.name = "scales", .group = w.cols()}; }
+
   static float encode_row(const float* x, int64_t k, int8_t* codes) {
     float absmax = 0;
     for (int64_t i = 0; i < k; ++i) absmax = std::max(absmax, std::fabs(x[i]));

@@ -164,6 +164,21 @@ class IntGroup final : public Encoding {
     }
   }
 
+  /// The scales; zeros are integers, and stay.
+  std::string scales_refusal(const Weight&) const override { return {}; }
+  std::vector<NamedTensor> scales(const Weight& w) const override { return plane(w).read(w); }
+  /// Positive, as encode makes them.
+  Weight with_scales(const Weight& w, std::span<const Tensor> scales) const override {
+    HONE_ASSERT(scales.size() == 1);
+    Tensor positive = scales[0].clone();
+    float* s = positive.mutable_data<float>();
+    for (int64_t i = 0; i < positive.numel(); ++i) s[i] = round_scale(s[i], w.params.scale_type);
+    return plane(w).replaced(w, {&positive, 1});
+  }
+  std::vector<Tensor> decode_vjp(const Weight& w, const Tensor& dw) const override {
+    return plane(w).vjp(w, dw);
+  }
+
   Weight permute_rows(const Weight& w, std::span<const int64_t> order) const override {
     Weight out = Encoding::permute_rows(w, order);
     // g_idx belongs to columns, also where there are as many columns as rows.
@@ -172,6 +187,11 @@ class IntGroup final : public Encoding {
   }
 
  private:
+  static ScalePlane plane(const Weight& w) {
+    if (w.params.act_order) return {.name = "scales", .index = w.plane("g_idx").data<int32_t>()};
+    return {.name = "scales", .group = group_size(w.params, w.cols())};
+  }
+
   static WeightParams resolved(WeightParams p) {
     if (p.bits == 0) p.bits = 4;
     return p;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/checked.h"
+#include "base/threads.h"
 
 namespace hone {
 namespace {
@@ -87,6 +88,64 @@ Tensor gather_plane_rows(const Tensor& plane, std::span<const int64_t> order) {
     std::memcpy(out.mutable_raw() + static_cast<int64_t>(r) * row_bytes,
                 plane.raw() + order[r] * row_bytes, static_cast<size_t>(row_bytes));
   return out;
+}
+
+std::vector<NamedTensor> ScalePlane::read(const Weight& w) const {
+  return {{"scales", w.plane(name).to(DType::f32)}};
+}
+
+Weight ScalePlane::replaced(const Weight& w, std::span<const Tensor> scales) const {
+  const Tensor& plane = w.plane(name);
+  HONE_ASSERT(scales.size() == 1 && scales[0].numel() == plane.numel());
+  Tensor rounded = scales[0].detached().reshape(plane.shape()).to(plane.dtype());
+  const Tensor wide = rounded.to(DType::f32);
+  HONE_CHECK(all_finite(wide.data<float>(), wide.numel()), invalid_argument,
+             "{} weight {}: a scale is not finite as {}", w.encoding, shape_string(w.shape),
+             dtype_name(plane.dtype()));
+  Weight out = w;
+  out.planes[name] = std::move(rounded);
+  return out;
+}
+
+std::vector<Tensor> ScalePlane::vjp(const Weight& w, const Tensor& dw) const {
+  const Tensor& plane = w.plane(name);
+  Tensor ones = Tensor::empty(plane.shape(), DType::f32);
+  std::fill_n(ones.mutable_data<float>(), ones.numel(), 1.0f);
+  Weight unit = w;
+  unit.planes[name] = ones.to(plane.dtype());
+  const Tensor slopes = decode_weight(unit);
+  const float *c = slopes.data<float>(), *d = dw.data<float>();
+  HONE_ASSERT(dw.numel() == slopes.numel());
+  Tensor sums = Tensor::zeros(plane.shape(), DType::f32);
+  float* out = sums.mutable_data<float>();
+  const int64_t k = w.cols();
+  if (index != nullptr) {
+    const int64_t groups = plane.numel() / w.rows();
+    parallel_for(w.rows(), row_grain(k), [&](int64_t b, int64_t e) {
+      std::vector<double> row(static_cast<size_t>(groups));
+      for (int64_t r = b; r < e; ++r) {
+        std::fill(row.begin(), row.end(), 0.0);
+        for (int64_t i = 0; i < k; ++i)
+          row[size_t(index[i])] += double{d[r * k + i]} * double{c[r * k + i]};
+        for (int64_t g = 0; g < groups; ++g) out[r * groups + g] = static_cast<float>(row[g]);
+      }
+    });
+    return {sums};
+  }
+  // Blocks of one long row, or groups of each.
+  const int64_t width = block > 0 ? dw.numel() : k, step = block > 0 ? block : group;
+  const int64_t groups = ceil_div(width, step);
+  HONE_ASSERT(plane.numel() == dw.numel() / width * groups);
+  parallel_for(plane.numel(), row_grain(step), [&](int64_t b, int64_t e) {
+    for (int64_t s = b; s < e; ++s) {
+      const int64_t row = s / groups * width, first = s % groups * step;
+      double sum = 0;
+      for (int64_t i = row + first; i < row + std::min(width, first + step); ++i)
+        sum += double{d[i]} * double{c[i]};
+      out[s] = static_cast<float>(sum);
+    }
+  });
+  return {sums};
 }
 
 }  // namespace hone

@@ -33,6 +33,21 @@ inline bool has_plane(const Weight& w, const std::string& name) {
 void check_encode(const Encoding& encoding, const float* values, int64_t n, int64_t k,
                   const EncodeOptions& options);
 
+/// Encoding::scales, with_scales and decode_vjp of one whose values are the elements of a plane of
+/// float scales times what it decodes to with scales of 1. An element belongs to the scale
+/// [row, column / group] where `group` > 0; to that of its flat index / `block` where `block` > 0;
+/// to [row, index[column]] where there is an index.
+struct ScalePlane {
+  const char* name;
+  int64_t group = 0, block = 0;
+  const int32_t* index = nullptr;
+
+  std::vector<NamedTensor> read(const Weight& w) const;
+  /// Rounded to the plane's type; raises invalid_argument where one is not finite there.
+  Weight replaced(const Weight& w, std::span<const Tensor> scales) const;
+  std::vector<Tensor> vjp(const Weight& w, const Tensor& dw) const;
+};
+
 /// Raises invalid_argument unless `order` lists rows of 0…n−1.
 void check_order(std::span<const int64_t> order, int64_t n);
 /// The rows `order` of a plane whose first dimension is rows.

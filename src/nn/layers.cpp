@@ -26,6 +26,7 @@ void Linear::set_weight(Weight w) {
   HONE_ASSERT(w.shape.size() == 2 && w.shape[0] == n_ && w.shape[1] == k_);
   weight_ = std::move(w);
   trained_ = false;
+  source_ = nullptr;
   unpack();
 }
 
@@ -48,6 +49,7 @@ Tensor& trained_values(Weight& w, DType type) {
 
 Tensor& Linear::train_weight(const Tensor* shared, DType type) {
   unpack();
+  source_ = nullptr;
   trained_ = true;
   if (shared == nullptr) return trained_values(weight_, type);
   weight_ = float_weight(*shared);
@@ -55,14 +57,20 @@ Tensor& Linear::train_weight(const Tensor* shared, DType type) {
 }
 
 void Linear::set_precision(Activations a) {
-  if (trained_ && a != precision_) unpack();
+  if ((trained_ || source_ != nullptr) && a != precision_) unpack();
   precision_ = a;
+}
+
+void Linear::set_source(std::shared_ptr<WeightSource> source) {
+  if (source != nullptr) set_weight(source->weight());
+  source_ = std::move(source);
 }
 
 // The weight as it is packed.
 Weight Linear::packable() const {
   const auto rounding = rounding_of(precision_);
-  if (!trained_ || !rounding || weight_.encoding != "f32") return weight_;
+  const bool trains = trained_ || source_ != nullptr;
+  if (!trains || !rounding || weight_.encoding != "f32") return weight_;
   const Tensor& values = weight_.plane("values");
   if (precision_ == Activations::bf16) return float_weight(values.to(DType::bf16));
   if (precision_ == Activations::f16) return float_weight(values.to(DType::f16));
@@ -70,7 +78,8 @@ Weight Linear::packable() const {
 }
 
 void Linear::repack() {
-  if (packed_.defined() && trained_) pack_again(packable(), packed_);
+  if (source_ != nullptr) weight_ = source_->weight();
+  if (packed_.defined() && (trained_ || source_ != nullptr)) pack_again(packable(), packed_);
 }
 
 Tensor& Linear::train_bias() {
@@ -84,7 +93,7 @@ void Linear::pack(bool keep) {
     HONE_ASSERT(weight_.defined());
     packed_ = pack_weight(packable(), !keep);
   }
-  if (!keep) weight_ = {};
+  if (!keep && source_ == nullptr) weight_ = {};
 }
 
 int64_t Linear::resident_bytes() const {
@@ -103,7 +112,16 @@ Tensor Linear::forward(const LinearInput& x, Activations a) {
 
 Product Linear::product() {
   pack();
-  return {&packed_, &bias_, trained_ ? &weight_.plane("values") : nullptr, name_};
+  if (source_ == nullptr) {
+    return {&packed_, &bias_, trained_ ? &weight_.plane("values") : nullptr, name_};
+  }
+  made_ = {};
+  if (Tape::current() != nullptr) {
+    // A shape alone: nothing reads the values.
+    made_ = Tensor::empty({n_, k_}, DType::f32).hollow();
+    record(made_, [source = source_](const Tensor& dw) { source->backward(dw); });
+  }
+  return {&packed_, &bias_, &made_, name_};
 }
 
 namespace {

@@ -17,6 +17,17 @@
 
 namespace hone {
 
+/// What a Linear multiplies, made of values that are trained in its place: fake quantisation,
+/// scales beside frozen codes (train/).
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  /// The weight [N, K] as those values are now: of the same encoding and parameters each time.
+  virtual Weight weight() = 0;
+  /// Adds to the gradients of the values what dL/dW [N, K], of that weight, makes of them.
+  virtual void backward(const Tensor& dw) = 0;
+};
+
 class Linear {
  public:
   Linear() = default;
@@ -29,7 +40,7 @@ class Linear {
   /// The canonical weight; undefined after pack(false).
   const Weight& weight() const { return weight_; }
   const Tensor& bias() const { return bias_; }
-  /// Replaces the weight (same shape) and forgets the packed copy.
+  /// Replaces the weight (same shape) and forgets the packed copy and a source.
   void set_weight(Weight w);
   /// Replaces the bias: [out].
   void set_bias(Tensor b);
@@ -40,6 +51,10 @@ class Linear {
   Tensor& train_weight(const Tensor* shared = nullptr, DType type = DType::f32);
   /// Mixed precision: trained values are packed as products of this precision have them.
   void set_precision(Activations a);
+  /// Multiplies what `source` makes, from now on; whoever writes to its values calls repack()
+  /// afterwards. With null the weight stays what it was made last, and is trained no more.
+  void set_source(std::shared_ptr<WeightSource> source);
+  const std::shared_ptr<WeightSource>& source() const { return source_; }
   /// Makes the bias require a gradient; it must have one.
   Tensor& train_bias();
 
@@ -48,7 +63,8 @@ class Linear {
   void pack(bool keep = true);
   /// Forgets the packed copy.
   void unpack() { packed_ = {}; }
-  /// Packs the trained values anew, into the memory of the last copy.
+  /// Packs the trained values anew, or what a source makes of them, into the memory of the last
+  /// copy.
   void repack();
   /// Bytes that one product reads: of the kernel layout, made already or not.
   int64_t resident_bytes() const;
@@ -71,6 +87,8 @@ class Linear {
   Weight packable() const;
   bool trained_ = false;  // the weight is plain values that require a gradient
   Activations precision_ = Activations::f32;
+  std::shared_ptr<WeightSource> source_;
+  Tensor made_;  // stands for the source's weight on the tape
   int64_t n_ = 0, k_ = 0;
 };
 

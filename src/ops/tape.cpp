@@ -23,6 +23,9 @@ TrainingStep::TrainingStep(uint64_t seed) : seed_(seed), outer_(std::exchange(t_
 TrainingStep::~TrainingStep() { t_step = outer_; }
 const TrainingStep* TrainingStep::current() { return t_step; }
 
+TrainingPause::TrainingPause() : outer_(std::exchange(t_step, nullptr)) {}
+TrainingPause::~TrainingPause() { t_step = outer_; }
+
 void Tape::backward(const Tensor& y, const Tensor& seed) {
   HONE_ASSERT(y.requires_gradient() && seed.numel() == y.numel());
   // What a backward computes is not itself recorded.

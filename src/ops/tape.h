@@ -79,6 +79,18 @@ class TrainingStep {
   const TrainingStep* outer_;
 };
 
+/// No step of training on this thread while it lives: for another model that runs in between.
+class TrainingPause {
+ public:
+  TrainingPause();
+  ~TrainingPause();
+  TrainingPause(const TrainingPause&) = delete;
+  TrainingPause& operator=(const TrainingPause&) = delete;
+
+ private:
+  const TrainingStep* outer_;
+};
+
 /// Whether a function of these inputs (null = none) must be recorded.
 bool recorded(std::initializer_list<const Tensor*> inputs);
 /// Marks y, a function's result, and keeps how its gradient flows back.

@@ -7,6 +7,7 @@
 #include "ops/elementwise.h"
 #include "ops/tape.h"
 #include "train/gradients.h"
+#include "train/model_batch.h"
 
 namespace hone {
 
@@ -42,33 +43,14 @@ Trainer::Trainer(Model& model, std::vector<Parameter> parameters, TrainerOptions
 }
 
 double Trainer::run(const TrainingBatch& b, Objective& objective, float gradient) {
-  Batch batch;
-  batch.activations = options_.precision;
-  batch.checkpointing = options_.checkpointing;
-  // A prompt's rows stand in front of each sequence, and have no targets.
-  const int64_t prompted = model_.prompt.empty_handle() ? 0 : model_.prompt.dim(0);
-  const int64_t first_position = model_.virtual_tokens() - prompted;
-  std::vector<int64_t> rows;
-  std::vector<int32_t> targets, ids;
-  for (const TrainingBatch::Span& s : b.spans) {
-    ids.clear();
-    for (int64_t i = 0; i < prompted; ++i) ids.push_back(static_cast<int32_t>(-1 - i));
-    ids.insert(ids.end(), b.tokens.begin() + s.begin, b.tokens.begin() + s.end);
-    for (int64_t t = s.begin; t < s.end; ++t)
-      if (b.targets[size_t(t)] >= 0) {
-        HONE_CHECK(b.targets[size_t(t)] < model_.vocabulary(), invalid_argument,
-                   "token {} of the data: the model has {}; were they made by its tokenizer?",
-                   b.targets[size_t(t)], model_.vocabulary());
-        rows.push_back(batch.size() + prompted + t - s.begin);
-        targets.push_back(b.targets[size_t(t)]);
-      }
-    batch.append(ids, nullptr, first_position);
-  }
-  if (rows.empty()) return 0;
-  std::unique_ptr<LogitLoss> loss = objective.loss(b, rows, targets);
+  ModelBatch in = model_batch(model_, b);
+  in.batch.activations = options_.precision;
+  in.batch.checkpointing = options_.checkpointing;
+  if (in.rows.empty()) return 0;
+  std::unique_ptr<LogitLoss> loss = objective.loss(b, in.rows, in.targets);
   // Blocks before the loss: what an adapter does to a head is one of its products.
-  Tensor hidden = model_.forward(batch);
-  if (std::ssize(rows) < batch.size()) hidden = ops::gather_rows(hidden, rows);
+  Tensor hidden = model_.forward(in.batch);
+  if (std::ssize(in.rows) < in.batch.size()) hidden = ops::gather_rows(hidden, in.rows);
   const LinearLoss l = model_.loss(hidden, *loss, gradient, options_.precision);
   if (Tape* tape = Tape::current(); tape != nullptr && l.root.requires_gradient())
     tape->backward(l.root, Tensor::from(std::vector<float>{1}));

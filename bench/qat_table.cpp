@@ -123,7 +123,7 @@ class Table {
   void fit(LoadedModel& m, const std::vector<Parameter>& parameters, Objective& objective,
            int64_t steps, double lr, double decay = 0.01) const {
     TrainerOptions o;
-    o.steps = steps;
+    o.grid = steps;
     o.seed = f_.seed;
     o.optimizer.lr = lr;
     o.optimizer.weight_decay = decay;
@@ -164,7 +164,7 @@ class Table {
     o.bits = bits;
     o.group = f_.group;
     o.symmetric = !f_.asymmetric;
-    o.steps = steps;
+    o.grid = steps;
     const auto parameters = prepare_qat(*m.model, o);
     fit(m, parameters, objective, f_.steps, f_.lr);
     convert_qat(*m.model);

@@ -62,6 +62,7 @@ void read_config(const std::string& path, TrainingCommand& c) {
   c.tokenizer = beside(path, c.tokenizer);
   c.options.data = beside(path, c.options.data);
   c.options.evaluate = beside(path, c.options.evaluate);
+  c.options.teacher.teacher = beside(path, c.options.teacher.teacher);
 }
 
 std::function<void()> add(CLI::App& app, CommonOptions& common) {

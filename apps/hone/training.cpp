@@ -118,6 +118,12 @@ std::string precision_table(const TrainingRun& run) {
   return text_table(rows);
 }
 
+ExportOptions export_options(const TrainingCommand& c, LoadedModel& model) {
+  ExportOptions options;
+  options.layout = fitting_layout(model, c.out, {});
+  return options;
+}
+
 void write_output(const TrainingCommand& c, LoadedModel& model, TrainingRun& run) {
   if (Adapter* adapter = run.adapter()) {
     PeftAdapter files = adapter->save();
@@ -126,9 +132,7 @@ void write_output(const TrainingCommand& c, LoadedModel& model, TrainingRun& run
     write_peft_directory(c.out, files);
     return;
   }
-  ExportOptions options;
-  options.layout = c.out.ends_with(".gguf") ? "gguf" : "hf";
-  export_model(model, c.out, options);
+  export_model(model, c.out, export_options(c, model));
 }
 
 }  // namespace
@@ -142,16 +146,24 @@ void add_training_output(CLI::App& app, TrainingCommand& c) {
   app.add_flag("--restart", c.restart, "forget what an interrupted run left")->excludes(resume);
 }
 
+void finish_training(TrainingCommand& c, uint64_t seed) {
+  const std::string& method = c.options.method;
+  HONE_CHECK(c.load_as.empty() || method == "dwq" || !trains_the_model(method), invalid_argument,
+             "--load-as freezes the model's codes: it goes with an adapter or dwq, not with {}",
+             method);
+  // What was quantised while loading has an original to go back to.
+  if (method == "dwq" && !c.load_as.empty() && c.options.teacher.teacher.empty())
+    c.options.teacher.teacher = c.model;
+  c.options.finish(seed);
+}
+
 void run_training(TrainingCommand& c, const CommonOptions& common) {
-  c.options.finish(common.seed);
+  finish_training(c, common.seed);
   check_new_output(c.out);
-  const bool adapter = c.options.method != "full";
-  HONE_CHECK(adapter || c.load_as.empty(), invalid_argument,
-             "--load-as freezes the model: it goes with an adapter, not with the method full");
   const fs::path place = c.out + ".training";
   Json identity{{"seed", common.seed}};
   LoadOptions load;
-  load.inference = adapter;
+  load.inference = !trains_the_model(c.options.method);
   load.load_as = c.load_as;
   LoadedModel model;
   std::optional<Temporary> initial;
@@ -168,6 +180,8 @@ void run_training(TrainingCommand& c, const CommonOptions& common) {
     model = load_model(c.model, load);
   }
   TrainingRun run(model, c.options, {place, identity, c.resume, c.restart});
+  // Codes that no layout holds are refused before the work, not after it.
+  if (run.adapter() == nullptr) check_export(model, export_options(c, model), {});
   log_info("{} of {} parameters are trained; {} targets in an epoch of {} rows",
            run.trained_parameters(), model.model->parameter_count(), run.batches().targets(),
            run.batches().rows());

@@ -1,4 +1,4 @@
-// hone tune: fine-tunes a model: all of it, or an adapter.
+// hone tune: fine-tunes a model: all of it, an adapter, its codes or its scales.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -44,12 +44,14 @@ class TuneFlags : public OptionVisitor {
 
 std::function<void()> add(CLI::App& app, CommonOptions& common) {
   auto c = std::make_shared<TrainingCommand>();
-  std::vector<std::string> methods{"full"};
-  std::string footer = "\nMethods:\n  full        every parameter of the model\n";
-  for (const AdapterMethod& m : adapter_methods()) {
-    methods.push_back(m.name);
-    footer += fmt::format("  {:<12}{}\n", m.name, m.summary);
-  }
+  std::vector<std::string> methods;
+  std::string footer = "\nMethods:\n";
+  auto describe = [&](std::string name, std::string_view summary) {
+    footer += fmt::format("  {:<12}{}\n", name, summary);
+    methods.push_back(std::move(name));
+  };
+  for (const TrainingMethodName& m : training_methods()) describe(m.name, m.summary);
+  for (const AdapterMethod& m : adapter_methods()) describe(m.name, m.summary);
   footer.pop_back();
   app.footer(footer);
   add_model(app, c->model);
@@ -60,7 +62,8 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   app.add_option("--data", c->options.data, "text, JSONL, instructions or chats to learn from")
       ->type_name("FILE")
       ->required();
-  app.add_option("--load-as", c->load_as, "quantise the frozen base while loading (QLoRA: nf4)")
+  app.add_option("--load-as", c->load_as,
+                 "adapters, dwq: quantise the model while loading (QLoRA: nf4)")
       ->check(encoding_name())
       ->type_name("NAME");
   add_training_output(app, *c);
@@ -68,10 +71,8 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   c->options.trainer.steps = 200;
   c->options.visit(flags);
   return [c, &common] {
-    if (c->options.method == "full" && !c->load_as.empty())
-      throw UsageError("--load-as freezes the model: it goes with an adapter, not with full");
     try {
-      c->options.finish(common.seed);
+      finish_training(*c, common.seed);
     } catch (const Error& e) {
       throw UsageError(e.what());
     }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <set>
 
 #include "encodings/encoding.h"
@@ -149,8 +148,14 @@ GgufAdapter gguf_from_peft(const PeftAdapter& adapter, const Family& family,
   GgufAdapter out;
   out.architecture = family.gguf_architectures[0];
   std::set<std::string> used;
-  std::optional<double> alpha;
-  for (const Module& m : modules_of(family, config)) {
+  struct Pair {
+    const Module* module;
+    Tensor a, b;
+    double factor, alpha;  // s, and s·r: what α has to be for it
+  };
+  std::vector<Pair> pairs;
+  const std::vector<Module> modules = modules_of(family, config);
+  for (const Module& m : modules) {
     const bool embedding = m.slot->role == Role::embedding;
     auto tensor = [&](const char* part) {
       const std::string name = peft_tensor_name({m.hf, part});
@@ -166,21 +171,28 @@ GgufAdapter gguf_from_peft(const PeftAdapter& adapter, const Family& family,
                "{}: the base's head is its embedding, GGUF has no tensor for {} alone; merge it "
                "into the model",
                source, m.hf);
-    // s·r is what α has to be for this pair; where another pair has settled it, B takes the rest.
-    const double own = matcher.scale(m.hf) * static_cast<double>(b.dim(1));
-    if (!alpha) alpha = own;
-    if (own != *alpha) b = scaled(b, own / *alpha);
-    if (embedding) a = transposed(a);
-    out.pairs.push_back({m.gguf + kWeight, float_weight(a),
-                         ordered_rows(float_weight(b), m, config, true, source)});
+    const double factor = matcher.scale(m.hf);
+    pairs.push_back(
+        {&m, embedding ? transposed(a) : a, b, factor, factor * static_cast<double>(b.dim(1))});
   }
   for (const auto& [name, t] : adapter.tensors)
     HONE_CHECK(used.contains(name), unsupported,
                "{}: GGUF adapters have no place for the tensor {} on a {} model", source,
                printable(name), family.name);
-  HONE_CHECK(alpha && *alpha != 0, unsupported,
+  HONE_CHECK(!pairs.empty() && pairs[0].alpha != 0, unsupported,
              "{}: α is 0, which GGUF adapters cannot say: there it means a factor of 1", source);
-  out.alpha = static_cast<float>(*alpha);
+  // One α for all: the first pair's, and where another needs its own, its B takes the rest. α = 0
+  // says a factor of 1 whatever the ranks are.
+  const double alpha = pairs[0].alpha;
+  const bool differ = std::ranges::any_of(pairs, [&](const Pair& p) { return p.alpha != alpha; });
+  const bool plain =
+      differ && std::ranges::all_of(pairs, [](const Pair& p) { return p.factor == 1; });
+  for (const Pair& p : pairs) {
+    const Tensor b = plain || p.alpha == alpha ? p.b : scaled(p.b, p.alpha / alpha);
+    out.pairs.push_back({p.module->gguf + kWeight, float_weight(p.a),
+                         ordered_rows(float_weight(b), *p.module, config, true, source)});
+  }
+  out.alpha = plain ? 0.0f : static_cast<float>(alpha);
   return out;
 }
 

@@ -1,5 +1,8 @@
 #include "train/options.h"
 
+#include "train/dwq.h"
+#include "train/method.h"
+
 namespace hone {
 
 void TrainingOptions::visit(OptionVisitor& v) {
@@ -15,13 +18,15 @@ void TrainingOptions::visit(OptionVisitor& v) {
   v.option("save_every", save_every, "steps between checkpoints; 0: none");
   v.option("checkpointing", checkpointing, "none, cheap, block or root: what is computed twice");
   v.option("precision", precision, "f32, bf16, f16, tf32 or tf32_truncated: of products");
-  v.option("masters", masters, "full, bf16 and f16: f32 weights are kept and rounded");
+  v.option("masters", masters, "full, distill, bf16 and f16: f32 weights are kept and rounded");
   v.option("max_norm", trainer.max_norm, "gradients are clipped to it; 0: never");
-  v.option("train_only", train_only, "full: glob of the parameters that are trained");
+  v.option("train_only", train_only, "full, distill: glob of the parameters that are trained");
   trainer.optimizer.visit(v);
   trainer.schedule.visit(v);
   trainer.loss_scale.visit(v);
   adapter.visit(v);
+  qat.visit(v);
+  teacher.visit(v);
   v.option("initialise", initialise, "prefix, prompt: a text to begin with");
   text.visit(v);
 }
@@ -51,18 +56,24 @@ void TrainingOptions::finish(uint64_t seed) {
   HONE_CHECK(accumulate <= batches.rows, invalid_argument,
              "accumulate {}: a batch has {} rows to be cut into parts", accumulate, batches.rows);
   HONE_CHECK(!data.empty(), invalid_argument, "no data to learn from");
-  HONE_CHECK(method == "full" || train_only.empty(), invalid_argument,
-             "train_only belongs to the method full");
-  if (method != "full") {
+  const bool full = method == "full" || method == "distill";
+  HONE_CHECK(full || train_only.empty(), invalid_argument,
+             "train_only belongs to the methods full and distill");
+  if (!trains_the_model(method)) {
     adapter_method(method);
     adapter.check();
   }
+  if (method == "qat") qat.check();
+  teacher.finish(method);
+  // Its usual rate: a trained scale moves by about as much a step (dwq.h).
+  if (method == "dwq" && trainer.optimizer.lr < 0) trainer.optimizer.lr = kDwqLearningRate;
+  if (method == "dwq" && trainer.optimizer.weight_decay < 0) trainer.optimizer.weight_decay = 0;
   trainer.checkpointing = checkpointing_from_name(checkpointing);
   trainer.precision = training_precision(precision);
   const bool half = precision == "bf16" || precision == "f16";
-  HONE_CHECK(masters || (half && method == "full"), invalid_argument,
+  HONE_CHECK(masters || (half && full), invalid_argument,
              "without masters weights are bf16 or f16: that needs one of these precisions and the "
-             "method full");
+             "method full or distill");
   trainer.seed = adapter.seed = batches.seed = seed;
   trainer.optimizer.seed = static_cast<int64_t>(seed >> 1);
   trainer.optimizer.resolved();

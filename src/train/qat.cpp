@@ -67,6 +67,9 @@ class ActivationQuantizer final : public LinearAdapter {
 
   const Tensor& step() const { return step_; }
   void freeze() { step_ = step_.detached(); }
+  void forget() {
+    if (!step_.empty_handle()) step_.mutable_data<float>()[0] = 0;
+  }
 
  private:
   Tensor step_;  // empty: one for each token
@@ -97,10 +100,10 @@ void each_quantizer(Model& model, F f) {
 }  // namespace
 
 void QatOptions::visit(OptionVisitor& v) {
-  v.option("bits", bits, "bits of a weight, 2 to 8");
+  v.option("bits", bits, "qat: bits of a weight, 2 to 8");
   v.option("group", group, "columns that share a step, 0 = the row");
   v.option("symmetric", symmetric, "no zero points");
-  v.option("steps", steps, "learned or min_max");
+  v.option("grid", grid, "learned or min_max: steps of the grid");
   v.option("scale_type", scale_type, "of stored steps: f16, bf16 or f32");
   v.option("activations", activations, "8-bit activations: none, token or tensor");
   v.option("others", others, "train embedding, norms and biases too");
@@ -108,7 +111,7 @@ void QatOptions::visit(OptionVisitor& v) {
 
 void QatOptions::check() const {
   integer_params(bits, group, symmetric, scale_type_of(*this));
-  one_of("steps", steps, {"learned", "min_max"});
+  one_of("grid", grid, {"learned", "min_max"});
   one_of("activations", activations, {"none", "token", "tensor"});
 }
 
@@ -124,7 +127,7 @@ std::vector<Parameter> prepare_qat(Model& model, const QatOptions& o,
     HONE_CHECK(!head || !model.tied_head, unsupported,
                "{}: it is tied to the embedding, and cannot be quantised alone", l->name());
     auto source =
-        std::make_shared<QuantizedWeight>(decode_weight(l->weight()), params, o.steps == "learned");
+        std::make_shared<QuantizedWeight>(decode_weight(l->weight()), params, o.grid == "learned");
     source->append(l->name(), all);
     l->set_source(source);
     prepared.insert(l->name() + ".weight");
@@ -153,6 +156,10 @@ std::vector<NamedTensor> activation_steps(Model& model) {
     if (!q.step().empty_handle()) all.push_back({l.name(), q.step().clone()});
   });
   return all;
+}
+
+void forget_activations(Model& model) {
+  each_quantizer(model, [](Linear&, ActivationQuantizer& q) { q.forget(); });
 }
 
 void remove_activation_quantizers(Model& model) {

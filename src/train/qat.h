@@ -28,7 +28,7 @@ struct QatOptions {
   bool symmetric = true;
   /// learned: LSQ; symmetric grids have no other values, asymmetric ones a low end too. They begin
   /// as the best of a search. min_max: what round-to-nearest would take, of the values of each step
-  std::string steps = "learned";
+  std::string grid = "learned";
   std::string scale_type = "f16";  ///< of stored steps: f16, bf16 or f32
   /// Of what the layers multiply. none; token: 8-bit codes with a step for each token; tensor: with
   /// a learned step for each layer, which begins with what the layer first sees
@@ -42,7 +42,7 @@ struct QatOptions {
 
 /// Prepares the Linears that `select` takes by name, by default all but the head, and returns all
 /// that is trained: "<module>.weight", ".steps", ".lows", ".input_step", and what Model::train
-/// names. Values are as given; with `steps` "min_max" the model is then what round-to-nearest makes
+/// names. Values are as given; with `grid` "min_max" the model is then what round-to-nearest makes
 /// of it. Steps do not decay. Call Model::values_changed() when they were written to. Needs a model
 /// with its canonical weights. Raises unsupported where a head is selected that is tied to the
 /// embedding, invalid_argument where nothing is.
@@ -55,6 +55,8 @@ void convert_qat(Model& model);
 
 /// The learned steps of activations, by module: [1]. No file has a place for them yet.
 std::vector<NamedTensor> activation_steps(Model& model);
+/// Learned steps begin anew with what layers see next, as after prepare_qat.
+void forget_activations(Model& model);
 /// Has layers multiply what they are given again.
 void remove_activation_quantizers(Model& model);
 

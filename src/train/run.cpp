@@ -10,7 +10,6 @@
 #include <utility>
 
 #include "base/files.h"
-#include "base/glob.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "formats/safetensors.h"
@@ -22,7 +21,8 @@ namespace {
 
 constexpr const char* kIndex = "run.json";
 constexpr const char* kCheckpoint = "checkpoint.safetensors";
-constexpr const char* kOwn[] = {kIndex, kCheckpoint, "data.tokens", "held-out.tokens"};
+constexpr const char* kTeacher = "teacher.logits";
+constexpr const char* kOwn[] = {kIndex, kCheckpoint, kTeacher, "data.tokens", "held-out.tokens"};
 
 class JsonOptions : public OptionVisitor {
  public:
@@ -32,9 +32,6 @@ class JsonOptions : public OptionVisitor {
   void option(const char* name, bool& v, const char*) override { all[name] = v; }
   void option(const char* name, std::string& v, const char*) override { all[name] = v; }
 };
-
-// Norms, biases and everything else that is no matrix is not pulled towards 0.
-bool decays(const NamedTensor& t) { return t.value.rank() >= 2; }
 
 }  // namespace
 
@@ -50,27 +47,10 @@ TrainingRun::TrainingRun(LoadedModel& model, TrainingOptions options, RunPlace p
   lock();
   check_identity();
   load_data();
-  std::vector<NamedTensor> trained;
-  if (options_.method == "full") {
-    trained = model_.model->train(
-        [&](const std::string& name) {
-          return options_.train_only.empty() || glob_matches(options_.train_only, name);
-        },
-        options_.masters              ? DType::f32
-        : options_.precision == "f16" ? DType::f16
-                                      : DType::bf16);
-    HONE_CHECK(!trained.empty(), invalid_argument, "train_only '{}' names no parameter of {}",
-               options_.train_only, model_.path);
-  } else {
-    if (!options_.initialise.empty())
-      options_.adapter.first_tokens = model_.encode(options_.initialise, false);
-    adapter_ = adapter_method(options_.method).make(*model_.model, options_.adapter);
-    trained = adapter_->train();
-  }
-  for (NamedTensor& t : trained) {
-    const bool decay = decays(t);
-    parameters_.push_back({std::move(t.name), std::move(t.value), decay});
-  }
+  method_ = prepare_training(model_, options_);
+  parameters_ = method_->parameters();
+  teacher_.open(model_, options_.teacher, *train_, options_.trainer.steps,
+                place_.directory / kTeacher);
 }
 
 TrainingRun::~TrainingRun() = default;
@@ -168,7 +148,7 @@ double TrainingRun::evaluate(Trainer& trainer) {
   const int64_t count = std::min(options_.eval_batches, held_out_->steps());
   for (int64_t i = 0; i < count; ++i) {
     const TrainingBatch batch = held_out_->pass_batch(i);
-    sum += trainer.evaluate({&batch, 1}, objective_) * static_cast<double>(batch.target_count);
+    sum += trainer.evaluate({&batch, 1}, targets_) * static_cast<double>(batch.target_count);
     targets += batch.target_count;
   }
   return sum / static_cast<double>(targets);
@@ -176,17 +156,13 @@ double TrainingRun::evaluate(Trainer& trainer) {
 
 void TrainingRun::run(TrainingObserver& observer) {
   Model& model = *model_.model;
-  Trainer trainer(model, parameters_, options_.trainer, [&] {
-    if (adapter_ != nullptr)
-      adapter_->values_changed();
-    else
-      model.values_changed();
-  });
+  Trainer trainer(model, parameters_, options_.trainer, [&] { method_->values_changed(); });
   const int64_t rows = (options_.batches.rows + options_.accumulate - 1) / options_.accumulate;
-  const MemoryPlan plan = plan_memory(model, trainer, objective_, rows, options_.batches.length);
+  const MemoryPlan plan =
+      plan_memory(model, trainer, teacher_.rehearsed(), rows, options_.batches.length);
   observer.planned(plan);
   require_memory(plan.total() - resident_bytes(), "the training");
-  restore(trainer);
+  if (!restore(trainer)) method_->begin();
   const int64_t steps = options_.trainer.steps;
   observer.begin(trainer.steps_done(), steps);
   auto due = [&](int64_t every) {
@@ -199,7 +175,7 @@ void TrainingRun::run(TrainingObserver& observer) {
     const TrainingBatch batch = train_->batch(trainer.steps_done());
     const std::vector<TrainingBatch> parts =
         split_batch(batch, std::min(options_.accumulate, batch.rows()));
-    const StepResult r = trainer.step(parts, objective_);
+    const StepResult r = trainer.step(parts, teacher_.objective());
     // A loss scale looks for its size by skipping; without one nothing will ever be finite again.
     skipped = r.skipped ? skipped + 1 : 0;
     HONE_CHECK(std::isfinite(r.loss) || options_.trainer.precision == Activations::f16,
@@ -213,6 +189,7 @@ void TrainingRun::run(TrainingObserver& observer) {
     if (options_.save_every > 0 && due(options_.save_every)) save(trainer);
   }
   rounded_ = trainer.recorder().counts();
+  method_->finish();
 }
 
 void TrainingRun::save(const Trainer& trainer) {
@@ -244,10 +221,7 @@ bool TrainingRun::restore(Trainer& trainer) {
     std::copy_n(t.raw(), t.byte_size(), p.value.mutable_raw());
   }
   trainer.load_state(state);
-  if (adapter_ != nullptr)
-    adapter_->values_changed();
-  else
-    model_.model->values_changed();
+  method_->values_changed();
   return true;
 }
 

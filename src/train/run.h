@@ -13,7 +13,9 @@
 #include "base/json.h"
 #include "models/loader.h"
 #include "train/memory_plan.h"
+#include "train/method.h"
 #include "train/options.h"
+#include "train/teacher.h"
 
 namespace hone {
 
@@ -37,16 +39,16 @@ class TrainingObserver {
 
 class TrainingRun {
  public:
-  /// `model` was loaded without inference for the method full, with it for an adapter; it must live
-  /// as long. Raises what bad options and data raise, before anything is trained, and
-  /// invalid_argument where the directory holds a run that is not to be resumed or is another.
+  /// `model` was loaded with inference for an adapter, else without; it must live as long. Raises
+  /// what bad options and data raise, before anything is trained, and invalid_argument where the
+  /// directory holds a run that is not to be resumed or is another.
   TrainingRun(LoadedModel& model, TrainingOptions options, RunPlace place);
   /// Removes the directory where it holds no checkpoint.
   ~TrainingRun();
 
   void run(TrainingObserver& observer);
   /// The adapter that was trained; null where the model itself was.
-  Adapter* adapter() { return adapter_.get(); }
+  Adapter* adapter() { return method_->adapter(); }
   int64_t trained_parameters() const;
   const Batches& batches() const { return *train_; }
   /// What rounding lost, by operation, since the run went on.
@@ -74,10 +76,11 @@ class TrainingRun {
     std::filesystem::path directory;
     ~Lock();
   } lock_;
-  std::unique_ptr<Adapter> adapter_;
+  std::unique_ptr<TrainingMethod> method_;
   std::vector<Parameter> parameters_;
   std::unique_ptr<Batches> train_, held_out_;
-  Objective objective_;
+  Teacher teacher_;
+  Objective targets_;  // what is measured, whatever is trained towards
   std::map<std::string, ops::FlightRecorder::Counts, std::less<>> rounded_;
 };
 

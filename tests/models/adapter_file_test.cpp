@@ -141,7 +141,7 @@ TEST_F(AdapterFile, RefusesWhatAFileCannotSay) {
   expect_error([&] { to_gguf(peft("dora"), llama); }, "DoRA");
   expect_error([&] { to_gguf(peft("ia3"), llama); }, "IA3");
   expect_error([&] { to_gguf(peft("prefix"), llama); }, "PREFIX_TUNING");
-  expect_error([&] { to_gguf(peft("whole"), llama); }, "embed_tokens.weight");
+  expect_error([&] { to_gguf(peft("whole"), llama); }, "lm_head.weight");
   expect_error([&] { to_gguf(peft("lora"), gpt2); }, "no place for the tensor");
   PeftAdapter head = peft("lora_gpt2");
   head.config.target_modules.names.push_back("lm_head");

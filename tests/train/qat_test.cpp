@@ -92,7 +92,7 @@ QatOptions options(int64_t bits, int64_t group, bool symmetric, const char* step
   o.bits = bits;
   o.group = group;
   o.symmetric = symmetric;
-  o.steps = steps;
+  o.grid = steps;
   o.activations = activations;
   return o;
 }
@@ -158,7 +158,7 @@ Tensor fake_quantised(const std::vector<Parameter>& all, const std::string& modu
     const int64_t count = std::min(group, k - i % groups * group);
     const float* w = values.data<float>() + first;
     float s, zero = float(1 << (o.bits - 1)), low = 0;
-    if (o.steps == "learned") {
+    if (o.grid == "learned") {
       s = named(all, module + ".steps").value.data<float>()[i];
       if (!o.symmetric) low = named(all, module + ".lows").value.data<float>()[i];
     } else {
@@ -336,8 +336,8 @@ TEST(Qat, RefusesWhatItCannotDo) {
             "invalid_argument: bits 1: expected 2 to 8");
   EXPECT_EQ(error_with([](QatOptions& o) { o.group = -1; }),
             "invalid_argument: group -1: expected 0 (a row) or more");
-  EXPECT_EQ(error_with([](QatOptions& o) { o.steps = "none"; }),
-            "invalid_argument: steps 'none': expected one of learned, min_max");
+  EXPECT_EQ(error_with([](QatOptions& o) { o.grid = "none"; }),
+            "invalid_argument: grid 'none': expected one of learned, min_max");
   EXPECT_EQ(error_with([](QatOptions& o) { o.activations = "int8"; }),
             "invalid_argument: activations 'int8': expected one of none, token, tensor");
   EXPECT_EQ(error_with([](QatOptions& o) { o.scale_type = "i8"; }),

@@ -105,14 +105,14 @@ void QatOptions::visit(OptionVisitor& v) {
   v.option("symmetric", symmetric, "no zero points");
   v.option("grid", grid, "learned or min_max: steps of the grid");
   v.option("scale_type", scale_type, "of stored steps: f16, bf16 or f32");
-  v.option("activations", activations, "8-bit activations: none, token or tensor");
+  v.option("activation_codes", activations, "8-bit activations: none, token or tensor");
   v.option("others", others, "train embedding, norms and biases too");
 }
 
 void QatOptions::check() const {
   integer_params(bits, group, symmetric, scale_type_of(*this));
   one_of("grid", grid, {"learned", "min_max"});
-  one_of("activations", activations, {"none", "token", "tensor"});
+  one_of("activation_codes", activations, {"none", "token", "tensor"});
 }
 
 std::vector<Parameter> prepare_qat(Model& model, const QatOptions& o,

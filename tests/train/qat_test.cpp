@@ -339,7 +339,7 @@ TEST(Qat, RefusesWhatItCannotDo) {
   EXPECT_EQ(error_with([](QatOptions& o) { o.grid = "none"; }),
             "invalid_argument: grid 'none': expected one of learned, min_max");
   EXPECT_EQ(error_with([](QatOptions& o) { o.activations = "int8"; }),
-            "invalid_argument: activations 'int8': expected one of none, token, tensor");
+            "invalid_argument: activation_codes 'int8': expected one of none, token, tensor");
   EXPECT_EQ(error_with([](QatOptions& o) { o.scale_type = "i8"; }),
             "invalid_argument: scale_type 'i8': expected f16, bf16 or f32");
   auto all = [](const std::string&) { return true; };

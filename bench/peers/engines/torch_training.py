@@ -101,6 +101,10 @@ class TorchTraining(TrainingPeer):
                 bnb_4bit_compute_dtype=torch.bfloat16 if self.bf16 else torch.float32)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             directory, dtype=torch.float32, attn_implementation="sdpa", **how)
+        # What is not quantised lies in the mapped file, all of whose pages would count as memory.
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.clone()
         if work.method != "full":
             try:
                 import peft

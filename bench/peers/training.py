@@ -133,13 +133,16 @@ class Row:
         if self.status:
             return
         peer, work = self.engine.peer, self.work
-        print(f"{self.case}: {peer.name}: round {round + 1}", file=sys.stderr)
+        what = f"{self.case}: {peer.name}: round {round + 1}"
+        print(what, file=sys.stderr)
         try:
             if work.method == "adamw":
-                self.runs.append(in_process_of(peer, peer.adamw, self.shape, work.steps,
-                                               work.threads))
+                run = in_process_of(peer, peer.adamw, self.shape, work.steps, work.threads)
             else:
-                self.runs.append(in_process_of(peer, peer.train, directory, work))
+                run = in_process_of(peer, peer.train, directory, work)
+                print(f"{what}: {run.step_seconds:.3f} s a step, {run.peak_bytes / 1e6:.0f} MB",
+                      file=sys.stderr)
+            self.runs.append(run)
         except Absent as why:
             self.status, self.why = "left out", str(why)
         except Exception as error:
@@ -216,15 +219,15 @@ def measure(args, engines):
         name, method, batch, length = CASES[case]
         shape, directory = SHAPES[name], args.converted / name
         work = Work(method, batch, length, args.rank, args.steps, args.threads)
-        if method != "adamw" and not (directory / "config.json").exists():
+        here = [Row(case, work, shape, e) for e in engines
+                if not e.status and e.peer.can(method)]
+        if here and method != "adamw" and not (directory / "config.json").exists():
             print(f"{name}: writing {directory}", file=sys.stderr)
             directory.parent.mkdir(parents=True, exist_ok=True)
             try:
                 alone(shape.checkpoint, directory)
             except (ImportError, OSError, RuntimeError) as error:
                 stop(f"{directory}: {last_line(error)}")
-        here = [Row(case, work, shape, e) for e in engines
-                if not e.status and e.peer.can(method)]
         for round in range(args.rounds):
             for row in here:
                 row.run(round, directory)

@@ -5,14 +5,13 @@ Dropout is off, gradients are clipped to a norm of 1 (as hone and transformers' 
 activations are kept, not computed again. A step reads new tokens each time.
 """
 import contextlib
-import gc
 import math
 import statistics
 import time
 from importlib import metadata
 
 from .peer import Absent
-from .training import Stepped, Trained, TrainingPeer, resident_peak
+from .training import Stepped, Trained, TrainingPeer, forget_loading, resident_peak
 
 KEPT = str(1 << 40)
 
@@ -40,9 +39,7 @@ class TorchTraining(TrainingPeer):
         return ", ".join(f"{package} {version}" for package, version in found.items())
 
     def can(self, method):
-        # bitsandbytes' products end a compiled graph: nothing is left to fuse.
-        return not (self.compiled and method in ("qlora", "adamw")) and not (
-            self.bf16 and method == "adamw")
+        return method != "adamw" or not (self.bf16 or self.compiled)
 
     def train(self, directory, work):
         import torch
@@ -52,9 +49,8 @@ class TorchTraining(TrainingPeer):
         model = self.load(directory, work)
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
-        gc.collect()
         whole = resident_peak()
-        forget_peak()  # of loading
+        forget_loading()
 
         def loss_of(ids):
             return model(input_ids=ids, labels=ids, use_cache=False).loss
@@ -105,6 +101,10 @@ class TorchTraining(TrainingPeer):
                 bnb_4bit_compute_dtype=torch.bfloat16 if self.bf16 else torch.float32)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             directory, dtype=torch.float32, attn_implementation="sdpa", **how)
+        # What is not quantised lies in the mapped file, all of whose pages would count as memory.
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.clone()
         if work.method != "full":
             try:
                 import peft
@@ -136,12 +136,3 @@ class TorchTraining(TrainingPeer):
         count = sum(p.numel() for p in parameters)
         return Stepped(28 * count / statistics.median(took),
                        {"steps": took, "parameters": count})
-
-
-def forget_peak():
-    """The kernel starts the peak anew from what is resident now, where it can (Linux)."""
-    try:
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-            file.write("5")
-    except OSError:
-        pass

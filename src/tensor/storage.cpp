@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
@@ -28,12 +29,14 @@ constexpr size_t kMostOnShelf = kShelf / 4;
 
 size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
 
+std::atomic<int64_t> live_bytes = 0, peak_bytes = 0;
+
 // Mappings. malloc would keep them in its heap once it has seen a few, where they
 // leave holes that never fit again.
 class Mappings {
  public:
-  // Null where the system has no more memory.
-  void* take(size_t size) {
+  // Null where the system has no more memory; `fresh` where it is none that was given back.
+  void* take(size_t size, bool& fresh) {
     {
       std::lock_guard lock(mutex_);
       // The youngest first: its pages may still be in the caches.
@@ -45,6 +48,7 @@ class Mappings {
           return p;
         }
     }
+    fresh = true;
     if (void* p = map(size)) return p;
     drop_spares(0);
     return map(size);
@@ -58,7 +62,18 @@ class Mappings {
     } catch (const std::bad_alloc&) {  // a deleter must not throw
       ::munmap(p, size);
     }
-    drop_spares(kMostSpare);
+    trim();
+  }
+
+  // Spares beyond what may wait go back to the system. What was just taken is counted as live.
+  void trim() noexcept {
+    const int64_t room = reusers_ > 0 ? peak_bytes - live_bytes : 0;
+    drop_spares(std::max(kMostSpare, static_cast<size_t>(std::max<int64_t>(0, room))));
+  }
+
+  void reuse(int more) {
+    reusers_ += more;
+    trim();
   }
 
  private:
@@ -93,6 +108,7 @@ class Mappings {
   std::mutex mutex_;
   std::deque<Spare> spare_;
   size_t spare_bytes_ = 0;
+  std::atomic<int> reusers_ = 0;
 };
 
 Mappings& mappings() {
@@ -113,8 +129,6 @@ Shelf& shelf() {
   return *s;
 }
 
-std::atomic<int64_t> live_bytes = 0, peak_bytes = 0;
-
 void count(size_t more) {
   const int64_t now = live_bytes += static_cast<int64_t>(more);
   int64_t peak = peak_bytes;
@@ -134,12 +148,14 @@ std::shared_ptr<void> allocate_storage(size_t size) {
              "out of memory: {} bytes are needed for one tensor", size);
   if (size >= kMapped) {
     size_t padded = round_up(size, kPage);
-    void* p = mappings().take(padded);
+    bool fresh = false;
+    void* p = mappings().take(padded, fresh);
     check(p, size);
     count(padded);
+    if (fresh) mappings().trim();
     return {p, [padded](void* q) {
-              mappings().give_back(q, padded);
               live_bytes -= static_cast<int64_t>(padded);
+              mappings().give_back(q, padded);
             }};
   }
   const size_t padded = round_up(size == 0 ? 1 : size, kAlignment);
@@ -151,6 +167,9 @@ std::shared_ptr<void> allocate_storage(size_t size) {
             live_bytes -= static_cast<int64_t>(padded);
           }};
 }
+
+StorageReuse::StorageReuse() { mappings().reuse(1); }
+StorageReuse::~StorageReuse() { mappings().reuse(-1); }
 
 int64_t storage_bytes() { return live_bytes; }
 int64_t storage_peak() { return peak_bytes; }

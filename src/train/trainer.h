@@ -16,6 +16,7 @@
 
 #include "nn/model.h"
 #include "ops/rounding.h"
+#include "tensor/storage.h"
 #include "text/batches.h"
 #include "train/loss_scale.h"
 #include "train/optimizer.h"
@@ -91,6 +92,7 @@ class Trainer {
   // The sum of losses of one micro-batch; its gradients, times `gradient`, are added up.
   double run(const TrainingBatch& batch, Objective& objective, float gradient);
 
+  StorageReuse reuse_;
   Model& model_;
   std::vector<Parameter> parameters_;
   TrainerOptions options_;

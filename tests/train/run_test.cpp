@@ -52,7 +52,8 @@ class Part {
  public:
   Part(const std::filesystem::path& directory, TrainingOptions o, bool resume) {
     LoadOptions load;
-    load.inference = o.method != "full";
+    load.inference = !trains_the_model(o.method);
+    if (o.method == "dwq") load.load_as = "nf4";
     model = load_model(source_file("models/hone-austen-3m"), load);
     o.finish(5);
     run.emplace(model, o, RunPlace{directory, Json::object(), resume, false});
@@ -74,7 +75,11 @@ class Resume : public ::testing::TestWithParam<const char*> {
  protected:
   TrainingOptions options() const {
     const std::string which = GetParam();
-    TrainingOptions o = few_steps(which.starts_with("lora") ? "lora" : "full");
+    TrainingOptions o = few_steps(which.starts_with("lora")   ? "lora"
+                                  : which.starts_with("qat")  ? "qat"
+                                  : which == "dwq"            ? "dwq"
+                                  : which == "distill_cached" ? "distill"
+                                                              : "full");
     if (which == "lora_dropout") o.adapter.dropout = 0.2;
     if (which == "f16") o.precision = "f16";
     if (which == "bf16_without_masters") {
@@ -82,6 +87,12 @@ class Resume : public ::testing::TestWithParam<const char*> {
       o.masters = false;
       o.trainer.optimizer.stochastic_rounding = true;
     }
+    // Activations' steps begin as what the layers first see: not what a rehearsal has shown them.
+    if (which == "qat_tensor") o.qat.activations = "tensor";
+    if (o.method == "qat") o.qat.group = 32;
+    if (o.method == "dwq" || o.method == "distill")
+      o.teacher.teacher = source_file("models/hone-austen-3m");
+    if (o.method == "distill") o.teacher.top = 16;
     if (which == "adamw8bit") o.trainer.optimizer.optimizer = "adamw8bit";
     return o;
   }
@@ -112,7 +123,8 @@ TEST_P(Resume, GoesOnToTheSameBits) {
 }
 INSTANTIATE_TEST_SUITE_P(Kinds, Resume,
                          ::testing::Values("full", "lora", "lora_dropout", "f16",
-                                           "bf16_without_masters", "adamw8bit"));
+                                           "bf16_without_masters", "adamw8bit", "qat", "qat_tensor",
+                                           "dwq", "distill_cached"));
 
 TEST(TrainingRun, RefusesToGoOnAsAnotherRun) {
   TemporaryDirectory scratch;

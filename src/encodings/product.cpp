@@ -219,9 +219,13 @@ constexpr int64_t kExpandedPanels = 4;
 // Up to so many tokens, expanding in registers is faster than by way of memory.
 constexpr int64_t kFewTokens = 8;
 
+// By way of f32 panels, or where args.xb is given, of panels rounded to bf16.
 void multiply_expanded(kernels::GemmArgs args, const PackedWeight& w) {
   static thread_local std::vector<float> scratch;
-  scratch.resize(std::max(scratch.size(), static_cast<size_t>(kExpandedPanels * kPanel * w.k)));
+  static thread_local std::vector<uint16_t> rounded;
+  const int64_t size = kExpandedPanels * kPanel * w.k;
+  scratch.resize(std::max(scratch.size(), static_cast<size_t>(size)));
+  if (args.xb != nullptr) rounded.resize(std::max(rounded.size(), static_cast<size_t>(size)));
   const auto* base = static_cast<const uint8_t*>(args.panels);
   const int64_t p0 = args.p0, p1 = args.p1;
   for (int64_t p = p0; p < p1; p += kExpandedPanels) {
@@ -229,10 +233,16 @@ void multiply_expanded(kernels::GemmArgs args, const PackedWeight& w) {
     for (int64_t q = p; q < last; ++q)
       table().expand_codes(base + (q - p0) * w.panel_bytes, w.form, w.k,
                            scratch.data() + (q - p) * kPanel * w.k);
-    args.panels = scratch.data();
     args.p0 = p;
     args.p1 = last;
-    table().gemm_f32(&args);
+    args.panels = scratch.data();
+    if (args.xb == nullptr) {
+      table().gemm_f32(&args);
+      continue;
+    }
+    table().round_to_bf16(scratch.data(), (last - p) * kPanel * w.k, rounded.data());
+    args.panels = rounded.data();
+    table().gemm_bf16_dot(&args);
   }
 }
 
@@ -285,7 +295,7 @@ class Job {
     if (part.bias != nullptr) part.bias += p0 * kPanel;
     if (integer_)
       table().gemm_codes(&part);
-    else if (w_.coded && part.t <= kFewTokens)
+    else if (w_.coded && part.t <= kFewTokens && part.xb == nullptr)
       table().gemm_codes_f32(&part);
     else if (w_.coded)
       multiply_expanded(part, w_);
@@ -371,8 +381,9 @@ std::optional<kernels::Rounding> rounding_of(Activations a) {
 std::string_view PackedWeight::activations(Activations a) const {
   if (a == Activations::f32) return "f32";
   if (coded && a == Activations::int8) return "int8";
-  if (a != Activations::int8 && a != Activations::bf16) return "f32";
-  return type == DType::bf16 && k % 2 == 0 && kernels::uses_bf16_dots() ? "bf16" : "f32";
+  const bool bf16 = a == Activations::bf16 ? coded || type == DType::bf16
+                                           : a == Activations::int8 && type == DType::bf16;
+  return bf16 && k % 2 == 0 && kernels::uses_bf16_dots() ? "bf16" : "f32";
 }
 
 int64_t PackedWeight::byte_size() const { return ceil_div(n, kPanel) * panel_bytes; }
@@ -404,6 +415,28 @@ void pack_again(const Weight& w, PackedWeight& p) {
   const auto pack = packer(w, p);
   parallel_for(ceil_div(p.n, kPanel), kPanelsPacked,
                [&](int64_t begin, int64_t end) { pack(w, p, begin, end); });
+}
+
+void narrow(PackedWeight& p, kernels::Rounding to) {
+  if (p.coded || p.type != DType::f32) return;
+  const auto* in = reinterpret_cast<const float*>(p.bytes.raw());
+  const int64_t count = p.byte_size() / 4;
+  PackedWeight made = p;
+  made.type = to == kernels::kRoundBf16  ? DType::bf16
+              : to == kernels::kRoundF16 ? DType::f16
+                                         : DType::f32;
+  made.panel_bytes = p.panel_bytes / 4 * dtype_size(made.type);
+  made.bytes = Tensor::empty_lasting({made.byte_size()}, DType::u8);
+  auto* out = reinterpret_cast<uint8_t*>(made.bytes.mutable_raw());
+  parallel_for(count, 1 << 16, [&](int64_t b, int64_t e) {
+    int64_t lost[2] = {0, 0};
+    uint8_t* at = out + b * dtype_size(made.type);
+    if (made.type == DType::f32)
+      table().round_values(in + b, e - b, to, reinterpret_cast<float*>(at), lost);
+    else
+      convert_floats(in + b, DType::f32, at, made.type, e - b);
+  });
+  p = std::move(made);
 }
 
 std::vector<Tensor> multiply_all(const LinearInput& in, std::span<const Product> products,

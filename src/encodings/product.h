@@ -5,8 +5,9 @@
 // of the decoded values. Two activation precisions exist, and whoever prints a figure says which:
 //   f32   every product multiplies f32 activations by the exact weight;
 //   bf16, f16, tf32, tf32_truncated   mixed precision, for training: activations and gradients are
-//         rounded to the type before products, results to bf16 and f16 behind them; weights are
-//         rounded where they are trained (Linear), sums are f32.
+//         rounded to the type before products, results to bf16 and f16 behind them; so are
+//         weights of floats (Linear); sums are f32. Where dots of bf16 are the machine's fastest
+//         they multiply bf16, forward and backward, and what codes stand for is rounded to it.
 //   int8  where the weight has an integer form, activations are quantised by chunks of 32 columns;
 //         where it is bf16 and dots of bf16 are the machine's fastest, they are rounded to bf16.
 #pragma once
@@ -83,6 +84,8 @@ int64_t record_bytes(const kernels::CodeForm& form);
 PackedWeight pack_weight(const Weight& w, bool release = false);
 /// Packs w, which differs from what `p` was made of in its values alone, into p's memory.
 void pack_again(const Weight& w, PackedWeight& p);
+/// Rounds the values of f32 panels to what mixed precision multiplies; codes, bf16 and f16 stay.
+void narrow(PackedWeight& p, kernels::Rounding to);
 /// The bytes that pack_weight would make.
 int64_t packed_bytes(const Weight& w);
 
@@ -98,8 +101,10 @@ struct Product {
   std::string_view name = "adapter";  ///< for the record of what is rounded
 };
 /// dy·W: [T, K] for dy [T, N], in f32 with what the weight's codes stand for; what flows back
-/// through a product. Sums run over N in order.
-Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w);
+/// through a product. Sums run over N in order. With bf16, dy must hold what bf16 does, and where
+/// dots of bf16 are the machine's fastest what codes stand for is rounded to it too.
+Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w,
+                           Activations a = Activations::f32);
 /// Σ w² of each row, with what the codes stand for: [N].
 Tensor row_squares(const PackedWeight& w);
 /// What flows back through x·Wᵀ + b: adds the gradients of `values` and `bias` where they require

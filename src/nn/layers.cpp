@@ -57,8 +57,12 @@ Tensor& Linear::train_weight(const Tensor* shared, DType type) {
 }
 
 void Linear::set_precision(Activations a) {
-  if ((trained_ || source_ != nullptr) && a != precision_) unpack();
+  if (a == precision_) return;
   precision_ = a;
+  if (weight_.defined())
+    unpack();
+  else if (const auto rounding = rounding_of(a))
+    narrow(packed_, *rounding);
 }
 
 void Linear::set_source(std::shared_ptr<WeightSource> source) {
@@ -69,8 +73,7 @@ void Linear::set_source(std::shared_ptr<WeightSource> source) {
 // The weight as it is packed.
 Weight Linear::packable() const {
   const auto rounding = rounding_of(precision_);
-  const bool trains = trained_ || source_ != nullptr;
-  if (!trains || !rounding || weight_.encoding != "f32") return weight_;
+  if (!rounding || weight_.encoding != "f32") return weight_;
   const Tensor& values = weight_.plane("values");
   if (precision_ == Activations::bf16) return float_weight(values.to(DType::bf16));
   if (precision_ == Activations::f16) return float_weight(values.to(DType::f16));

@@ -49,7 +49,8 @@ class Linear {
   /// require one already: a head that is tied to an embedding.
   /// `type` is what the values are stored as: f32, or bf16 or f16 without f32 masters.
   Tensor& train_weight(const Tensor* shared = nullptr, DType type = DType::f32);
-  /// Mixed precision: trained values are packed as products of this precision have them.
+  /// Mixed precision: f32 values are packed as products of this precision have them. Where a layer
+  /// has its packed copy alone, as for inference, that stays so.
   void set_precision(Activations a);
   /// Multiplies what `source` makes, from now on; whoever writes to its values calls repack()
   /// afterwards. With null the weight stays what it was made last, and is trained no more.

@@ -98,7 +98,8 @@ void TrainingRun::check_identity() {
   for (const char* key : {"eval_every", "eval_batches", "save_every"}) identity.erase(key);
   identity["data"] = options_.data;
   identity["seed"] = options_.trainer.seed;
-  identity["instruction set"] = kernels::table().isa;
+  identity["instruction set"] =
+      kernels::table().isa + std::string(kernels::uses_bf16_dots() ? ", dots of bf16" : "");
   for (const auto& [key, value] : place_.identity.items()) identity[key] = value;
   if (place_.restart || !fs::exists(checkpoint)) {
     fs::remove(checkpoint);

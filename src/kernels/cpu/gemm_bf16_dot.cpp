@@ -38,7 +38,7 @@ HONE_DOT_TARGET static void dot_tile(const GemmArgs* g, const uint16_t* panel, i
   for (int t = 0; t < kTokens; ++t)
     for (int w = 0; w < kWide; ++w) {
       const int64_t c = (p + w) * kPanel, valid = g->n - c;
-      if (k0 > 0)
+      if (k0 > 0 || g->accumulate)
         acc[t][w] = load_y(g->y + (t0 + t) * g->ldy + c, valid);
       else
         acc[t][w] = g->bias ? load_y(g->bias + c, valid) : zero_f();

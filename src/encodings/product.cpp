@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <vector>
 
 #include "base/checked.h"
@@ -260,9 +261,13 @@ class Job {
     args_.k = w_.k;
     args_.form = w_.form;
     const std::string_view activations = w_.activations(a);
-    if (rounding_of(a)) args_.x = in.narrowed(a, product.name).data<float>();
     integer_ = activations == "int8";
-    if (activations == "bf16") args_.xb = reinterpret_cast<const uint16_t*>(in.rounded().raw());
+    if (activations == "bf16") {
+      const Tensor& rounded = in.rounded(a == Activations::bf16 ? product.name : "");
+      args_.xb = reinterpret_cast<const uint16_t*>(rounded.raw());
+    } else if (rounding_of(a)) {
+      args_.x = in.narrowed(a, product.name).data<float>();
+    }
     if (!integer_) return;
     args_.chunk = w_.form.group % kernels::kChunk == 0 ? kernels::kChunk : 16;
     args_.xq = in.quantized(args_.chunk, w_.form.zero);
@@ -347,8 +352,12 @@ kernels::QuantizedRows LinearInput::quantized(int64_t chunk, int zero) const {
   return all;
 }
 
-const Tensor& LinearInput::rounded() const {
+const Tensor& LinearInput::rounded(std::string_view operation) const {
   if (!rounded_.empty_handle()) return rounded_;
+  if (!operation.empty()) {
+    rounded_ = ops::rounded_bf16(x_, std::string(operation) + ", input");
+    return rounded_;
+  }
   rounded_ = Tensor::empty(x_.shape(), DType::bf16);
   const float* in = x_.data<float>();
   auto* out = reinterpret_cast<uint16_t*>(rounded_.mutable_raw());
@@ -445,7 +454,9 @@ std::vector<Tensor> multiply_all(const LinearInput& in, std::span<const Product>
   std::vector<Tensor> results;
   std::vector<int64_t> first{0};  // work item of each job
   const int64_t tokens = in.x().dim(0), step = panels_per_item(tokens);
+  std::deque<ops::PartRounding> roundings;
   for (const Product& p : products) {
+    if (rounds_results(a)) roundings.emplace_back(*rounding_of(a));
     jobs.emplace_back(in, p, a);
     results.push_back(Tensor::empty({tokens, p.weight->n}, DType::f32));
     first.push_back(first.back() + ceil_div(jobs.back().panels(), step));
@@ -461,13 +472,15 @@ std::vector<Tensor> multiply_all(const LinearInput& in, std::span<const Product>
       int64_t p0 = (item - first[i]) * step;
       int64_t p1 = std::min(jobs[i].panels(), p0 + step);
       const int64_t n = results[i].dim(1);
-      jobs[i].run(p0, p1, t0, std::min(tokens, t0 + part),
-                  results[i].mutable_data<float>() + t0 * n + p0 * kPanel, n);
+      const int64_t t1 = std::min(tokens, t0 + part);
+      float* y = results[i].mutable_data<float>() + t0 * n + p0 * kPanel;
+      jobs[i].run(p0, p1, t0, t1, y, n);
+      if (!roundings.empty()) roundings[i].round(y, t1 - t0, jobs[i].columns(p0, p1), n);
     }
   });
   for (size_t i = 0; i < products.size(); ++i) {
     const Product& p = products[i];
-    if (rounds_results(a)) ops::round_in_place(results[i], *rounding_of(a), p.name);
+    if (!roundings.empty()) roundings[i].record(p.name, results[i].numel());
     const Tensor& x = in.x();
     const Tensor values = p.values == nullptr ? Tensor() : *p.values;
     if (!recorded({&x, p.bias, &values})) continue;

@@ -47,8 +47,8 @@ class LinearInput {
   /// Quantised in chunks of `chunk` (32 or 16) columns for weights with this zero point; not
   /// thread-safe.
   kernels::QuantizedRows quantized(int64_t chunk, int zero) const;
-  /// x rounded to bf16; not thread-safe.
-  const Tensor& rounded() const;
+  /// x rounded to bf16; recorded for `operation` unless that is empty; not thread-safe.
+  const Tensor& rounded(std::string_view operation = {}) const;
   /// x as mixed precision multiplies it: f32 still; not thread-safe.
   const Tensor& narrowed(Activations a, std::string_view operation) const;
 
@@ -101,10 +101,8 @@ struct Product {
   std::string_view name = "adapter";  ///< for the record of what is rounded
 };
 /// dy·W: [T, K] for dy [T, N], in f32 with what the weight's codes stand for; what flows back
-/// through a product. Sums run over N in order. With bf16, dy must hold what bf16 does, and where
-/// dots of bf16 are the machine's fastest what codes stand for is rounded to it too.
-Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w,
-                           Activations a = Activations::f32);
+/// through a product. Sums run over N in order.
+Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w);
 /// Σ w² of each row, with what the codes stand for: [N].
 Tensor row_squares(const PackedWeight& w);
 /// What flows back through x·Wᵀ + b: adds the gradients of `values` and `bias` where they require

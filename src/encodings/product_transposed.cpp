@@ -79,12 +79,13 @@ void transpose_part(const PackedWeight& w, int64_t n0, int64_t n1, int64_t k0, i
 
 }  // namespace
 
-Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w, Activations a) {
+namespace {
+
+// dy·W of dy f32 [T, N], or where dots of bf16 run, of bf16 [T, N]; rounded where `rounding` is.
+Tensor back_through(const Tensor& dy, const PackedWeight& w, ops::PartRounding* rounding) {
   const int64_t t = dy.dim(0);
-  const bool dots = a == Activations::bf16 && w.n % 2 == 0 && kernels::uses_bf16_dots();
-  const LinearInput in(dy);
-  const uint16_t* dyb = dots ? reinterpret_cast<const uint16_t*>(in.rounded().raw()) : nullptr;
   HONE_ASSERT(dy.rank() == 2 && dy.dim(1) == w.n);
+  const bool dots = dy.dtype() == DType::bf16;
   Tensor dx = Tensor::empty({t, w.k}, DType::f32);
   float* out = dx.mutable_data<float>();
   const int64_t strips = ceil_div(w.k, kBackColumns);
@@ -93,110 +94,125 @@ Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w, Activations 
     static thread_local std::vector<float> scratch;
     static thread_local std::vector<uint16_t> rounded;
     scratch.resize(static_cast<size_t>((kBackRows + kPanel) * kBackColumns));
-    rounded.resize(dots ? scratch.size() : 0);
+    if (dots) rounded.resize(scratch.size());
     for (int64_t item = b; item < e; ++item) {
       const int64_t k0 = item % strips * kBackColumns, k1 = std::min(w.k, k0 + kBackColumns);
       const int64_t t0 = item / strips * tokens, t1 = std::min(t, t0 + tokens);
+      kernels::GemmArgs g{};
+      g.t = t1 - t0;
+      g.n = k1 - k0;
+      g.p1 = ceil_div(g.n, kPanel);
+      g.y = out + t0 * w.k + k0;
+      g.ldy = w.k;
+      g.ldx = w.n;
       for (int64_t n0 = 0; n0 < w.n; n0 += kBackRows) {
         const int64_t n1 = std::min(w.n, n0 + kBackRows);
         transpose_part(w, n0, n1, k0, k1, scratch.data());
-        kernels::GemmArgs g{};
         g.accumulate = n0 > 0;
-        g.t = t1 - t0;
-        g.n = k1 - k0;
-        g.p1 = ceil_div(g.n, kPanel);
-        g.y = out + t0 * w.k + k0;
-        g.ldy = w.k;
-        g.x = dy.data<float>() + t0 * w.n + n0;
-        g.ldx = w.n;
-        g.panels = scratch.data();
         g.k = n1 - n0;
         if (!dots) {
+          g.x = dy.data<float>() + t0 * w.n + n0;
+          g.panels = scratch.data();
           table().gemm_f32(&g);
           continue;
         }
         table().round_to_bf16(scratch.data(), g.p1 * kPanel * g.k, rounded.data());
-        g.xb = dyb + t0 * w.n + n0;
+        g.xb = reinterpret_cast<const uint16_t*>(dy.raw()) + t0 * w.n + n0;
         g.panels = rounded.data();
         table().gemm_bf16_dot(&g);
       }
+      if (rounding != nullptr) rounding->round(g.y, g.t, g.n, g.ldy);
     }
   });
   return dx;
 }
 
-namespace {
-
-// xᵀ [C, T] as bf16, for x [T, C].
-std::vector<uint16_t> turned_bf16(const Tensor& x) {
+// x [T, C] of bf16 turned: [C][T].
+std::vector<uint16_t> turned(const Tensor& x) {
+  constexpr int64_t kBlock = 32;
   const int64_t rows = x.dim(0), columns = x.dim(1);
   std::vector<uint16_t> out(static_cast<size_t>(rows * columns));
-  constexpr int64_t kBlock = 64;
+  const auto* in = reinterpret_cast<const uint16_t*>(x.raw());
   parallel_for(ceil_div(columns, kBlock), 1, [&](int64_t b, int64_t e) {
-    uint16_t block[kBlock * kBlock];
     for (int64_t c0 = b * kBlock; c0 < std::min(columns, e * kBlock); c0 += kBlock)
-      for (int64_t r0 = 0; r0 < rows; r0 += kBlock) {
-        const int64_t width = std::min(kBlock, columns - c0), height = std::min(kBlock, rows - r0);
-        for (int64_t r = 0; r < height; ++r)
-          table().round_to_bf16(x.data<float>() + (r0 + r) * columns + c0, width,
-                                block + r * kBlock);
-        for (int64_t c = 0; c < width; ++c)
-          for (int64_t r = 0; r < height; ++r)
-            out[static_cast<size_t>((c0 + c) * rows + r0 + r)] = block[r * kBlock + c];
-      }
+      for (int64_t r0 = 0; r0 < rows; r0 += kBlock)
+        for (int64_t c = c0; c < std::min(columns, c0 + kBlock); ++c)
+          for (int64_t r = r0; r < std::min(rows, r0 + kBlock); ++r)
+            out[static_cast<size_t>(c * rows + r)] = in[r * columns + c];
   });
   return out;
 }
 
-// dyᵀ·x [N, K] of what mixed precision rounded dy [T, N] and x [T, K] to.
-Tensor weight_gradient(const Tensor& dy, const Tensor& x, Activations a) {
+// Adds dyᵀ·x, rounded to bf16, to dw [N, K], for dy bf16 [T, N] and what bf16 holds of x [T, K]; T
+// is even. Rows of dyᵀ meet columns of x: the product of as many tokens as dy has columns.
+void accumulate_bf16(const Tensor& dy, const Tensor& x, Tensor& dw, std::string_view operation) {
   const int64_t t = dy.dim(0), n = dy.dim(1), k = x.dim(1);
-  if (a != Activations::bf16 || t % 2 != 0 || !kernels::uses_bf16_dots()) {
-    Tensor dw = Tensor::zeros({n, k}, DType::f32);
-    ops::accumulate_product(dy, x, dw);
-    return dw;
-  }
-  Tensor dw = Tensor::empty({n, k}, DType::f32);
-  // Rows of dyᵀ meet columns of x: the product of as many tokens as dy has columns.
-  const std::vector<uint16_t> rows = turned_bf16(dy);
+  const std::vector<uint16_t> rows = turned(dy);
+  ops::PartRounding rounding(kernels::kRoundBf16);
   float* out = dw.mutable_data<float>();
   const int64_t strips = ceil_div(k, kBackColumns), parts = ceil_div(n, kBackTokens);
   parallel_for(strips * parts, 1, [&](int64_t b, int64_t e) {
     static thread_local std::vector<uint16_t> panels;
+    static thread_local std::vector<float> made;
     panels.resize(static_cast<size_t>(t * kBackColumns));
-    for (int64_t item = b, made = -1; item < e; ++item) {
+    made.resize(static_cast<size_t>(kBackTokens * kBackColumns));
+    int64_t packed = -1;
+    for (int64_t item = b; item < e; ++item) {
       const int64_t k0 = item / parts * kBackColumns, k1 = std::min(k, k0 + kBackColumns);
       const int64_t n0 = item % parts * kBackTokens, n1 = std::min(n, n0 + kBackTokens);
-      for (int64_t c = k0; c < k1 && made != k0; c += kPanel)
+      for (int64_t c = k0; c < k1 && packed != k0; c += kPanel)
         for (int64_t r = 0; r < t; ++r) {
           uint16_t* to = panels.data() + ((c - k0) * t + r * kPanel);
           const int64_t width = std::min<int64_t>(kPanel, k1 - c);
           table().round_to_bf16(x.data<float>() + r * k + c, width, to);
           std::fill(to + width, to + kPanel, uint16_t{0});
         }
-      made = k0;
+      packed = k0;
       kernels::GemmArgs g{};
       g.t = n1 - n0;
       g.n = k1 - k0;
       g.p1 = ceil_div(g.n, kPanel);
-      g.y = out + n0 * k + k0;
-      g.ldy = k;
+      g.y = made.data();
+      g.ldy = g.n;
       g.xb = rows.data() + n0 * t;
       g.ldx = t;
       g.panels = panels.data();
       g.k = t;
       table().gemm_bf16_dot(&g);
+      rounding.round(g.y, 1, g.t * g.n, 0);
+      for (int64_t r = 0; r < g.t; ++r) {
+        float* to = out + (n0 + r) * k + k0;
+        table().add(to, g.y + r * g.n, g.n, to);
+      }
     }
   });
-  return dw;
+  rounding.record(operation, n * k);
 }
 
 }  // namespace
+
+Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w) {
+  return back_through(dy, w, nullptr);
+}
 
 Tensor product_backward(Tensor dy, const Tensor& x, const PackedWeight& w, const Tensor& values,
                         const Tensor& bias, bool to_x, Activations a, std::string_view name) {
   const auto rounding = rounding_of(a);
   const std::string what(name);
+  const bool dots = a == Activations::bf16 && w.n % 2 == 0 && kernels::uses_bf16_dots() &&
+                    (dy.dim(0) % 2 == 0 || !values.requires_gradient());
+  if (dots) {
+    if (bias.requires_gradient()) ops::round_in_place(dy, *rounding, what + ", gradient");
+    const Tensor narrow = ops::rounded_bf16(dy, what + ", gradient");
+    if (bias.requires_gradient()) ops::accumulate_columns(dy, gradient_of(bias));
+    if (values.requires_gradient())
+      accumulate_bf16(narrow, x, gradient_of(values), what + ", weight gradient");
+    if (!to_x) return {};
+    ops::PartRounding parts(*rounding);
+    Tensor dx = back_through(narrow, w, &parts);
+    parts.record(what + ", input gradient", dx.numel());
+    return dx;
+  }
   if (rounding) dy = ops::rounded(dy, *rounding, what + ", gradient");
   if (values.requires_gradient()) {
     if (!rounding) {
@@ -204,14 +220,15 @@ Tensor product_backward(Tensor dy, const Tensor& x, const PackedWeight& w, const
     } else {
       // The type holds each micro-batch's gradient before it is added up in f32.
       const Tensor in = ops::rounded(x, *rounding, what + ", input");
-      Tensor dw = weight_gradient(dy, in, a);
+      Tensor dw = Tensor::zeros(values.shape(), DType::f32);
+      ops::accumulate_product(dy, in, dw);
       if (rounds_results(a)) ops::round_in_place(dw, *rounding, what + ", weight gradient");
       add_gradient(values, dw);
     }
   }
   if (bias.requires_gradient()) ops::accumulate_columns(dy, gradient_of(bias));
   if (!to_x) return {};
-  Tensor dx = multiply_transposed(dy, w, a);
+  Tensor dx = multiply_transposed(dy, w);
   if (rounds_results(a)) ops::round_in_place(dx, *rounding, what + ", input gradient");
   return dx;
 }

@@ -1,6 +1,6 @@
 #include "ops/rounding.h"
 
-#include <atomic>
+#include <algorithm>
 #include <utility>
 
 #include "base/threads.h"
@@ -46,6 +46,41 @@ Tensor rounded(const Tensor& x, Rounding to, std::string_view operation) {
 
 void round_in_place(Tensor& x, Rounding to, std::string_view operation) {
   round_to(x, to, operation, x.mutable_data<float>());
+}
+
+Tensor rounded_bf16(const Tensor& x, std::string_view operation) {
+  constexpr int64_t kAtOnce = 2048;
+  Tensor y = Tensor::empty(x.shape(), DType::bf16);
+  const float* in = x.data<float>();
+  auto* out = reinterpret_cast<uint16_t*>(y.mutable_raw());
+  std::atomic<int64_t> overflows = 0, underflows = 0;
+  parallel_for(x.numel(), 1 << 14, [&](int64_t b, int64_t e) {
+    int64_t lost[2] = {0, 0};
+    float part[kAtOnce];
+    for (; b < e; b += kAtOnce) {
+      const int64_t n = std::min(kAtOnce, e - b);
+      kernels::table().round_values(in + b, n, kernels::kRoundBf16, part, lost);
+      kernels::table().round_to_bf16(part, n, out + b);
+    }
+    overflows += lost[0];
+    underflows += lost[1];
+  });
+  if (t_recorder != nullptr) t_recorder->add(operation, {x.numel(), overflows, underflows});
+  return y;
+}
+
+void PartRounding::round(float* values, int64_t rows, int64_t columns, int64_t stride) {
+  int64_t lost[2] = {0, 0};
+  for (int64_t r = 0; r < rows; ++r) {
+    float* row = values + r * stride;
+    kernels::table().round_values(row, columns, to_, row, lost);
+  }
+  overflows_ += lost[0];
+  underflows_ += lost[1];
+}
+
+void PartRounding::record(std::string_view operation, int64_t values) const {
+  if (t_recorder != nullptr) t_recorder->add(operation, {values, overflows_, underflows_});
 }
 
 }  // namespace hone::ops

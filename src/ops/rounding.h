@@ -4,6 +4,7 @@
 // is written down by the FlightRecorder that lives on the thread, if one does.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -43,5 +44,21 @@ class FlightRecorder {
 /// x rounded, a new tensor. `operation` is what a recorder writes down.
 Tensor rounded(const Tensor& x, Rounding to, std::string_view operation);
 void round_in_place(Tensor& x, Rounding to, std::string_view operation);
+/// x rounded to bf16, stored as bf16.
+Tensor rounded_bf16(const Tensor& x, std::string_view operation);
+
+/// A result that is rounded in parts, by whoever makes them while they are in a cache.
+class PartRounding {
+ public:
+  explicit PartRounding(Rounding to) : to_(to) {}
+  /// Rows of `columns` values, `stride` apart, in place; from any thread.
+  void round(float* values, int64_t rows, int64_t columns, int64_t stride);
+  /// Once all parts are.
+  void record(std::string_view operation, int64_t values) const;
+
+ private:
+  Rounding to_;
+  std::atomic<int64_t> overflows_ = 0, underflows_ = 0;
+};
 
 }  // namespace hone::ops

@@ -20,7 +20,7 @@ constexpr size_t kPage = 4096;
 #ifdef __SANITIZE_ADDRESS__
 constexpr size_t kMapped = size_t{1} << 30;  // malloc's red zones see what lies outside a tensor
 #else
-constexpr size_t kMapped = size_t{256} << 10;
+constexpr size_t kMapped = size_t{128} << 10;  // as malloc, which would not keep them
 #endif
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kMostSpare = size_t{64} << 20;
@@ -67,8 +67,8 @@ class Mappings {
 
   // Spares beyond what may wait go back to the system. What was just taken is counted as live.
   void trim() noexcept {
-    const int64_t room = reusers_ > 0 ? peak_bytes - live_bytes : 0;
-    drop_spares(std::max(kMostSpare, static_cast<size_t>(std::max<int64_t>(0, room))));
+    const int64_t room = reusers_ > 0 ? peak_bytes + peak_bytes / 16 - live_bytes : 0;
+    drop_spares(kMostSpare + static_cast<size_t>(std::max<int64_t>(0, room)));
   }
 
   void reuse(int more) {

@@ -7,7 +7,7 @@
 
 namespace hone {
 
-/// `size` bytes aligned to at least 64, uninitialised; freed with the last owner. From 256 KB on
+/// `size` bytes aligned to at least 64, uninitialised; freed with the last owner. From 128 KB on
 /// the memory is a mapping of its own, from 2 MB on aligned to and advised for 2 MB pages: weights
 /// are read end to end for every token, and 4 KB pages cost a third of the bandwidth. Mappings just
 /// freed are handed out again (at most 64 MB wait for that), since fresh pages have to be zeroed.
@@ -24,8 +24,9 @@ int64_t storage_bytes();
 int64_t storage_peak();
 void reset_storage_peak();
 
-/// While one lives, mappings just freed wait as long as all blocks and they together take no more
-/// than the most there have been since reset_storage_peak: a training step makes and frees the same
+/// While one lives, mappings just freed wait as long as all blocks and they together take not much
+/// more (64 MB, and a sixteenth) than the most there have been since reset_storage_peak: a training
+/// step makes and frees the same
 /// tensors again and again, and zeroing their pages anew costs a tenth of it.
 class StorageReuse {
  public:

@@ -217,6 +217,46 @@ TEST_P(ProductTest, WhatFlowsBackIsTheExactWeight) {
   }
 }
 
+// Mixed precision of bf16 by dots of bf16 and by f32 of rounded operands: results, and what flows
+// back to the input, the weight and the bias. Sums are in another order, and what codes stand for
+// is rounded to bf16 for dots alone: half of its 8 bits of fraction.
+TEST_P(ProductTest, DotsOfBf16AreRoundedProducts) {
+  EncodeOptions options;
+  options.params = GetParam().params;
+  for (auto [t, n, k] : {std::tuple(2, 6, 256), {34, 1042, 512}, {6, 37, 256}, {7, 96, 256}}) {
+    Tensor x = random_tensor({t, k}, 1), values = random_tensor({n, k}, 2, 0.3f);
+    Tensor dy = random_tensor({t, n}, 3);
+    const Weight w = encoding(GetParam().encoding).encode(values.data<float>(), n, k, options);
+    auto run = [&](bool dots) {
+      kernels::prefer_bf16_dots(dots);
+      PackedWeight packed = pack_weight(w);
+      narrow(packed, kernels::kRoundBf16);
+      EXPECT_EQ(packed.activations(Activations::bf16),
+                kernels::uses_bf16_dots() && !(packed.type == DType::f16) ? "bf16" : "f32");
+      Tensor trained = decode_weight(w), bias = random_tensor({n}, 4);
+      trained.require_gradient();
+      bias.require_gradient();
+      const Product product{&packed, &bias, &trained};
+      std::vector<Tensor> all = multiply_all(LinearInput(x), {&product, 1}, Activations::bf16);
+      all.push_back(
+          product_backward(dy.clone(), x, packed, trained, bias, true, Activations::bf16, "it"));
+      all.push_back(gradient_of(trained).clone());
+      all.push_back(gradient_of(bias).clone());
+      kernels::prefer_bf16_dots(false);
+      return all;
+    };
+    for (const auto* table : testing::tested_tables()) {
+      kernels::set_table(*table);
+      const auto plain = run(false), dots = run(true);
+      for (size_t i = 0; i < plain.size(); ++i)
+        EXPECT_LT(
+            relative_distance(dots[i].data<float>(), plain[i].data<float>(), plain[i].numel()),
+            4e-3)
+            << table->isa << " " << i << " " << n;
+    }
+  }
+}
+
 // Gradients of x, the weight and the bias; several products of one input add up.
 TEST(Products, GradientsEqualDifferences) {
   for (auto [t, n, k] : {std::tuple(1, 3, 5), {9, 20, 33}}) {

@@ -21,15 +21,19 @@ HONE_INLINE vf to_tf32(vf x) {
 template <vf kRound(vf)>
 HONE_INLINE void round_all(const float* x, int64_t n, float* y, int64_t lost[2]) {
   const vi infinite = set_i(0x7f800000);
+  // Lanes count downwards: a comparison is −1 where it holds.
+  vi over = zero_i(), under = zero_i();
   each_vector(n, [&](int64_t i, int64_t m) {
     const vf v = load_n(x + i, m), r = kRound(v);
     const vi before = bits_of(magnitude(v)), after = bits_of(magnitude(r));
-    lost[0] +=
-        count_of(first_not_second(where_greater(infinite, before), where_greater(infinite, after)));
-    lost[1] +=
-        count_of(first_not_second(where_greater(before, zero_i()), where_greater(after, zero_i())));
+    over = sum_i(over,
+                 first_not_second(where_greater(infinite, before), where_greater(infinite, after)));
+    under = sum_i(
+        under, first_not_second(where_greater(before, zero_i()), where_greater(after, zero_i())));
     store_n(y + i, r, m);
   });
+  lost[0] += count_of(over);
+  lost[1] += count_of(under);
 }
 
 }  // namespace

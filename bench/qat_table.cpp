@@ -123,7 +123,7 @@ class Table {
   void fit(LoadedModel& m, const std::vector<Parameter>& parameters, Objective& objective,
            int64_t steps, double lr, double decay = 0.01) const {
     TrainerOptions o;
-    o.grid = steps;
+    o.steps = steps;
     o.seed = f_.seed;
     o.optimizer.lr = lr;
     o.optimizer.weight_decay = decay;

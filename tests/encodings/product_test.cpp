@@ -251,7 +251,7 @@ TEST_P(ProductTest, DotsOfBf16AreRoundedProducts) {
       for (size_t i = 0; i < plain.size(); ++i)
         EXPECT_LT(
             relative_distance(dots[i].data<float>(), plain[i].data<float>(), plain[i].numel()),
-            4e-3)
+            8e-3)  // the last of 8 bits, and what codes lost
             << table->isa << " " << i << " " << n;
     }
   }

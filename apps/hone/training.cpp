@@ -31,9 +31,10 @@ class Watch : public TrainingObserver {
 
   void planned(const MemoryPlan& p) override {
     plan = p;
-    log_info("memory: {} for the model, {} for steps, {} for the optimizer, {} in all",
+    log_info("memory: {} for the model, {} for steps, {} for the optimizer, {} for the rest: {}",
              human_bytes(double(p.weights)), human_bytes(double(p.step)),
-             human_bytes(double(p.optimizer)), human_bytes(double(p.total())));
+             human_bytes(double(p.optimizer)), human_bytes(double(p.rest)),
+             human_bytes(double(p.total())));
   }
   void begin(int64_t resumed_at, int64_t steps) override {
     TrainingLog log = head_;
@@ -124,6 +125,18 @@ ExportOptions export_options(const TrainingCommand& c, LoadedModel& model) {
   return options;
 }
 
+void check_output(const TrainingCommand& c, LoadedModel& model) {
+  try {
+    check_export(model, export_options(c, model), {});
+  } catch (const Error& e) {
+    if (c.options.method != "qat" || e.kind() != ErrorKind::unsupported) throw;
+    fail(ErrorKind::unsupported,
+         "no layout of files holds {} bits in groups of {}: take 2, 3, 4 or 8 bits, and groups of "
+         "32, 64 or 128",
+         c.options.qat.bits, c.options.qat.group);
+  }
+}
+
 void write_output(const TrainingCommand& c, LoadedModel& model, TrainingRun& run) {
   if (Adapter* adapter = run.adapter()) {
     PeftAdapter files = adapter->save();
@@ -155,6 +168,16 @@ void finish_training(TrainingCommand& c, uint64_t seed) {
   if (method == "dwq" && !c.load_as.empty() && c.options.teacher.teacher.empty())
     c.options.teacher.teacher = c.model;
   c.options.finish(seed);
+  HONE_CHECK(trains_the_model(method) || !c.out.ends_with(".gguf"), invalid_argument,
+             "{}: an adapter is written as a PEFT directory; hone convert makes a GGUF file of it",
+             c.out);
+  // Names are made of it.
+  while (c.out.size() > 1 && c.out.ends_with('/')) c.out.pop_back();
+  const fs::path report = c.report;
+  HONE_CHECK(
+      report.empty() || (fs::is_directory(report.has_parent_path() ? report.parent_path() : ".") &&
+                         !fs::is_directory(report)),
+      io, "{}: the report needs a file name in a directory that exists", c.report);
 }
 
 void run_training(TrainingCommand& c, const CommonOptions& common) {
@@ -179,18 +202,22 @@ void run_training(TrainingCommand& c, const CommonOptions& common) {
     identity["load as"] = c.load_as;
     model = load_model(c.model, load);
   }
+  if (!c.options.teacher.teacher.empty())
+    identity["teacher's files"] = identity_of(c.options.teacher.teacher);
   TrainingRun run(model, c.options, {place, identity, c.resume, c.restart});
   // Codes that no layout holds are refused before the work, not after it.
-  if (run.adapter() == nullptr) check_export(model, export_options(c, model), {});
-  log_info("{} of {} parameters are trained; {} targets in an epoch of {} rows",
+  if (run.adapter() == nullptr) check_output(c, model);
+  log_info("{} numbers are trained, the model has {}; {} targets in an epoch, batches of {} rows",
            run.trained_parameters(), model.model->parameter_count(), run.batches().targets(),
-           run.batches().rows());
+           c.options.batches.rows);
   TrainingLog head;
   head.title = "Training";
   head.model = model.name;
   head.method = c.options.method;
   head.machine =
       fmt::format("{}, {} threads, {}", kernels::cpu_name(), thread_count(), kernels::table().isa);
+  head.settings = {{"data", c.options.data}, {"seed", std::to_string(common.seed)}};
+  if (!c.load_as.empty()) head.settings.emplace_back("load_as", c.load_as);
   const Json settings = options_json(c.options);
   for (const auto& [key, value] : settings.items())
     head.settings.emplace_back(key, value.is_string() ? value.get<std::string>() : value.dump());
@@ -199,8 +226,8 @@ void run_training(TrainingCommand& c, const CommonOptions& common) {
   run.run(watch);
   watch.end();
   const double seconds = monotonic_seconds() - started;
-  if (!c.report.empty()) write_text_file(c.report, training_page(watch.log()));
   write_output(c, model, run);
+  if (!c.report.empty()) write_text_file(c.report, training_page(watch.log()));
   run.remove();
   const TrainingLog& log = watch.log();
   if (!common.json) {

@@ -4,7 +4,7 @@
   training.py --hone build/hone [--optimizer-bench build/bench/optimizer] [--cases GLOBS] ...
 
 Every round runs each engine once, each in a process of its own: a step that warms up and some that
-are timed. Medians over rounds are printed, and ratios hone/peer, of speed (more is better) and of
+are timed. Medians over rounds are printed, and ratios hone/peer of one precision, of speed (more is better) and of
 peak memory (less is better). README.md says what each runs, engines/training.py what is counted.
 """
 import argparse
@@ -189,8 +189,9 @@ def training_table(records, title):
     lines = [["Case", "Engine", "Tokens/s", "Step", "Of f32 peak", "hone ÷ it", "Peak memory",
               "hone ÷ it"]]
     for r in records:
-        ours = next((o for o in records if o["case"] == r["case"] and o["engine"] == "hone"), None)
-        rival = None if r["engine"] == "hone" else ours
+        ours = next((o for o in records if o["case"] == r["case"]
+                     and o["engine"] == ("hone bf16" if "bf16" in r["engine"] else "hone")), None)
+        rival = None if r["engine"].startswith("hone") else ours
         lines.append([r["case"], r["engine"], f"{r['tokens_per_second']:.1f}",
                       f"{r['step_seconds']:.3f} s",
                       f"{100 * r['of_f32_peak']:.0f} %" if r["of_f32_peak"] else "–",
@@ -239,7 +240,8 @@ def main():
     args = arguments()
     os.environ["OMP_NUM_THREADS"] = str(args.threads)  # before any engine starts
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(args.converted.resolve() / "inductor"))
-    peers = [HoneTraining(args.hone, args.optimizer_bench)] + [
+    peers = [HoneTraining(args.hone, args.optimizer_bench, precision)
+             for precision in ("f32", "bf16")] + [
         TorchTraining(bf16, compiled) for compiled in (False, True) for bf16 in (False, True)]
     wanted = chosen([p.name for p in peers], args.engines.split(";"), "--engines")
     engines = [Engine(peer) for peer in peers if peer.name in wanted]

@@ -65,7 +65,8 @@ void AdapterOptions::visit(OptionVisitor& v) {
 
 void AdapterOptions::check() const {
   HONE_CHECK(rank > 0 && rank <= 65536, invalid_argument, "rank {}: expected 1 to 65536", rank);
-  HONE_CHECK(alpha > 0, invalid_argument, "alpha {}: expected more than 0", alpha);
+  HONE_CHECK(alpha > 0 && std::isfinite(alpha), invalid_argument,
+             "alpha {}: expected a number above 0", alpha);
   HONE_CHECK(dropout >= 0 && dropout < 1, invalid_argument, "dropout {}: expected 0 to below 1",
              dropout);
   HONE_CHECK(virtual_tokens > 0 && virtual_tokens <= 65536, invalid_argument,
@@ -89,6 +90,14 @@ PeftModules AdapterOptions::modules() const {
   HONE_CHECK(!m.names.empty(), invalid_argument, "targets '{}': expected names of modules",
              targets);
   return m;
+}
+
+void check_elements(const PeftAdapter& files, double wanted) {
+  double held = 0;
+  for (const auto& [name, t] : files.tensors) held += static_cast<double>(t.numel());
+  HONE_CHECK(wanted <= held, corrupt,
+             "the adapter's tensors hold {:.0f} numbers, its configuration asks for {:.0f}", held,
+             wanted);
 }
 
 const AdapterMethod& adapter_method(std::string_view name) {

@@ -159,6 +159,8 @@ std::unique_ptr<Adapter> load(Model& model, const PeftAdapter& files) {
                                  "adapter_config.json");
   HONE_CHECK(m > 0 && m <= 65536, corrupt, "the adapter's bottleneck_width is {}", m);
   const ops::Nonlinearity f = ops::nonlinearity_from_name(text("non_linearity"));
+  check_elements(files, 2.0 * double(m) * double(model.width()) * double(model.blocks.size()) *
+                            (kind == "houlsby" ? 2 : 1));
   auto adapter = std::make_unique<BottleneckAdapter>(files, kind, model, m, f, 0);
   TensorsOnce tensors(files);
   adapter->each([&](const std::string& name, Tensor& t) { tensors.copy({name, ""}, t); });

@@ -82,7 +82,8 @@ class Ia3Adapter : public Adapter {
   void merge(const Linear& linear, Tensor& values, Tensor& bias, int sign) const override {
     for (const Module& m : modules_)
       for (size_t i = 0; i < m.layers.size(); ++i)
-        if (m.of.parts[i] == &linear) merge_layer(*m.layers[i], values, bias, sign);
+        if (m.of.parts[i] == &linear && m.layers[i]->active)
+          merge_layer(*m.layers[i], values, bias, sign);
   }
 
  private:

@@ -256,6 +256,10 @@ class LoraAdapter : public Adapter {
   }
 
   void set_weight(float weight) override {
+    HONE_CHECK(!files_.config.use_dora || weight == 0 || weight == 1, unsupported,
+               "DoRA's row lengths belong to all of its change: it is on or off and has no weight "
+               "{}",
+               weight);
     if (embedding_.of != nullptr) embedding_.layer->scale = embedding_.scale * weight;
     for (Module& m : modules_)
       for (auto& layer : m.layers) layer->scale = m.scale * weight;
@@ -296,6 +300,7 @@ class LoraAdapter : public Adapter {
  private:
   // W ± s·BA; DoRA: (m/n)∘(W + s·BA).
   static void merge_layer(const LoraLayer& l, Tensor& values, int sign) {
+    if (l.scale == 0) return;
     const int64_t n = values.dim(0), k = values.dim(1), r = l.a->values().dim(0);
     const float *a = l.a->values().data<float>(), *b = l.b.values().data<float>();
     const bool dora = !l.magnitude.empty_handle();
@@ -417,6 +422,13 @@ std::unique_ptr<Adapter> make_dora(Model& model, const AdapterOptions& o) {
 
 std::unique_ptr<Adapter> load(Model& model, const PeftAdapter& files) {
   const PeftConfig& c = files.config;
+  // Ranks come from the configuration: what they ask for must be in the files before it is made.
+  const PeftMatcher matcher(c, "the adapter");
+  double wanted = 0;
+  for (const PeftModule& of : peft_modules(model))
+    if (matcher.adapts(of.name, true, of.parts[0] == &model.head))
+      wanted += double(matcher.rank(of.name)) * double(of.in_features() + of.out_features());
+  check_elements(files, wanted);
   LoraAdapter::Modules modules = modules_of(model, c);
   TensorsOnce tensors(files);
   if (modules.embedding.of != nullptr) {

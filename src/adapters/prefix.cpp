@@ -25,9 +25,10 @@ class PrefixValues : public Prefix {
   DenseMatrix first, second;
 
   int64_t length() const override { return p.dim(0); }
+  void begin() override {
+    if (first.defined()) project();
+  }
   Tensor keys(int64_t layer) override {
-    // The first layer of a pass asks first; what runs again in a checkpoint makes it anew there.
-    if (first.defined() && layer == 0) project();
     return ops::slice_columns(p, 2 * layer * width, (2 * layer + 1) * width);
   }
   Tensor values(int64_t layer) override {

@@ -4,9 +4,27 @@
 
 namespace hone {
 
+namespace {
+
+// An alias may stand in what it names, or name what is full of aliases: read as a tree, a short
+// text is then endless. Counts the nodes of that tree.
+void check_tree(const YAML::Node& n, int depth, int64_t& left, const std::string& source) {
+  HONE_CHECK(depth <= 64 && --left >= 0, corrupt,
+             "{}: it goes too deep, or is too long once its aliases are written out", source);
+  if (n.IsMap())
+    for (const auto& entry : n) check_tree(entry.second, depth + 1, left, source);
+  else if (n.IsSequence())
+    for (const auto& entry : n) check_tree(entry, depth + 1, left, source);
+}
+
+}  // namespace
+
 YAML::Node parse_yaml(const std::string& text, const std::string& source) {
   try {
-    return YAML::Load(text);
+    YAML::Node root = YAML::Load(text);
+    int64_t most = 100000;
+    check_tree(root, 0, most, source);
+    return root;
   } catch (const YAML::Exception& e) {
     fail(ErrorKind::corrupt, "{}: not valid YAML: {}", source, e.what());
   }

@@ -105,8 +105,7 @@ class FloatEncoding final : public Encoding {
 
   std::string scales_refusal(const Weight& w) const override {
     if (has_plane(w, "scale") && w.shape.size() == 2) return {};
-    return kEight<T> ? "it has no scales"
-                     : "it has no scales; its values can be trained themselves";
+    return kEight<T> ? "it has no scales" : "floats have no scales";
   }
   std::vector<NamedTensor> scales(const Weight& w) const override { return plane(w).read(w); }
   Weight with_scales(const Weight& w, std::span<const Tensor> scales) const override {

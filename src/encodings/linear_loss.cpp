@@ -89,14 +89,15 @@ LinearLoss linear_loss(const Tensor& x, const Product& head, float softcap, Logi
   return result;
 }
 
-LinearLoss loss_of_logits(Tensor logits, LogitLoss& loss, float gradient) {
+LinearLoss loss_of_logits(Tensor logits, LogitLoss& loss, float gradient, bool keep) {
   const bool backward = recorded({&logits});
   LinearLoss result;
-  result.sum = loss.take(logits.mutable_data<float>(), 0, logits.dim(0), logits.dim(1),
+  Tensor dy = keep ? logits.clone() : logits.detached();
+  result.sum = loss.take(dy.mutable_data<float>(), 0, logits.dim(0), logits.dim(1),
                          backward ? gradient : 0.0f);
   if (!backward) return result;
   result.root = Tensor::from(std::vector<float>{static_cast<float>(result.sum)});
-  record(result.root, [y = logits.hollow(), dy = logits.detached()](const Tensor& seed) {
+  record(result.root, [y = logits.hollow(), dy](const Tensor& seed) {
     add_gradient(y, ops::scale(dy, seed.data<float>()[0]));
   });
   return result;

@@ -46,8 +46,8 @@ struct LinearLoss {
 LinearLoss linear_loss(const Tensor& x, const Product& head, float softcap, LogitLoss& loss,
                        float gradient, Activations a);
 
-/// The same for logits that are there already; they are spoilt, and under a tape must come from a
-/// function that does not need its result again.
-LinearLoss loss_of_logits(Tensor logits, LogitLoss& loss, float gradient);
+/// The same for logits that are there already; they are spoilt unless they are to be kept, as under
+/// a tape they must be where the function that they come from needs its result again.
+LinearLoss loss_of_logits(Tensor logits, LogitLoss& loss, float gradient, bool keep = false);
 
 }  // namespace hone

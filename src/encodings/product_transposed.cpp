@@ -202,9 +202,8 @@ Tensor product_backward(Tensor dy, const Tensor& x, const PackedWeight& w, const
   const bool dots = a == Activations::bf16 && w.n % 2 == 0 && kernels::uses_bf16_dots() &&
                     (dy.dim(0) % 2 == 0 || !values.requires_gradient());
   if (dots) {
-    if (bias.requires_gradient()) ops::round_in_place(dy, *rounding, what + ", gradient");
     const Tensor narrow = ops::rounded_bf16(dy, what + ", gradient");
-    if (bias.requires_gradient()) ops::accumulate_columns(dy, gradient_of(bias));
+    if (bias.requires_gradient()) ops::accumulate_columns(narrow.to(DType::f32), gradient_of(bias));
     if (values.requires_gradient())
       accumulate_bf16(narrow, x, gradient_of(values), what + ", weight gradient");
     if (!to_x) return {};

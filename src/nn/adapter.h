@@ -50,6 +50,8 @@ class Prefix {
  public:
   virtual ~Prefix() = default;
   virtual int64_t length() const = 0;
+  /// A pass through all layers begins: what they share is made now, outside their checkpoints.
+  virtual void begin() {}
   /// [length, kv_heads·k_dim] of layer `layer`, and as many values.
   virtual Tensor keys(int64_t layer) = 0;
   virtual Tensor values(int64_t layer) = 0;

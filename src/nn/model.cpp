@@ -261,7 +261,8 @@ Tensor Model::logits(const Tensor& hidden, Activations a) {
 
 LinearLoss Model::loss(const Tensor& hidden, LogitLoss& loss, float gradient, Activations a) {
   // With adapters a head is more than one product.
-  if (!head.adapters.empty()) return loss_of_logits(logits(hidden, a), loss, gradient);
+  if (!head.adapters.empty())
+    return loss_of_logits(logits(hidden, a), loss, gradient, logit_softcap > 0);
   return linear_loss(final_norm.forward(hidden), head.product(), logit_softcap, loss, gradient, a);
 }
 
@@ -300,6 +301,7 @@ void Model::begin(KvCache& cache, KvSequence& sequence, Activations a) {
 Tensor Model::forward(const Batch& batch, KvCache& cache) {
   if (batch.cached())
     for (const SequenceSpan& s : batch.spans) cache.reserve(*s.kv, s.start + s.end - s.begin);
+  if (prefix != nullptr) prefix->begin();
   Tensor x = embed(batch);
   for (size_t i = 0; i < blocks.size(); ++i)
     x = blocks[i].forward(x, batch, cache, static_cast<int64_t>(i));
@@ -324,6 +326,7 @@ Tensor Model::forward(const Batch& batch) {
     for (size_t i = first; i < last; ++i) x = each ? checkpoint(block(i), x) : block(i)(x);
     return x;
   };
+  if (prefix != nullptr) prefix->begin();
   Tensor x = embed(batch);
   if (batch.checkpointing != Checkpointing::root) return run(x, 0, blocks.size());
   const auto group = static_cast<size_t>(std::ceil(std::sqrt(static_cast<double>(blocks.size()))));

@@ -242,7 +242,7 @@ class Merger {
   Weight stored(const std::string& module, const Weight& own, const Tensor& before,
                 const Tensor& values, const Storage& storage, bool in_block,
                 std::vector<MergedLayer>& layers) const {
-    const bool changed = !same_bytes(before, values);
+    const bool changed = distance(values, before) > 0;  // −0 is no change of 0
     HONE_CHECK(!changed || !o_.unmerge || is_float(own.encoding), unsupported,
                "{}: it is stored as {}; adapters are taken out of floats only", module,
                own.encoding);

@@ -26,8 +26,8 @@ void reset_storage_peak();
 
 /// While one lives, mappings just freed wait as long as all blocks and they together take not much
 /// more (64 MB, and a sixteenth) than the most there have been since reset_storage_peak: a training
-/// step makes and frees the same
-/// tensors again and again, and zeroing their pages anew costs a tenth of it.
+/// step makes and frees the same tensors again and again, and zeroing their pages anew costs a
+/// tenth of it.
 class StorageReuse {
  public:
   StorageReuse();

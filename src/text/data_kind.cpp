@@ -97,10 +97,16 @@ Json chat_messages(const Json& record, const FieldNames& names, const std::strin
     Json kept = Json::object();
     kept["role"] = role;
     for (const auto& [key, value] : message.items())
-      if (key == names("content"))
+      if (key == names("content")) {
+        HONE_CHECK(value.is_string() || value.is_array() || value.is_null(), corrupt,
+                   "{}: expected a message's content to be a text or a list of parts, got a {}",
+                   where, value.type_name());
         kept["content"] = value;
-      else if (key != names("role"))
+      } else if (key != names("role"))
         kept[key] = value;
+    // A call of tools has no content.
+    HONE_CHECK(kept.contains("content") || kept.size() > 1, corrupt,
+               "{}: a message of the role {} has no content", where, printed(role));
     result.push_back(std::move(kept));
   }
   return result;

@@ -148,7 +148,7 @@ class Adafactor final : public Optimizer {
 
   double learning_rate(const Work& w) const {
     const auto t = static_cast<double>(w.state->steps);
-    double lr = w.lr;
+    double lr = w.lr * w.parameter->rate;
     if (options_.relative_step)
       lr = std::min(options_.warmup_init ? 1e-6 * t : 1e-2, 1 / std::sqrt(t));
     if (!options_.scale_parameter) return lr;

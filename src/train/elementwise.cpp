@@ -66,6 +66,7 @@ class Elementwise final : public Optimizer {
   int64_t update(const Work& w, int64_t begin) const {
     Tensor& value = w.parameter->value;
     const double decay = w.parameter->decay ? options_.weight_decay : 0;
+    const double lr = w.lr * w.parameter->rate;
     const double beta1 = is("sgd") ? options_.momentum : options_.beta1, beta2 = options_.beta2;
     kernels::UpdateArgs a{};
     a.type = float_type(value.dtype());
@@ -73,8 +74,8 @@ class Elementwise final : public Optimizer {
     a.g = value.gradient().data<float>() + begin;
     a.n = std::min(kChunk, value.numel() - begin);
     a.gradient_factor = static_cast<float>(w.gradient_factor);
-    a.rate = static_cast<float>(w.lr);
-    a.keep = static_cast<float>(is("sgd") ? 1 : 1 - w.lr * decay);
+    a.rate = static_cast<float>(lr);
+    a.keep = static_cast<float>(is("sgd") ? 1 : 1 - lr * decay);
     a.l2 = static_cast<float>(is("sgd") ? decay : 0);
     a.beta1 = static_cast<float>(beta1);
     a.rest1 = static_cast<float>(1 - beta1);
@@ -90,7 +91,7 @@ class Elementwise final : public Optimizer {
       return (is("sgd") ? table.sgd : table.lion)(&a);
     }
     const auto t = static_cast<double>(w.state->steps);
-    a.rate = static_cast<float>(w.lr / (1 - std::pow(beta1, t)));
+    a.rate = static_cast<float>(lr / (1 - std::pow(beta1, t)));
     a.root_factor = static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, t)));
     a.eps = static_cast<float>(options_.eps);
     if (!in_8_bits(value)) {

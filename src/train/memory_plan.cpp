@@ -47,6 +47,9 @@ class FirstBlocks {
 
 MemoryPlan plan_memory(Model& model, Trainer& trainer, Objective& objective, int64_t rows,
                        int64_t length) {
+  // A rehearsal has two blocks: where even a few of their tensors find no room, none begins.
+  const double least = 8.0 * 4 * double(rows) * double(length) * double(model.width());
+  require_memory(static_cast<int64_t>(std::min(least, 0x1p62)), "the training");
   const TrainingBatch batch = whole_rows(rows, length, model.vocabulary());
   const auto blocks = static_cast<int64_t>(model.blocks.size());
   MemoryPlan plan;

@@ -77,7 +77,7 @@ class Scales : public TrainingMethod {
   explicit Scales(LoadedModel& m) : model_(*m.model) {
     DwqParameters made = prepare_dwq(model_);
     for (const auto& [module, reason] : made.refused)
-      log_info("{}: its scales stay: {}", module, reason);
+      log_info("{} stays as it is: {}", module, reason);
     parameters_ = std::move(made.parameters);
   }
   std::vector<Parameter> parameters() override { return parameters_; }

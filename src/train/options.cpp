@@ -1,5 +1,7 @@
 #include "train/options.h"
 
+#include <cmath>
+
 #include "train/dwq.h"
 #include "train/method.h"
 
@@ -49,6 +51,8 @@ void TrainingOptions::finish(uint64_t seed) {
     HONE_CHECK(value >= least, invalid_argument, "{} {}: expected {} or more", name, value, least);
   };
   at_least("steps", trainer.steps, 1);
+  HONE_CHECK(trainer.steps <= 1'000'000'000, invalid_argument, "steps {}: expected at most 10⁹",
+             trainer.steps);
   at_least("accumulate", accumulate, 1);
   at_least("eval_every", eval_every, 0);
   at_least("eval_batches", eval_batches, 1);
@@ -63,6 +67,11 @@ void TrainingOptions::finish(uint64_t seed) {
     adapter_method(method);
     adapter.check();
   }
+  HONE_CHECK(
+      initialise.empty() || ((method == "prefix" || method == "prompt") && !adapter.projection),
+      invalid_argument, "initialise belongs to prefix, without a projection, and prompt");
+  HONE_CHECK(std::isfinite(trainer.max_norm), invalid_argument, "max_norm {}: expected a number",
+             trainer.max_norm);
   if (method == "qat") qat.check();
   teacher.finish(method);
   // Its usual rate: a trained scale moves by about as much a step (dwq.h).
@@ -76,7 +85,8 @@ void TrainingOptions::finish(uint64_t seed) {
              "method full or distill");
   trainer.seed = adapter.seed = batches.seed = seed;
   trainer.optimizer.seed = static_cast<int64_t>(seed >> 1);
-  trainer.optimizer.resolved();
+  // With the method's defaults: what a log says, and what a run that goes on is compared with.
+  trainer.optimizer = trainer.optimizer.resolved();
 }
 
 }  // namespace hone

@@ -14,6 +14,9 @@ struct Parameter {
   std::string name;  ///< unique among those of one optimizer
   Tensor value;
   bool decay = true;  ///< whether weight decay applies
+  /// The learning rate is multiplied by it: what is small by nature (the step of a grid) must not
+  /// move as far as a weight does where a method's steps are of one size (Adam).
+  double rate = 1;
 };
 
 }  // namespace hone

@@ -1,6 +1,7 @@
 #include "train/qat.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <utility>
 
@@ -9,6 +10,12 @@
 
 namespace hone {
 namespace {
+
+double mean_size(const Tensor& t) {
+  double sum = 0;
+  for (int64_t i = 0; i < t.numel(); ++i) sum += std::abs(double{t.data<float>()[i]});
+  return sum / static_cast<double>(t.numel());
+}
 
 class QuantizedWeight final : public WeightSource {
  public:
@@ -35,8 +42,10 @@ class QuantizedWeight final : public WeightSource {
 
   void append(const std::string& module, std::vector<Parameter>& all) const {
     all.push_back({module + ".weight", values_, true});
-    if (learned_) all.push_back({module + ".steps", grids_.steps, false});
-    if (!grids_.lows.empty_handle()) all.push_back({module + ".lows", grids_.lows, false});
+    // At a rate of 1e-3 a step of the grid changes by a thousandth of itself.
+    if (learned_) all.push_back({module + ".steps", grids_.steps, false, mean_size(grids_.steps)});
+    if (!grids_.lows.empty_handle())
+      all.push_back({module + ".lows", grids_.lows, false, mean_size(grids_.steps)});
   }
 
  private:

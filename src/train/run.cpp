@@ -1,6 +1,7 @@
 #include "train/run.h"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include <utility>
 
 #include "base/files.h"
+#include "base/fingerprint.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "formats/safetensors.h"
@@ -96,13 +98,21 @@ void TrainingRun::check_identity() {
   Json identity = options_json(options_);
   // These change when things are said or written, not what is trained.
   for (const char* key : {"eval_every", "eval_batches", "save_every"}) identity.erase(key);
-  identity["data"] = options_.data;
+  // The files' bytes, not their names; and all that makes ids of them.
+  for (const auto& [key, file] :
+       {std::pair("data", options_.data), {"evaluate", options_.evaluate}})
+    if (!file.empty() && fs::is_regular_file(file))
+      identity[key] = fmt::format("{:016x}", file_fingerprint(file));
+  if (model_.tokenizer != nullptr)
+    identity["tokenizer"] = fmt::format("{:016x}", tokenizer_fingerprint(*model_.tokenizer));
+  identity["chat template"] = model_.chat_template;
   identity["seed"] = options_.trainer.seed;
   identity["instruction set"] =
       kernels::table().isa + std::string(kernels::uses_bf16_dots() ? ", dots of bf16" : "");
   for (const auto& [key, value] : place_.identity.items()) identity[key] = value;
   if (place_.restart || !fs::exists(checkpoint)) {
     fs::remove(checkpoint);
+    fs::remove(place_.directory / kTeacher);
     write_text_file(index, identity.dump(2) + "\n");
     return;
   }

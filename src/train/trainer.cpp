@@ -96,6 +96,7 @@ StepResult Trainer::step(std::span<const TrainingBatch> parts, Objective& object
 void Trainer::rehearse(const TrainingBatch& batch, Objective& objective) {
   clear_gradients(parameters_);
   TrainingStep scope(0);
+  ops::FlightRecorder unseen;  // what a rehearsal rounds is no part of the run
   {
     Tape tape;
     run(batch, objective, 1);

@@ -50,7 +50,7 @@ double distance(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 // The mean cross-entropy of some tokens, and its gradients.
-double loss_of(Model& model) {
+double loss_of(Model& model, Checkpointing checkpointing = Checkpointing::none) {
   const int64_t prompted = model.prompt.empty_handle() ? 0 : model.prompt.dim(0);
   const std::vector<int32_t> text = tiny_ids(12, 6);
   std::vector<int32_t> ids;
@@ -58,6 +58,7 @@ double loss_of(Model& model) {
   ids.insert(ids.end(), text.begin(), text.end() - 1);
   Batch batch;
   batch.append(ids, nullptr, model.virtual_tokens() - prompted);
+  batch.checkpointing = checkpointing;
   const std::vector<int32_t> targets(text.begin() + 1, text.end());
   Tape tape;
   CrossEntropy loss(targets);
@@ -113,6 +114,46 @@ TEST_P(AdapterContract, AStepLowersTheLoss) {
   }
   adapter->values_changed();
   EXPECT_LT(loss_of(*m.model), before);
+}
+
+// Also of what is shared by all layers, as a prefix's projection is.
+TEST_P(AdapterContract, CheckpointingChangesNoBitOfAGradient) {
+  for (const bool projection : {false, true}) {
+    if (projection && GetParam().method->name != std::string_view("prefix")) continue;
+    AdapterOptions options = small_options();
+    options.projection = projection;
+    options.hidden = 8;
+    std::vector<std::vector<float>> plain;
+    for (Checkpointing c :
+         {Checkpointing::none, Checkpointing::cheap, Checkpointing::block, Checkpointing::root}) {
+      LoadedModel m = load();
+      auto adapter = GetParam().method->make(*m.model, options);
+      std::vector<NamedTensor> trained = adapter->train();
+      loss_of(*m.model, c);
+      for (size_t i = 0; i < trained.size(); ++i) {
+        const Tensor& g = trained[i].value.gradient();
+        std::vector<float> all(g.data<float>(), g.data<float>() + g.numel());
+        if (c == Checkpointing::none)
+          plain.push_back(std::move(all));
+        else
+          EXPECT_EQ(all, plain[i]) << trained[i].name << " " << static_cast<int>(c);
+      }
+    }
+  }
+}
+
+TEST_P(AdapterContract, MergedWhileItIsOffItChangesNothing) {
+  LoadedModel m = load();
+  auto adapter = make_moved(*m.model);
+  if (!adapter->merge_refusal(1).empty()) return;
+  adapter->set_weight(0);
+  for (Linear* l : m.model->linears()) {
+    const Tensor before = decode_weight(l->weight());
+    Tensor values = before.clone(), bias;
+    adapter->merge(*l, values, bias, 1);
+    EXPECT_EQ(relative_distance(values.data<float>(), before.data<float>(), before.numel()), 0)
+        << l->name();
+  }
 }
 
 TEST_P(AdapterContract, FilesBringBackTheSameLogits) {

@@ -2,6 +2,7 @@
 #include "encodings/linear_loss.h"
 
 #include "gradients.h"
+#include "ops/dense.h"
 
 namespace hone {
 namespace {
@@ -48,6 +49,24 @@ TEST(LinearLossTest, GradientsAreThoseOfDifferences) {
         },
         [&](const std::vector<Doubles>& in) { return plain_loss(in, s, targets); }, {x, w}, 1e-4);
   }
+}
+
+// A capped logit is needed again when its gradient flows back.
+TEST(LinearLossTest, LogitsThatAreKeptHaveTheSameGradients) {
+  const LossShape s{3, 48, 17, 2};
+  const std::vector<int32_t> targets{4, 0, 16};
+  expect_gradients(
+      [&](const std::vector<Tensor>& in) {
+        PackedWeight packed = pack_weight(float_weight(in[1]));
+        const Tensor bias;
+        const Product head{&packed, &bias, &in[1]};
+        Tensor y = multiply_all(LinearInput(in[0]), {&head, 1}, Activations::f32)[0];
+        ops::softcap_in_place(y, s.softcap);
+        CrossEntropy loss(targets);
+        return loss_of_logits(y, loss, 1, true).root;
+      },
+      [&](const std::vector<Doubles>& in) { return plain_loss(in, s, targets); },
+      {random_tensor({s.tokens, s.width}, 1), random_tensor({s.vocabulary, s.width}, 2)}, 1e-4);
 }
 
 TEST(LinearLossTest, ChunksGiveTheSumOfTheirRows) {

@@ -147,6 +147,35 @@ TEST(TrainingRun, RefusesToGoOnAsAnotherRun) {
   EXPECT_TRUE(std::filesystem::exists(scratch / "other/notes.txt"));
 }
 
+TEST(TrainingRun, RefusesToGoOnWithOtherData) {
+  TemporaryDirectory scratch;
+  TrainingOptions o = few_steps("lora");
+  o.data = (scratch / "data.txt").string();
+  testing::put_file(o.data, std::string(2000, 'a') + " b");
+  {
+    Watch first;
+    first.stop_behind = 5;
+    Part begun(scratch / "run", o, false);
+    EXPECT_THROW(begun.run->run(first), Stop);
+  }
+  testing::put_file(o.data, std::string(2000, 'a') + " c");
+  EXPECT_NE(error_of([&] { Part(scratch / "run", o, true); }).find("cannot resume: data"),
+            std::string::npos);
+}
+
+// What another teacher said before an interruption is not what this one says.
+TEST(TrainingRun, BegunAnewItAsksItsTeacher) {
+  TemporaryDirectory scratch;
+  TrainingOptions o = few_steps("distill");
+  o.teacher.teacher = source_file("models/hone-austen-3m");
+  o.teacher.top = 4;
+  const fs::path cache = scratch / "run/teacher.logits";
+  fs::create_directory(scratch / "run");
+  testing::put_file(cache, "of another");
+  Part begun(scratch / "run", o, false);
+  EXPECT_GT(fs::file_size(cache), 1000u);
+}
+
 // However ragged the parts are: means of means would differ (transformers#34191).
 TEST(TrainingRun, MicroBatchesAddUpToTheirBatch) {
   auto course = [&](int64_t parts) {

@@ -10,11 +10,10 @@ GPT2_TENSORS = 124000000  # stands for the tensors of GPT-2, which are 124,439,8
 
 
 class HoneTraining(TrainingPeer, Hone):
-    name = "hone"
-
-    def __init__(self, binary, optimizer_bench):
+    def __init__(self, binary, optimizer_bench, precision):
         super().__init__(binary)
-        self.optimizer_bench = optimizer_bench
+        self.optimizer_bench, self.precision = optimizer_bench, precision
+        self.name = "hone" if precision == "f32" else f"hone {precision}"
 
     def present(self):
         if not (self.binary or self.optimizer_bench):
@@ -27,13 +26,16 @@ class HoneTraining(TrainingPeer, Hone):
         return version
 
     def can(self, method):
-        return bool(self.optimizer_bench if method == "adamw" else self.binary)
+        if method == "adamw":
+            return bool(self.optimizer_bench) and self.precision == "f32"
+        return bool(self.binary)
 
     def train(self, directory, work):
         how = ["full"] if work.method == "full" else ["lora", "--rank", work.rank]
         how += ["--load-as", "nf4"] if work.method == "qlora" else []
         out = self.json("bench", directory, "--batch", work.batch, "--length", work.length,
-                        "--steps", work.steps, "--threads", work.threads, "--train", *how)
+                        "--steps", work.steps, "--threads", work.threads,
+                        "--precision", self.precision, "--train", *how)
         if missing := [k for k in ("step_seconds", "peak_rss_bytes") if not out.get(k)]:
             raise RuntimeError(f"{self.binary}: bench --train says no {missing[0]}")
         return Trained(out["step_seconds"], out["peak_rss_bytes"], out)

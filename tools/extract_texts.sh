@@ -1,7 +1,7 @@
 #!/bin/sh
 # Writes three disjoint texts of 19th-century prose into a directory, the same bytes every time:
 #
-#   train.txt        trains the default model (tools/train_default_model.py)
+#   train.txt        trains the default model (tools/train_default_model.sh)
 #   calibration.txt  every 30th of the chapters that are not held out; neither trained on nor scored
 #   heldout.txt      the last 8 chapters of Persuasion, the last 10 and the epilogue of Moby Dick
 #

@@ -96,11 +96,11 @@ struct PeftModule {
 /// In model order; the head last.
 std::vector<PeftModule> peft_modules(Model& model);
 
-/// The tensors of a method in a PEFT directory, each to be used once.
 /// Raises corrupt where the files hold fewer numbers than their configuration asks for: before
 /// memory is taken for them.
 void check_elements(const PeftAdapter& files, double wanted);
 
+/// The tensors of a method in a PEFT directory, each to be used once.
 class TensorsOnce {
  public:
   explicit TensorsOnce(const PeftAdapter& files);

@@ -8,9 +8,8 @@
 //   kBits                 code form for the kernels: 4 or 8
 //   kOffset               what makes a signed code unsigned (4-bit forms), else 0
 //   kMins                 value = scale·code + min, else scale·code (code as unpack gives it)
-//   kF16                  scales and mins are f16 in the file; with one scale to a block, they are
-//   its
-//                         first bytes
+//   kF16                  scales and mins are f16 in the file; with one scale to a block, they
+//                         are its first bytes
 //   kTable                16 values that codes stand for, or nullptr
 //   unpack(block, int8_t* codes, float* scales, float* mins)
 //   pack(const float* x, const float* importance or null, uint8_t* block)

@@ -77,10 +77,6 @@ void transpose_part(const PackedWeight& w, int64_t n0, int64_t n1, int64_t k0, i
   }
 }
 
-}  // namespace
-
-namespace {
-
 // dy·W of dy f32 [T, N], or where dots of bf16 run, of bf16 [T, N]; rounded where `rounding` is.
 Tensor back_through(const Tensor& dy, const PackedWeight& w, ops::PartRounding* rounding) {
   const int64_t t = dy.dim(0);

@@ -107,9 +107,10 @@ double peak_speed(const PeakLoop& loop, Effort effort = kThorough) {
 void raise_roof(Roofs& r, std::string_view operation, double per_second) {
   if (operation == "fp32 FMA") r.f32_per_second = std::max(r.f32_per_second, per_second);
   if (operation == "bf16 tiles") r.f32_per_second = std::max(r.f32_per_second, per_second / 3);
+  if (operation == "bf16 dot" || operation == "bf16 tiles")
+    r.bf16_per_second = std::max(r.bf16_per_second, per_second);
   if (operation == "int8 dot" || operation == "int8 tiles")
     r.int8_per_second = std::max(r.int8_per_second, per_second);
-  if (operation == "bf16 dot") r.bf16_per_second = per_second;
 }
 
 // One thread's products of 64 tokens with 128 rows of 512 columns: what prefill spends its time on.
@@ -280,16 +281,23 @@ std::optional<Roofs> roofs_of(const Machine& m, const std::string& isa) {
 }
 
 bool is_disturbed(const Machine& m) {
-  for (const Candidate& c : m.candidates)
-    for (const Peak& p : m.peaks) {
-      if (p.isa != c.isa) continue;
-      const double product = p.operation == "fp32 FMA"   ? c.f32_per_second
-                             : p.operation == "int8 dot" ? c.int8_per_second
-                             : p.operation == "bf16 dot" ? c.bf16_dot_per_second
-                                                         : 0;
-      if (p.per_second < 0.5 * product * m.threads) return true;
-    }
-  return false;
+  return std::any_of(m.candidates.begin(), m.candidates.end(), [&](const Candidate& c) {
+    // Products run on the fastest of what an instruction set has: dots or tiles.
+    auto peak = [&](std::initializer_list<std::string_view> operations) {
+      double most = 0;
+      for (const Peak& p : m.peaks)
+        if (p.isa == c.isa &&
+            std::find(operations.begin(), operations.end(), p.operation) != operations.end())
+          most = std::max(most, p.per_second);
+      return most;
+    };
+    auto below = [&](double peak, double product) {
+      return peak > 0 && peak < 0.5 * product * m.threads;
+    };
+    return below(peak({"fp32 FMA"}), c.f32_per_second) ||
+           below(peak({"int8 dot", "int8 tiles"}), c.int8_per_second) ||
+           below(peak({"bf16 dot", "bf16 tiles"}), c.bf16_dot_per_second);
+  });
 }
 
 bool bf16_dots_are_faster(const Machine& m, const std::string& isa) {

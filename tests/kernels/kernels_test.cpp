@@ -131,7 +131,7 @@ TEST_P(KernelsTest, Bf16DotsEqualTheReferenceOfRoundedActivations) {
   const bool runs = k().gemm_bf16_dot != nullptr && uses_bf16_dots();
   prefer_bf16_dots(false);
   if (!runs) GTEST_SKIP() << "no dots of bf16 with " << k().isa << " on this CPU";
-  for (int64_t t : {1, 2, 3, 7, 20})
+  for (int64_t t : {1, 2, 3, 7, 20, 50})
     for (int64_t n : {1, 16, 40, 70})
       for (int64_t kk : {2, 30, 2050}) {
         auto x = random_values(t * kk, 31), w = random_values(n * kk, 32),
@@ -154,6 +154,28 @@ TEST_P(KernelsTest, Bf16DotsEqualTheReferenceOfRoundedActivations) {
         g.y = y.data();
         k().gemm_bf16_dot(&g);
         EXPECT_LT(relative_distance(y.data(), expected.data(), t * n), 1e-6) << t << n << kk;
+        // The product of the columns' two halves, one added to the other, is the whole.
+        if (kk > 64) {
+          GemmArgs half_of = g;
+          std::vector<float> sum(t * n, NAN);
+          half_of.y = sum.data();
+          half_of.bias = nullptr;
+          const int64_t first = kk / 4 * 2;
+          std::vector<uint16_t> part;
+          for (int64_t k0 : {int64_t{0}, first}) {
+            half_of.k = k0 == 0 ? first : kk - first;
+            part.clear();
+            for (int64_t p = 0; p < g.p1; ++p)
+              part.insert(part.end(), half.begin() + (p * kk + k0) * kPanel,
+                          half.begin() + (p * kk + k0 + half_of.k) * kPanel);
+            half_of.xb = rounded.data() + k0;
+            half_of.panels = part.data();
+            half_of.accumulate = k0 > 0;
+            k().gemm_bf16_dot(&half_of);
+          }
+          ref::gemm(x.data(), w.data(), nullptr, t, n, kk, expected.data());
+          EXPECT_LT(relative_distance(sum.data(), expected.data(), t * n), 1e-6) << t << n << kk;
+        }
         g.t = 1;
         g.y = one.data();
         for (int64_t r = 0; r < t; ++r) {

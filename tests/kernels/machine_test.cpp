@@ -46,6 +46,14 @@ TEST(Machine, PeaksBelowProductsAreADisturbance) {
   EXPECT_TRUE(is_disturbed(m));
   m.peaks[0].isa = "avx512";  // which has no candidate
   EXPECT_FALSE(is_disturbed(m));
+  // Products of bf16 run on tiles where there are any.
+  m = example();
+  m.threads = 2;
+  m.candidates[0].bf16_dot_per_second = 3e11;
+  m.peaks.push_back({"avx2", "bf16 dot", 1e11});
+  EXPECT_TRUE(is_disturbed(m));
+  m.peaks.push_back({"avx2", "bf16 tiles", 2e12});
+  EXPECT_FALSE(is_disturbed(m));
 }
 
 TEST(Machine, OfAnotherCpuOrInstructionSetOrDamagedIsIgnored) {

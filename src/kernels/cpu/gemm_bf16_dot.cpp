@@ -7,6 +7,7 @@
 // lie in one vector; one permutation brings the two values of each output together. The
 // instruction rounds each sum of two products and takes denormals as zeros.
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/tiles.h"
 
 namespace hone::kernels::HONE_ISA {
 
@@ -19,7 +20,7 @@ void round_to_bf16(const float* x, int64_t n, uint16_t* y) {
   }
 }
 
-#ifdef HONE_BF16_DOT
+#if defined(HONE_BF16_DOT) && !defined(HONE_TILES)  // with tiles gemm_bf16_tiles.cpp
 namespace {
 
 constexpr int64_t kBlockK = 2048;

@@ -14,9 +14,8 @@
 
 #include "kernels/kernel_table.h"
 
-// Dots of bf16 pairs: compiled wherever a CPU may have them beside the instruction set. Tiles are
-// faster.
-#if defined(__AVX512VNNI__) && !defined(__AMX_TILE__)
+// Dots of bf16 pairs: compiled wherever a CPU may have them beside the instruction set.
+#if defined(__AVX512VNNI__)
 #define HONE_BF16_DOT 1
 #endif
 

@@ -339,6 +339,8 @@ class Exporter {
       Json c = m_.checkpoint->config;
       c.erase("quantization_config");
       c["tie_word_embeddings"] = m_.model->tied_head;
+      if (m_.config.kv_heads != m_.config.heads || c.contains("num_key_value_heads"))
+        c["num_key_value_heads"] = m_.config.kv_heads;  // a pass may have merged some
       say_float_type(c);
       return c;
     }

@@ -1,0 +1,348 @@
+// gqa: merges groups of key/value heads, so that a KV cache and what decode reads of it shrink: MHA
+// becomes GQA or MQA, or GQA one of fewer heads (Ainslie et al. 2023, "GQA").
+//
+// mean: a new head is the mean of its group, as in the paper; queries and output stay. Heads that
+// were trained apart have nothing in common that a mean would keep, so that this needs uptraining.
+//
+// joint: a new head is what reproduces its group best on the calibration text, and queries and
+// output take up how each old head follows from it. With C = Σ x·xᵀ of the layer's inputs:
+//   values  the group's values, g·d of them, are nearest to U·(d new ones) for U the principal
+//           directions of V·C·Vᵀ; the new ones are Uᵀ·V, and each head's output block becomes
+//           O_i·U_i.
+//   keys    what replaces a key must commute with its rotation, which takes the channels i and
+//           i + d/2 as one complex number. For each such pair the group's g numbers are nearest to
+//           u·(one new number) for u the principal direction of their Hermitian g × g matrix, and
+//           queries become ū_i·q. Channels that are not rotated go as values do.
+// Where heads differ by such maps alone nothing is lost. The error is that of keys and values, not
+// of what attention makes of them. Limits: norms over keys (Gemma 3) stand between the projection
+// and the rotation, so that only mean works; files that hold q, k and v in equal parts of one
+// matrix (GPT-2) cannot hold the result.
+#include <cmath>
+#include <complex>
+#include <vector>
+
+#include "base/checked.h"
+#include "base/random.h"
+#include "base/threads.h"
+#include "ops/dense.h"
+#include "passes/calibration_walk.h"
+#include "passes/pass.h"
+
+namespace hone {
+namespace {
+
+using Complex = std::complex<double>;
+
+// Square or not, row by row.
+struct Matrix {
+  int64_t rows = 0, columns = 0;
+  std::vector<double> values;
+  Matrix(int64_t r, int64_t c)
+      : rows(r), columns(c), values(static_cast<size_t>(checked_mul(r, c, "matrix"))) {}
+  double& at(int64_t i, int64_t j) { return values[static_cast<size_t>(i * columns + j)]; }
+  double at(int64_t i, int64_t j) const { return values[static_cast<size_t>(i * columns + j)]; }
+};
+
+// Rows [first, first + n) of w [N, D] times `gram` [D, D] times themselves: [n, n].
+Matrix energy(const Tensor& w, int64_t first, int64_t n, const PackedWeight& gram) {
+  const int64_t d = w.dim(1);
+  const Tensor rows = w.rows(first, first + n).clone();
+  const Tensor half = multiply(LinearInput(rows), gram, {}, Activations::f32);
+  Matrix m(n, n);
+  parallel_for(n, 1, [&](int64_t b, int64_t e) {
+    for (int64_t i = b; i < e; ++i)
+      for (int64_t j = 0; j < n; ++j) {
+        double sum = 0;
+        const float *x = half.data<float>() + i * d, *y = rows.data<float>() + j * d;
+        for (int64_t k = 0; k < d; ++k) sum += double{x[k]} * y[k];
+        m.at(i, j) = sum;
+      }
+  });
+  return m;
+}
+
+// Makes the columns orthonormal, in order (modified Gram-Schmidt); what is dependent becomes zeros.
+void orthonormalise(Matrix& u) {
+  for (int64_t c = 0; c < u.columns; ++c) {
+    double before = 0;
+    for (int64_t i = 0; i < u.rows; ++i) before += u.at(i, c) * u.at(i, c);
+    for (int64_t p = 0; p < c; ++p) {
+      double dot = 0;
+      for (int64_t i = 0; i < u.rows; ++i) dot += u.at(i, p) * u.at(i, c);
+      for (int64_t i = 0; i < u.rows; ++i) u.at(i, c) -= dot * u.at(i, p);
+    }
+    double norm = 0;
+    for (int64_t i = 0; i < u.rows; ++i) norm += u.at(i, c) * u.at(i, c);
+    const double factor = norm > 1e-24 * before ? 1 / std::sqrt(norm) : 0;
+    for (int64_t i = 0; i < u.rows; ++i) u.at(i, c) *= factor;
+  }
+}
+
+// The `count` principal directions of a symmetric matrix without negative eigenvalues: [n, count]
+// with orthonormal columns, by orthogonal iteration.
+Matrix principal(const Matrix& m, int64_t count, uint64_t seed) {
+  constexpr int kMost = 200;
+  constexpr double kEnough = 1e-9;  // of the energy, from one step to the next
+  Matrix u(m.rows, count);
+  for (int64_t i = 0; i < m.rows * count; ++i)
+    u.values[static_cast<size_t>(i)] = random_uniform(seed, static_cast<uint64_t>(i)) - 0.5;
+  orthonormalise(u);
+  double kept = -1;
+  for (int step = 0; step < kMost; ++step) {
+    Matrix next(m.rows, count);
+    parallel_for(m.rows, 4, [&](int64_t b, int64_t e) {
+      for (int64_t i = b; i < e; ++i)
+        for (int64_t j = 0; j < m.rows; ++j)
+          for (int64_t c = 0; c < count; ++c) next.at(i, c) += m.at(i, j) * u.at(j, c);
+    });
+    double energy = 0;
+    for (int64_t i = 0; i < m.rows * count; ++i) {
+      const auto at = static_cast<size_t>(i);
+      energy += u.values[at] * next.values[at];
+    }
+    orthonormalise(next);
+    u = std::move(next);
+    if (std::abs(energy - kept) <= kEnough * std::abs(energy)) break;
+    kept = energy;
+  }
+  return u;
+}
+
+// The principal direction of a Hermitian matrix [g, g] without negative eigenvalues.
+std::vector<Complex> principal(const std::vector<Complex>& m, size_t g) {
+  // The column of the largest diagonal has a part of it, unless all is zero.
+  size_t most = 0;
+  for (size_t i = 1; i < g; ++i)
+    if (m[i * g + i].real() > m[most * g + most].real()) most = i;
+  std::vector<Complex> u(g);
+  for (size_t i = 0; i < g; ++i) u[i] = m[i * g + most];
+  for (int step = 0; step < 300; ++step) {
+    double norm = 0;
+    for (const Complex& x : u) norm += std::norm(x);
+    if (norm == 0) {
+      std::fill(u.begin(), u.end(), 1 / std::sqrt(double(g)));
+      return u;
+    }
+    for (Complex& x : u) x /= std::sqrt(norm);
+    std::vector<Complex> next(g);
+    for (size_t i = 0; i < g; ++i)
+      for (size_t j = 0; j < g; ++j) next[i] += m[i * g + j] * u[j];
+    u = std::move(next);
+  }
+  double norm = 0;
+  for (const Complex& x : u) norm += std::norm(x);
+  for (Complex& x : u) x /= std::sqrt(norm);
+  return u;
+}
+
+// A projection's rows with their biases behind them, so that one map serves both.
+struct Rows {
+  Tensor values;  // [N, D]
+  Tensor bias;    // [N] or an empty handle
+  explicit Rows(const Linear& l)
+      : values(decode_weight(l.weight()).clone()),
+        bias(l.bias().empty_handle() ? Tensor() : l.bias().clone()) {}
+  Rows(const Rows& like, int64_t n)
+      : values(Tensor::zeros({n, like.values.dim(1)}, DType::f32)),
+        bias(like.bias.empty_handle() ? Tensor() : Tensor::zeros({n}, DType::f32)) {}
+
+  /// Row `to` gets `factor` times row `from` of `other` added.
+  void add(int64_t to, double factor, const Rows& other, int64_t from) {
+    const int64_t d = values.dim(1);
+    const auto f = static_cast<float>(factor);
+    float* y = values.mutable_data<float>() + to * d;
+    const float* x = other.values.data<float>() + from * d;
+    for (int64_t k = 0; k < d; ++k) y[k] += f * x[k];
+    if (!bias.empty_handle()) bias.mutable_data<float>()[to] += f * other.bias.data<float>()[from];
+  }
+  Linear linear(const Linear& l) const { return Linear(l.name(), float_weight(values), bias); }
+};
+
+class Gqa final : public Pass {
+ public:
+  PassKind kind() const override { return PassKind::transform; }
+  bool needs_calibration() const override { return method_ == "joint"; }
+  void visit_options(OptionVisitor& v) override {
+    v.option("kv_heads", kv_heads_,
+             "key/value heads of each layer; 1 is multi-query attention, 0 keeps what there are");
+    v.option("method", method_, "joint (from calibration) or mean");
+  }
+  void check_options() const override {
+    HONE_CHECK(kv_heads_ >= 0, invalid_argument, "gqa: kv_heads {}: expected a number of heads",
+               kv_heads_);
+    HONE_CHECK(method_ == "joint" || method_ == "mean", invalid_argument,
+               "gqa: method '{}': expected joint or mean", method_);
+  }
+  void check_model(const Model& m) const override {
+    if (kv_heads_ == 0) return;
+    for (const Block& b : m.blocks) {
+      const auto* a = dynamic_cast<const SoftmaxAttention*>(b.mixer.get());
+      HONE_CHECK(a != nullptr, unsupported, "gqa: {} has layers without softmax attention",
+                 m.family);
+      HONE_CHECK(a->spec.kv_heads % kv_heads_ == 0, invalid_argument,
+                 "gqa: kv_heads {} does not divide the {} of the model", kv_heads_,
+                 a->spec.kv_heads);
+      HONE_CHECK(method_ == "mean" || !a->k_norm.defined(), unsupported,
+                 "gqa: this {} has norms over its keys, which method joint cannot go around; use "
+                 "method: mean",
+                 m.family);
+    }
+  }
+  WeightForm form(int64_t) const override { return {"f32", {}}; }
+
+  void run(PassContext& c) override {
+    if (kv_heads_ == 0) {
+      if (c.progress) c.progress(1, 1, "");
+      return;
+    }
+    for (const Slot& s : c.model.family->slots)
+      HONE_CHECK(s.role != Role::k || s.parts == 0, unsupported,
+                 "gqa: the files of {} hold queries, keys and values as equal parts of one matrix, "
+                 "so that they cannot hold fewer key/value heads",
+                 c.model.family->name);
+    Model& m = *c.model.model;
+    std::optional<CalibrationWalk> walk;
+    if (needs_calibration()) walk.emplace(m, *c.calibration);
+    const auto blocks = static_cast<int64_t>(m.blocks.size());
+    for (int64_t i = 0; i < blocks; ++i) {
+      auto& a = dynamic_cast<SoftmaxAttention&>(*m.blocks[i].mixer);
+      if (walk) {
+        Tensor gram = Tensor::zeros({m.width(), m.width()}, DType::f32);
+        walk->visit_inputs([&](const Tensor& x) { ops::accumulate_gram(x, gram); });
+        join(a, symmetric(gram), mix64(c.seed) + static_cast<uint64_t>(i));
+      } else {
+        average(a);
+      }
+      a.spec.kv_heads = kv_heads_;
+      if (walk && !walk->in_last_block()) walk->finish_block();
+      if (c.progress) c.progress(i + 1, blocks, "");
+    }
+    c.model.config.kv_heads = kv_heads_;
+  }
+
+ private:
+  // accumulate_gram fills the upper triangle.
+  static PackedWeight symmetric(Tensor& gram) {
+    const int64_t d = gram.dim(0);
+    float* g = gram.mutable_data<float>();
+    for (int64_t i = 0; i < d; ++i)
+      for (int64_t j = 0; j < i; ++j) g[i * d + j] = g[j * d + i];
+    return pack_weight(float_weight(gram));
+  }
+
+  void average(SoftmaxAttention& a) const {
+    const int64_t group = a.spec.kv_heads / kv_heads_;
+    auto mean = [&](Linear& l, int64_t dim) {
+      const Rows old(l);
+      Rows made(old, kv_heads_ * dim);
+      for (int64_t h = 0; h < a.spec.kv_heads; ++h)
+        for (int64_t r = 0; r < dim; ++r)
+          made.add(h / group * dim + r, 1.0 / double(group), old, h * dim + r);
+      l = made.linear(l);
+    };
+    mean(a.k, a.spec.k_dim);
+    mean(a.v, a.spec.v_dim);
+  }
+
+  void join(SoftmaxAttention& a, const PackedWeight& gram, uint64_t seed) const {
+    const Rows q(a.q), k(a.k), v(a.v);
+    Rows new_q(q, q.values.dim(0)), new_k(k, kv_heads_ * a.spec.k_dim),
+        new_v(v, kv_heads_ * a.spec.v_dim);
+    Tensor o = decode_weight(a.o.weight()).clone();
+    for (int64_t h = 0; h < kv_heads_; ++h) {
+      join_values(a.spec, h, v, energy_of(v, h, a.spec.kv_heads, gram), seed, new_v, o);
+      join_keys(a.spec, static_cast<int64_t>(a.rope.frequencies().size()), h, k, q,
+                energy_of(k, h, a.spec.kv_heads, gram), seed, new_k, new_q);
+    }
+    a.q = new_q.linear(a.q);
+    a.k = new_k.linear(a.k);
+    a.v = new_v.linear(a.v);
+    a.o = Linear(a.o.name(), float_weight(o), a.o.bias());
+  }
+
+  Matrix energy_of(const Rows& r, int64_t head, int64_t kv_heads, const PackedWeight& gram) const {
+    const int64_t n = r.values.dim(0) / kv_heads * (kv_heads / kv_heads_);
+    return energy(r.values, head * n, n, gram);
+  }
+
+  void join_values(const AttentionSpec& s, int64_t head, const Rows& v, const Matrix& m,
+                   uint64_t seed, Rows& made, Tensor& o) const {
+    const int64_t group = s.kv_heads / kv_heads_, d = s.v_dim, per_kv = s.heads / s.kv_heads;
+    const Matrix u = principal(m, d, seed);
+    for (int64_t c = 0; c < d; ++c)
+      for (int64_t r = 0; r < group * d; ++r)
+        made.add(head * d + c, u.at(r, c), v, head * group * d + r);
+    // Each old head's columns of the output projection: O_i·U_i.
+    const int64_t width = o.dim(1);
+    float* out = o.mutable_data<float>();
+    parallel_for(o.dim(0), 16, [&](int64_t b, int64_t e) {
+      std::vector<float> row(static_cast<size_t>(d));
+      for (int64_t r = b; r < e; ++r)
+        for (int64_t i = 0; i < group * per_kv; ++i) {
+          float* at = out + r * width + (head * group * per_kv + i) * d;
+          std::copy_n(at, d, row.begin());
+          for (int64_t c = 0; c < d; ++c) {
+            double sum = 0;
+            for (int64_t j = 0; j < d; ++j)
+              sum += row[static_cast<size_t>(j)] * u.at(i / per_kv * d + j, c);
+            at[c] = static_cast<float>(sum);
+          }
+        }
+    });
+  }
+
+  void join_keys(const AttentionSpec& s, int64_t pairs, int64_t head, const Rows& k, const Rows& q,
+                 const Matrix& m, uint64_t seed, Rows& new_k, Rows& new_q) const {
+    const int64_t group = s.kv_heads / kv_heads_, d = s.k_dim, per_kv = s.heads / s.kv_heads;
+    auto old_row = [&](int64_t i) { return (head * group + i) * d; };
+    for (int64_t p = 0; p < pairs; ++p) {
+      const auto g = static_cast<size_t>(group);
+      std::vector<Complex> h(g * g);
+      for (int64_t i = 0; i < group; ++i)
+        for (int64_t j = 0; j < group; ++j) {
+          const int64_t ri = i * d + p, rj = j * d + p, si = ri + pairs, sj = rj + pairs;
+          h[size_t(i) * g + size_t(j)] = {m.at(ri, rj) + m.at(si, sj), m.at(si, rj) - m.at(ri, sj)};
+        }
+      const std::vector<Complex> u = principal(h, g);
+      for (int64_t i = 0; i < group; ++i) {
+        const double re = u[size_t(i)].real(), im = u[size_t(i)].imag();
+        auto turn = [&](Rows& to, int64_t to_row, const Rows& from, int64_t from_row) {
+          to.add(to_row + p, re, from, from_row + p);
+          to.add(to_row + p, im, from, from_row + pairs + p);
+          to.add(to_row + pairs + p, re, from, from_row + pairs + p);
+          to.add(to_row + pairs + p, -im, from, from_row + p);
+        };
+        turn(new_k, head * d, k, old_row(i));
+        for (int64_t j = 0; j < per_kv; ++j) {
+          const int64_t row = ((head * group + i) * per_kv + j) * d;
+          turn(new_q, row, q, row);
+        }
+      }
+    }
+    const int64_t fixed = d - 2 * pairs;
+    if (fixed == 0) return;
+    Matrix part(group * fixed, group * fixed);
+    auto place = [&](int64_t i) { return i / fixed * d + 2 * pairs + i % fixed; };
+    for (int64_t i = 0; i < group * fixed; ++i)
+      for (int64_t j = 0; j < group * fixed; ++j) part.at(i, j) = m.at(place(i), place(j));
+    const Matrix u = principal(part, fixed, seed + 1);
+    for (int64_t c = 0; c < fixed; ++c)
+      for (int64_t r = 0; r < group * fixed; ++r) {
+        const int64_t i = r / fixed, channel = 2 * pairs + r % fixed;
+        new_k.add(head * d + 2 * pairs + c, u.at(r, c), k, old_row(i) + channel);
+        for (int64_t j = 0; j < per_kv; ++j) {
+          const int64_t row = ((head * group + i) * per_kv + j) * d;
+          new_q.add(row + 2 * pairs + c, u.at(r, c), q, row + channel);
+        }
+      }
+  }
+
+  int64_t kv_heads_ = 0;
+  std::string method_ = "joint";
+};
+
+}  // namespace
+
+std::unique_ptr<Pass> make_gqa_pass() { return std::make_unique<Gqa>(); }
+
+}  // namespace hone

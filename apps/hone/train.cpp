@@ -1,4 +1,6 @@
 // hone train: trains a model as a config file says, from its own weights or from none.
+#include <fmt/core.h>
+
 #include <nlohmann/json.hpp>
 
 #include "base/files.h"

@@ -51,16 +51,22 @@ class WithParameters : public Adapter {
 }  // namespace
 
 void AdapterOptions::visit(OptionVisitor& v) {
-  v.option("rank", rank, "lora, dora: columns of B");
-  v.option("alpha", alpha, "lora, dora: s = alpha/rank multiplies B·A");
-  v.option("dropout", dropout, "lora, dora: of what A multiplies");
-  v.option("rslora", rslora, "lora: s = alpha/√rank");
-  v.option("targets", targets, "lora, dora, ia3: names of modules with commas");
-  v.option("virtual_tokens", virtual_tokens, "prefix, prompt: positions in front of the text");
-  v.option("projection", projection, "prefix: train it through an MLP");
-  v.option("hidden", hidden, "prefix: width of that MLP");
-  v.option("reduction", reduction, "bottlenecks: width of the model / width of the adapter");
-  v.option("nonlinearity", nonlinearity, "bottlenecks: relu, silu, gelu or tanh");
+  v.belong_to("lora, dora");
+  v.option("rank", rank, "columns of B");
+  v.option("alpha", alpha, "s = alpha/rank multiplies B·A");
+  v.option("dropout", dropout, "of what A multiplies");
+  v.option("rslora", rslora, "s = alpha/√rank");
+  v.belong_to("lora, dora, ia3");
+  v.option("targets", targets, "names of modules with commas");
+  v.belong_to("prefix, prompt");
+  v.option("virtual_tokens", virtual_tokens, "positions in front of the text");
+  v.belong_to("prefix");
+  v.option("projection", projection, "train it through an MLP");
+  v.option("hidden", hidden, "width of that MLP");
+  v.belong_to("houlsby, pfeiffer, parallel");
+  v.option("reduction", reduction, "width of the model / width of the adapter");
+  v.option("nonlinearity", nonlinearity, "relu, silu, gelu or tanh");
+  v.belong_to("");
 }
 
 void AdapterOptions::check() const {

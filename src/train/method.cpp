@@ -93,12 +93,22 @@ class Scales : public TrainingMethod {
 
 const std::vector<TrainingMethodName>& training_methods() {
   static const std::vector<TrainingMethodName> all{
-      {"full", "every parameter of the model"},
-      {"distill", "the same, towards what --teacher says"},
-      {"qat", "quantisation-aware: weights are trained as their --bits codes"},
-      {"dwq", "the scales of a quantised model, its codes as they are, towards --teacher"},
+      {"full", "every parameter of the model", 5e-5},
+      {"distill", "the same, towards what --teacher says", 5e-5},
+      {"qat", "quantisation-aware: weights are trained as their --bits codes", 2e-5},
+      // A trained scale moves by about as much a step (dwq.h).
+      {"dwq", "the scales of a quantised model, its codes as they are, towards --teacher", 1e-6},
   };
   return all;
+}
+
+double default_learning_rate(const std::string& method, const std::string& optimizer) {
+  const double standard = OptimizerOptions().resolved().lr;
+  OptimizerOptions o;
+  o.optimizer = optimizer;
+  for (const TrainingMethodName& m : training_methods())
+    if (method == m.name) return m.lr * (o.resolved().lr / standard);
+  return o.resolved().lr;
 }
 
 bool trains_the_model(const std::string& name) {

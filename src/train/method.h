@@ -11,12 +11,15 @@
 
 namespace hone {
 
-/// The methods that train a model itself, for help and errors: name and summary.
+/// The methods that train a model itself, for help and errors.
 struct TrainingMethodName {
   const char* name;
   const char* summary;
+  double lr;  ///< AdamW's where none is given, of a model that knows its language
 };
 const std::vector<TrainingMethodName>& training_methods();
+/// The rate of one of them, or of adapters/; another optimizer's is to AdamW's as its own default.
+double default_learning_rate(const std::string& method, const std::string& optimizer);
 /// Whether `name` is one of them; otherwise it is one of adapters/.
 bool trains_the_model(const std::string& name);
 

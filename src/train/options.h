@@ -34,6 +34,9 @@ struct TrainingOptions {
 
   /// All of them, in groups.
   void visit(OptionVisitor& v);
+  /// Raises invalid_argument where the option of that name, which the user `spelled` so, belongs to
+  /// other methods than this one.
+  void check_given(const std::string& name, const std::string& spelled);
   /// Puts names into the enums of `trainer`, the seed where it belongs, and raises invalid_argument
   /// on what makes no sense.
   void finish(uint64_t seed);

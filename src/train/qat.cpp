@@ -109,13 +109,15 @@ void each_quantizer(Model& model, F f) {
 }  // namespace
 
 void QatOptions::visit(OptionVisitor& v) {
-  v.option("bits", bits, "qat: bits of a weight, 2 to 8");
+  v.belong_to("qat");
+  v.option("bits", bits, "bits of a weight, 2 to 8");
   v.option("group", group, "columns that share a step, 0 = the row");
   v.option("symmetric", symmetric, "no zero points");
   v.option("grid", grid, "learned or min_max: steps of the grid");
   v.option("scale_type", scale_type, "of stored steps: f16, bf16 or f32");
   v.option("activation_codes", activations, "8-bit activations: none, token or tensor");
   v.option("others", others, "train embedding, norms and biases too");
+  v.belong_to("");
 }
 
 void QatOptions::check() const {

@@ -28,17 +28,25 @@ constexpr const char* kOwn[] = {kIndex, kCheckpoint, kTeacher, "data.tokens", "h
 
 class JsonOptions : public OptionVisitor {
  public:
+  explicit JsonOptions(const std::string& method) : method_(method) {}
   Json all = Json::object();
-  void option(const char* name, int64_t& v, const char*) override { all[name] = v; }
-  void option(const char* name, double& v, const char*) override { all[name] = v; }
-  void option(const char* name, bool& v, const char*) override { all[name] = v; }
-  void option(const char* name, std::string& v, const char*) override { all[name] = v; }
+  void option(const char* name, int64_t& v, const char*) override { add(name, v); }
+  void option(const char* name, double& v, const char*) override { add(name, v); }
+  void option(const char* name, bool& v, const char*) override { add(name, v); }
+  void option(const char* name, std::string& v, const char*) override { add(name, v); }
+
+ private:
+  template <typename T>
+  void add(const char* name, const T& v) {
+    if (belongs_to(method_)) all[name] = v;
+  }
+  const std::string& method_;
 };
 
 }  // namespace
 
 Json options_json(TrainingOptions& options) {
-  JsonOptions v;
+  JsonOptions v(options.method);
   options.visit(v);
   v.all["method"] = options.method;
   return v.all;

@@ -85,7 +85,8 @@ PackedWeight pack_weight(const Weight& w, bool release = false);
 /// Packs w, which differs from what `p` was made of in its values alone, into p's memory.
 void pack_again(const Weight& w, PackedWeight& p);
 /// Rounds the values of f32 panels to what mixed precision multiplies; codes, bf16 and f16 stay.
-void narrow(PackedWeight& p, kernels::Rounding to);
+/// `operation` is what a flight recorder writes down.
+void narrow(PackedWeight& p, kernels::Rounding to, std::string_view operation);
 /// The bytes that pack_weight would make.
 int64_t packed_bytes(const Weight& w);
 

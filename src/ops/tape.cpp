@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "ops/dense.h"
+#include "ops/rounding.h"
 
 namespace hone {
 namespace {
@@ -81,7 +82,10 @@ Tensor checkpoint(const std::function<Tensor(const Tensor&)>& f, const Tensor& x
     Tape tape;
     Tensor again = x.detached();
     if (x.requires_gradient()) again.require_gradient();
-    const Tensor same = f(again);
+    const Tensor same = [&] {
+      ops::FlightRecorder::Pause counted;
+      return f(again);
+    }();
     if (!same.requires_gradient()) return;
     tape.backward(same, dy);
     if (x.requires_gradient()) add_gradient(x, std::exchange(again.gradient_node()->sum, {}));

@@ -80,9 +80,18 @@ void run_train_bench(const ModelArgument& argument, const TrainBenchFlags& f,
   if (full && !argument.load_as.empty()) throw UsageError("--load-as goes with an adapter");
   TrainingOptions o;
   o.method = f.method;
-  o.data = "-";
-  o.adapter.rank = f.rank;
-  o.adapter.alpha = double(f.rank);
+  o.data = {"-"};
+  // The model itself, as it is in its file.
+  if (scales || f.method == "distill") o.teacher.teacher = argument.path;
+  if (f.rank > 0) {
+    try {
+      o.check_given("rank", "--rank");
+    } catch (const Error& e) {
+      throw UsageError(e.what());
+    }
+    o.adapter.rank = f.rank;
+    o.adapter.alpha = double(f.rank);
+  }
   o.checkpointing = f.checkpointing;
   o.precision = f.precision;
   o.trainer.optimizer.optimizer = f.optimizer;

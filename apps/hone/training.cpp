@@ -1,6 +1,6 @@
 #include "training.h"
 
-#include <fmt/core.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <functional>
@@ -222,7 +222,8 @@ void run_training(TrainingCommand& c, const CommonOptions& common) {
   head.method = c.options.method;
   head.machine =
       fmt::format("{}, {} threads, {}", kernels::cpu_name(), thread_count(), kernels::table().isa);
-  head.settings = {{"data", c.options.data}, {"seed", std::to_string(common.seed)}};
+  head.settings = {{"data", fmt::format("{}", fmt::join(c.options.data, ", "))},
+                   {"seed", std::to_string(common.seed)}};
   if (!c.load_as.empty()) head.settings.emplace_back("load_as", c.load_as);
   const Json settings = options_json(c.options);
   for (const auto& [key, value] : settings.items())

@@ -69,7 +69,9 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
       ->check(one_of(methods))
       ->type_name("NAME")
       ->required();
-  app.add_option("--data", c->options.data, "text, JSONL, instructions or chats to learn from")
+  app.add_option("--data", c->options.data,
+                 "text, JSONL, instructions or chats to learn from (repeatable)")
+      ->allow_extra_args(false)
       ->type_name("FILE")
       ->required();
   app.add_option("--load-as", c->load_as,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "adapters/adapter.h"
 #include "text/batches.h"
@@ -13,9 +14,9 @@
 namespace hone {
 
 struct TrainingOptions {
-  std::string method = "full";  ///< of training_methods() or adapters/
-  std::string data;             ///< file to learn from
-  std::string evaluate;         ///< file to measure on; else a share of `data` is kept for it
+  std::string method = "full";    ///< of training_methods() or adapters/
+  std::vector<std::string> data;  ///< files to learn from, as one
+  std::string evaluate;           ///< file to measure on; else a share of `data` is kept for it
   AdapterOptions adapter;
   QatOptions qat;
   TeacherOptions teacher;

@@ -23,7 +23,7 @@ using testing::TemporaryDirectory;
 TrainingOptions few_steps(const std::string& method) {
   TrainingOptions o;
   o.method = method;
-  o.data = source_file("examples/text/calibration.txt");
+  o.data = {source_file("examples/text/calibration.txt")};
   o.trainer.steps = 8;
   o.trainer.optimizer.lr = 1e-3;
   o.batches.rows = 4;
@@ -153,17 +153,44 @@ TEST(TrainingRun, RefusesToGoOnAsAnotherRun) {
 TEST(TrainingRun, RefusesToGoOnWithOtherData) {
   TemporaryDirectory scratch;
   TrainingOptions o = few_steps("lora");
-  o.data = (scratch / "data.txt").string();
-  testing::put_file(o.data, std::string(2000, 'a') + " b");
+  o.data = {(scratch / "data.txt").string()};
+  testing::put_file(o.data[0], std::string(2000, 'a') + " b");
   {
     Watch first;
     first.stop_behind = 5;
     Part begun(scratch / "run", o, false);
     EXPECT_THROW(begun.run->run(first), Stop);
   }
-  testing::put_file(o.data, std::string(2000, 'a') + " c");
+  testing::put_file(o.data[0], std::string(2000, 'a') + " c");
   EXPECT_NE(error_of([&] { Part(scratch / "run", o, true); }).find("cannot resume: data"),
             std::string::npos);
+}
+
+// Rows of all of them, in an order that the seed gives: another order of files is another run.
+TEST(TrainingRun, SeveralFilesAreMixed) {
+  TemporaryDirectory scratch;
+  for (const char c : {'a', 'b', 'c'})
+    testing::put_file(scratch / std::string(1, c), std::string(600, c) + " the end");
+  auto losses = [&](std::vector<std::string> names) {
+    TemporaryDirectory place;
+    TrainingOptions o = few_steps("lora");
+    o.data.clear();
+    for (const std::string& name : names) o.data.push_back(scratch / name);
+    o.save_every = 0;
+    Watch w;
+    Part s(place / "run", o, false);
+    s.run->run(w);
+    std::vector<double> all{double(s.run->batches().targets())};
+    for (const StepResult& r : w.steps) all.push_back(r.loss);
+    return all;
+  };
+  const auto abc = losses({"a", "b", "c"}), ab = losses({"a", "b"});
+  EXPECT_EQ(abc, losses({"a", "b", "c"}));
+  EXPECT_GT(abc[0], ab[0]);
+  EXPECT_NE(abc, losses({"c", "b", "a"}));
+  TrainingOptions none = few_steps("lora");
+  none.data.clear();
+  EXPECT_NE(error_of([&] { none.finish(0); }).find("no data"), std::string::npos);
 }
 
 // What another teacher said before an interruption is not what this one says.
@@ -184,8 +211,8 @@ TEST(TrainingRun, MicroBatchesAddUpToTheirBatch) {
   auto course = [&](int64_t parts) {
     TemporaryDirectory scratch;
     TrainingOptions o = few_steps("full");
-    o.data = scratch / "data.jsonl";
-    testing::put_file(o.data,
+    o.data = {scratch / "data.jsonl"};
+    testing::put_file(o.data[0],
                       R"({"prompt": "a b c d", "completion": "e"})"
                       "\n"
                       R"({"prompt": "x", "completion": "one two three four five six seven"})"

@@ -150,9 +150,9 @@ std::vector<Parameter> prepare_qat(Model& model, const QatOptions& o,
   }
   HONE_CHECK(!prepared.empty(), invalid_argument, "no layer is selected to be quantised");
   if (!o.others) return all;
-  for (const NamedTensor& t :
-       model.train([&](const std::string& name) { return !prepared.contains(name); }))
-    all.push_back({t.name, t.value, t.value.rank() > 1});
+  const std::vector<Parameter> others =
+      parameters_of(model.train([&](const std::string& name) { return !prepared.contains(name); }));
+  all.insert(all.end(), others.begin(), others.end());
   return all;
 }
 

@@ -1,6 +1,7 @@
 // What a training will take against what its tensors took.
 #include "train/memory_plan.h"
 
+#include "base/memory.h"
 #include "tensor/storage.h"
 #include "tiny_models.h"
 
@@ -43,6 +44,12 @@ TEST_P(Plan, IsWhatStepsTake) {
   const auto planned = static_cast<double>(plan.weights + plan.step + plan.optimizer);
   EXPECT_GT(planned, 0.9 * used);
   EXPECT_LT(planned, 1.1 * used);
+  EXPECT_GT(plan.total(), resident_bytes());
+  // What the steps left for the next one is not counted beside what the next one takes.
+  const int64_t spare = storage_spare();
+  ASSERT_GT(spare, 1 << 20);
+  const MemoryPlan again = plan_memory(*m.model, trainer, objective, 8, 64);
+  EXPECT_LT(again.rest, plan.rest + spare / 2);
 }
 INSTANTIATE_TEST_SUITE_P(All, Plan,
                          ::testing::Values(Checkpointing::none, Checkpointing::cheap,

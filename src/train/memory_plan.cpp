@@ -79,8 +79,11 @@ MemoryPlan plan_memory(Model& model, Trainer& trainer, Objective& objective, int
   }
   plan.step = std::max<int64_t>(0, all - plan.weights);
   plan.optimizer = trainer.state_bytes();
-  // What waits for reuse is what the step's tensors will be put into.
-  plan.rest = kLater + std::max<int64_t>(0, resident_bytes() - storage_bytes() - storage_spare());
+  // What waits for reuse is what the step's tensors will be put into, but for sizes that none has
+  // when they are most: about half, and no more than may wait (storage.h).
+  const int64_t spare = storage_spare();
+  const int64_t waiting = std::min(spare / 2, (int64_t{64} << 20) + all / 16);
+  plan.rest = kLater + std::max<int64_t>(0, resident_bytes() - storage_bytes() - spare + waiting);
   return plan;
 }
 

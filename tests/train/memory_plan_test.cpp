@@ -45,11 +45,7 @@ TEST_P(Plan, IsWhatStepsTake) {
   EXPECT_GT(planned, 0.9 * used);
   EXPECT_LT(planned, 1.1 * used);
   EXPECT_GT(plan.total(), resident_bytes());
-  // What the steps left for the next one is not counted beside what the next one takes.
-  const int64_t spare = storage_spare();
-  ASSERT_GT(spare, 1 << 20);
-  const MemoryPlan again = plan_memory(*m.model, trainer, objective, 8, 64);
-  EXPECT_LT(again.rest, plan.rest + spare / 2);
+  EXPECT_LT(plan.total(), 1.3 * static_cast<double>(resident_bytes()));
 }
 INSTANTIATE_TEST_SUITE_P(All, Plan,
                          ::testing::Values(Checkpointing::none, Checkpointing::cheap,

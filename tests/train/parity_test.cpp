@@ -388,7 +388,9 @@ TEST_P(WholeParity, SwitchInAnyOrder) {
                             {y.get(), 0, &first},
                             {x.get(), 0, &bare}}) {
       s.adapter->set_weight(s.weight);
-      if (s.expected != nullptr) EXPECT_TRUE(same(logits(both), *s.expected));
+      if (s.expected != nullptr) {
+        EXPECT_TRUE(same(logits(both), *s.expected));
+      }
     }
     EXPECT_EQ(both.model().tied_head, none.model().tied_head);
   }

@@ -315,7 +315,8 @@ Tensor Mlp::expand(const LinearInput& in, Activations a, std::function<Tensor()>
     return y;
   }
   const Product products[] = {gate.product(), up.product()};
-  if (!gate.adapters.empty() || !up.adapters.empty() ||
+  // Mixed precision rounds both halves, also where nothing is recorded.
+  if (rounds_results(a) || !gate.adapters.empty() || !up.adapters.empty() ||
       recorded(
           {&in.x(), products[0].values, products[0].bias, products[1].values, products[1].bias})) {
     Linear* const linears[] = {&gate, &up};

@@ -10,6 +10,7 @@ namespace hone::ops {
 namespace {
 
 thread_local FlightRecorder* t_recorder = nullptr;
+thread_local bool t_counting = true;
 
 void round_to(const Tensor& x, Rounding to, std::string_view operation, float* out) {
   const float* in = x.data<float>();
@@ -28,16 +29,17 @@ void round_to(const Tensor& x, Rounding to, std::string_view operation, float* o
 FlightRecorder::FlightRecorder() : outer_(std::exchange(t_recorder, this)) {}
 FlightRecorder::~FlightRecorder() { t_recorder = outer_; }
 FlightRecorder* FlightRecorder::current() { return t_recorder; }
-FlightRecorder::Pause::Pause() : paused_(std::exchange(t_recorder, nullptr)) {}
-FlightRecorder::Pause::~Pause() { t_recorder = paused_; }
+FlightRecorder::Pause::Pause() : counted_(std::exchange(t_counting, false)) {}
+FlightRecorder::Pause::~Pause() { t_counting = counted_; }
 
 void FlightRecorder::add(std::string_view operation, const Counts& more) {
+  if (more.overflows > 0 && first_overflow_.empty()) first_overflow_ = operation;
+  if (!t_counting) return;
   auto it = counts_.find(operation);
   if (it == counts_.end()) it = counts_.emplace(operation, Counts()).first;
   it->second.values += more.values;
   it->second.overflows += more.overflows;
   it->second.underflows += more.underflows;
-  if (more.overflows > 0 && first_overflow_.empty()) first_overflow_ = operation;
 }
 
 Tensor rounded(const Tensor& x, Rounding to, std::string_view operation) {

@@ -35,7 +35,7 @@ class FlightRecorder {
   const std::string& first_overflow() const { return first_overflow_; }
   void forget_overflow() { first_overflow_.clear(); }
 
-  /// While it lives nothing is written down: what runs was counted when it ran first.
+  /// While it lives values are not counted, as what runs will run again; an overflow is named.
   class Pause {
    public:
     Pause();
@@ -44,7 +44,7 @@ class FlightRecorder {
     Pause& operator=(const Pause&) = delete;
 
    private:
-    FlightRecorder* paused_;
+    bool counted_;
   };
 
  private:

@@ -75,6 +75,7 @@ Tensor checkpoint(const std::function<Tensor(const Tensor&)>& f, const Tensor& x
   if (Tape::current() == nullptr) return f(x);
   Tensor y = [&] {
     TapePause pause;
+    ops::FlightRecorder::Pause counted_below;
     return f(x);
   }();
   // Recorded whatever x requires: f may have parameters of its own.
@@ -82,10 +83,7 @@ Tensor checkpoint(const std::function<Tensor(const Tensor&)>& f, const Tensor& x
     Tape tape;
     Tensor again = x.detached();
     if (x.requires_gradient()) again.require_gradient();
-    const Tensor same = [&] {
-      ops::FlightRecorder::Pause counted;
-      return f(again);
-    }();
+    const Tensor same = f(again);
     if (!same.requires_gradient()) return;
     tape.backward(same, dy);
     if (x.requires_gradient()) add_gradient(x, std::exchange(again.gradient_node()->sum, {}));

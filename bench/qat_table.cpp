@@ -64,9 +64,7 @@ class Table {
     row("f32", [&](int64_t) { return load(); });
     row("f32, trained as long", [&](int64_t) {
       LoadedModel m = load();
-      std::vector<Parameter> all;
-      for (const NamedTensor& t : m.model->train([](const auto&) { return true; }))
-        all.push_back({t.name, t.value, t.value.rank() > 1});
+      const auto all = parameters_of(m.model->train([](const auto&) { return true; }));
       Objective objective;
       fit(m, all, objective, f_.steps, f_.lr);
       return m;

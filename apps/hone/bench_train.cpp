@@ -11,7 +11,7 @@
 #include "base/threads.h"
 #include "kernels/select.h"
 #include "models/roofline.h"
-#include "train/options.h"
+#include "train/method.h"
 
 namespace hone {
 namespace {
@@ -36,23 +36,26 @@ TrainingBatch random_batch(const TrainBenchFlags& f, int64_t vocabulary, uint64_
 }
 
 // Multiply-adds count twice. A product is done forward, back to its input, and, where its weight is
-// trained, to the weight; attention's pairs are 4 operations a channel forward and 10 back.
-double operations_of(Model& m, const TrainBenchFlags& f, bool full) {
+// trained, to the weight; attention's pairs are 4 operations a channel forward and 10 back. A
+// teacher runs forward.
+double operations_of(Model& m, const TrainBenchFlags& f, bool weights_trained, bool taught) {
   double weights = 0, pairs = 0;
   for (Linear* l : m.linears()) weights += double(l->out_features()) * double(l->in_features());
   for (const Work::Attention& a : work_of(m, Activations::f32).layers)
     for (int64_t t = 1; t <= f.length; ++t)
       pairs += a.pair_operations * double(std::min(t, a.reach));
-  return double(f.batch) * (double(f.length) * weights * (full ? 6 : 4) + pairs * 3.5);
+  const int products = (weights_trained ? 6 : 4) + (taught ? 2 : 0);
+  return double(f.batch) * (double(f.length) * weights * products + pairs * (taught ? 4.5 : 3.5));
 }
 
 }  // namespace
 
 void add_train_bench_flags(CLI::App& app, TrainBenchFlags& f) {
-  std::vector<std::string> methods{"full"};
+  std::vector<std::string> methods;
+  for (const TrainingMethodName& m : training_methods()) methods.emplace_back(m.name);
   for (const AdapterMethod& m : adapter_methods()) methods.push_back(m.name);
   auto group = "Training steps";
-  app.add_option("--train", f.method, "measure steps of this method instead: full, lora, ...")
+  app.add_option("--train", f.method, "measure steps of this method of hone tune instead")
       ->check(one_of(methods))
       ->type_name("NAME")
       ->group(group);
@@ -65,7 +68,10 @@ void add_train_bench_flags(CLI::App& app, TrainBenchFlags& f) {
   };
   number("--length", f.length, 1 << 20, "tokens of each of the --batch sequences");
   number("--steps", f.steps, 1000, "steps that count, behind one that warms up");
-  number("--rank", f.rank, 65536, "of lora and dora");
+  app.add_option("--rank", f.rank, "lora, dora: columns of B (default 16)")
+      ->check(between(1, 65536))
+      ->type_name("N")
+      ->group(group);
   auto name = [&](const char* flag, std::string& field, const char* help) {
     app.add_option(flag, field, help)->type_name("NAME")->capture_default_str()->group(group);
   };
@@ -76,13 +82,23 @@ void add_train_bench_flags(CLI::App& app, TrainBenchFlags& f) {
 
 void run_train_bench(const ModelArgument& argument, const TrainBenchFlags& f,
                      const CommonOptions& common) {
-  const bool full = f.method == "full";
-  if (full && !argument.load_as.empty()) throw UsageError("--load-as goes with an adapter");
+  const bool model_trained = trains_the_model(f.method), scales = f.method == "dwq";
+  if (model_trained && !scales && !argument.load_as.empty())
+    throw UsageError("--load-as goes with an adapter or dwq");
   TrainingOptions o;
   o.method = f.method;
-  o.data = "-";
-  o.adapter.rank = f.rank;
-  o.adapter.alpha = double(f.rank);
+  o.data = {"-"};
+  // The model itself, as it is in its file.
+  if (scales || f.method == "distill") o.teacher.teacher = argument.path;
+  if (f.rank > 0) {
+    try {
+      o.check_given("rank", "--rank");
+    } catch (const Error& e) {
+      throw UsageError(e.what());
+    }
+    o.adapter.rank = f.rank;
+    o.adapter.alpha = double(f.rank);
+  }
   o.checkpointing = f.checkpointing;
   o.precision = f.precision;
   o.trainer.optimizer.optimizer = f.optimizer;
@@ -90,26 +106,13 @@ void run_train_bench(const ModelArgument& argument, const TrainBenchFlags& f,
   o.trainer.steps = f.steps + 1;
   o.batches.rows = f.batch;
   o.finish(common.seed);
-  LoadedModel m = argument.load(!full);
+  LoadedModel m = argument.load(!model_trained);
   HONE_CHECK(f.length <= m.model->context, invalid_argument,
              "--length {}: the model has a context of {}", f.length, m.model->context);
-  std::unique_ptr<Adapter> adapter;
-  std::vector<NamedTensor> trained;
-  if (full) {
-    trained = m.model->train([](const std::string&) { return true; });
-  } else {
-    adapter = adapter_method(f.method).make(*m.model, o.adapter);
-    trained = adapter->train();
-  }
-  std::vector<Parameter> parameters;
-  for (NamedTensor& t : trained) parameters.push_back({t.name, t.value, true});
-  Trainer trainer(*m.model, parameters, o.trainer, [&] {
-    if (adapter)
-      adapter->values_changed();
-    else
-      m.model->values_changed();
-  });
-  Objective objective;
+  const std::unique_ptr<TrainingMethod> method = prepare_training(m, o);
+  Teacher teacher;
+  teacher.open_beside(m, o.teacher);
+  Trainer trainer(*m.model, method->parameters(), o.trainer, [&] { method->values_changed(); });
   std::vector<double> seconds, peaks;
   double loss = 0;
   // The peak is measured between steps: the machine's speed changes from second to second.
@@ -117,12 +120,13 @@ void run_train_bench(const ModelArgument& argument, const TrainBenchFlags& f,
   for (int64_t i = 0; i <= f.steps; ++i) {
     const TrainingBatch b = random_batch(f, m.model->vocabulary(), static_cast<uint64_t>(i));
     const double started = monotonic_seconds();
-    loss = trainer.step({&b, 1}, objective).loss;
+    loss = trainer.step({&b, 1}, teacher.objective()).loss;
     const double took = monotonic_seconds() - started;
     peaks.push_back(meter.measure(true).f32_per_second);
     if (i > 0) seconds.push_back(took);
   }
-  const double step = median(seconds), operations = operations_of(*m.model, f, full);
+  const double step = median(seconds),
+               operations = operations_of(*m.model, f, model_trained, !o.teacher.teacher.empty());
   const double of_peak = operations / step / median(peaks);
   const double tokens = double(f.batch) * double(f.length);
   if (common.json)

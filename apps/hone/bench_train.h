@@ -6,8 +6,8 @@
 namespace hone {
 
 struct TrainBenchFlags {
-  std::string method;  ///< full, lora or another method of adapters/
-  int64_t batch = 1, length = 512, steps = 5, rank = 16;
+  std::string method;  ///< as of hone tune
+  int64_t batch = 1, length = 512, steps = 5, rank = 0;
   std::string checkpointing = "none", precision = "f32", optimizer = "adamw";
 };
 

@@ -1,4 +1,6 @@
 // hone train: trains a model as a config file says, from its own weights or from none.
+#include <fmt/core.h>
+
 #include <nlohmann/json.hpp>
 
 #include "base/files.h"
@@ -40,6 +42,17 @@ std::string beside(const std::string& config, const std::string& path) {
   return (fs::path(config).parent_path() / path).string();
 }
 
+// A file, or a list of them.
+void read_data(const YAML::Node& n, const std::string& config, std::vector<std::string>& files) {
+  auto add = [&](const YAML::Node& file) {
+    files.push_back(beside(config, yaml_as<std::string>(file, config, "data", "names of files")));
+  };
+  if (n.IsDefined() && n.IsSequence())
+    for (const auto& file : n) add(file);
+  else if (n.IsDefined())
+    add(n);
+}
+
 void read_config(const std::string& path, TrainingCommand& c) {
   const YAML::Node root = parse_yaml(read_text_file(path), path);
   require_yaml_map(root, path, "a training config");
@@ -48,11 +61,15 @@ void read_config(const std::string& path, TrainingCommand& c) {
   options.option("model", c.model, "");
   options.option("load_as", c.load_as, "");
   options.option("tokenizer", c.tokenizer, "");
-  options.option("data", c.options.data, "");
   c.options.visit(options);
   std::set<std::string> known = options.known();
-  known.insert("architecture");
+  known.insert({"architecture", "data"});
   check_yaml_keys(root, path, "a training config", known);
+  for (const auto& entry : root) {
+    const std::string key = entry.first.Scalar();
+    c.options.check_given(key, fmt::format("{}: {}", yaml_where(path, entry.first), key));
+  }
+  read_data(root["data"], path, c.options.data);
   if (const YAML::Node a = root["architecture"]) c.architecture = to_json(a, path);
   HONE_CHECK(c.model.empty() != c.architecture.is_null(), invalid_argument,
              "{}: a model to begin with, or the architecture of a new one: one of the two", path);
@@ -60,7 +77,6 @@ void read_config(const std::string& path, TrainingCommand& c) {
              "{}: a new model needs a tokenizer", path);
   c.model = beside(path, c.model);
   c.tokenizer = beside(path, c.tokenizer);
-  c.options.data = beside(path, c.options.data);
   c.options.evaluate = beside(path, c.options.evaluate);
   c.options.teacher.teacher = beside(path, c.options.teacher.teacher);
 }

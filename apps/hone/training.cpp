@@ -1,6 +1,6 @@
 #include "training.h"
 
-#include <fmt/core.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <functional>
@@ -167,6 +167,9 @@ void finish_training(TrainingCommand& c, uint64_t seed) {
   // What was quantised while loading has an original to go back to.
   if (method == "dwq" && !c.load_as.empty() && c.options.teacher.teacher.empty())
     c.options.teacher.teacher = c.model;
+  // Random weights have nothing to lose by large steps.
+  OptimizerOptions& optimizer = c.options.trainer.optimizer;
+  if (c.model.empty() && optimizer.lr == -1) optimizer.lr = optimizer.resolved().lr;
   c.options.finish(seed);
   HONE_CHECK(trains_the_model(method) || !c.out.ends_with(".gguf"), invalid_argument,
              "{}: an adapter is written as a PEFT directory; hone convert makes a GGUF file of it",
@@ -207,16 +210,20 @@ void run_training(TrainingCommand& c, const CommonOptions& common) {
   TrainingRun run(model, c.options, {place, identity, c.resume, c.restart});
   // Codes that no layout holds are refused before the work, not after it.
   if (run.adapter() == nullptr) check_output(c, model);
-  log_info("{} numbers are trained, the model has {}; {} targets in an epoch, batches of {} rows",
-           run.trained_parameters(), model.model->parameter_count(), run.batches().targets(),
-           c.options.batches.rows);
+  log_info(
+      "{} numbers are trained, the model has {}; {} targets in an epoch, batches of {} "
+      "rows, {} with a learning rate of {}",
+      run.trained_parameters(), model.model->parameter_count(), run.batches().targets(),
+      c.options.batches.rows, c.options.trainer.optimizer.optimizer,
+      c.options.trainer.optimizer.lr);
   TrainingLog head;
   head.title = "Training";
   head.model = model.name;
   head.method = c.options.method;
   head.machine =
       fmt::format("{}, {} threads, {}", kernels::cpu_name(), thread_count(), kernels::table().isa);
-  head.settings = {{"data", c.options.data}, {"seed", std::to_string(common.seed)}};
+  head.settings = {{"data", fmt::format("{}", fmt::join(c.options.data, ", "))},
+                   {"seed", std::to_string(common.seed)}};
   if (!c.load_as.empty()) head.settings.emplace_back("load_as", c.load_as);
   const Json settings = options_json(c.options);
   for (const auto& [key, value] : settings.items())

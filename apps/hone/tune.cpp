@@ -8,10 +8,15 @@
 namespace hone {
 namespace {
 
+struct Flag {
+  std::string option;  // as visit() names it
+  CLI::Option* flag;
+};
+
 // Every option of a run as a flag.
 class TuneFlags : public OptionVisitor {
  public:
-  explicit TuneFlags(CLI::App& app) : app_(app) {}
+  TuneFlags(CLI::App& app, std::vector<Flag>& all) : app_(app), all_(all) {}
   void option(const char* name, int64_t& value, const char* help) override {
     add(name, value, "N", help, fmt::format("{}", value));
   }
@@ -22,24 +27,28 @@ class TuneFlags : public OptionVisitor {
     add(name, value, "NAME", help, value);
   }
   void option(const char* name, bool& value, const char* help) override {
-    app_.add_flag(flag(name), value, help)->group(group_);
+    describe(name, app_.add_flag(flag(name), value), help);
   }
-  void group(const char* name) { group_ = name; }
 
  private:
   static std::string flag(std::string name) {
     std::ranges::replace(name, '_', '-');
     return "--" + name;
   }
+  void describe(const char* name, CLI::Option* o, std::string help) {
+    if (!methods().empty()) help = fmt::format("{}: {}", methods(), help);
+    o->description(help)->group("Training, with defaults");
+    all_.push_back({name, o});
+  }
   template <typename T>
   void add(const char* name, T& value, const char* type, const char* help,
            const std::string& unset) {
     std::string text = help;
     if (!unset.empty() && unset != "-1") text += " (" + unset + ")";
-    app_.add_option(flag(name), value, text)->type_name(type)->group(group_);
+    describe(name, app_.add_option(flag(name), value)->type_name(type), text);
   }
   CLI::App& app_;
-  std::string group_ = "Training, with defaults";
+  std::vector<Flag>& all_;
 };
 
 std::function<void()> add(CLI::App& app, CommonOptions& common) {
@@ -47,7 +56,8 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   std::vector<std::string> methods;
   std::string footer = "\nMethods:\n";
   auto describe = [&](std::string name, std::string_view summary) {
-    footer += fmt::format("  {:<12}{}\n", name, summary);
+    footer +=
+        fmt::format("  {:<12}{} (lr {})\n", name, summary, default_learning_rate(name, "adamw"));
     methods.push_back(std::move(name));
   };
   for (const TrainingMethodName& m : training_methods()) describe(m.name, m.summary);
@@ -59,7 +69,9 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
       ->check(one_of(methods))
       ->type_name("NAME")
       ->required();
-  app.add_option("--data", c->options.data, "text, JSONL, instructions or chats to learn from")
+  app.add_option("--data", c->options.data,
+                 "text, JSONL, instructions or chats to learn from (repeatable)")
+      ->allow_extra_args(false)
       ->type_name("FILE")
       ->required();
   app.add_option("--load-as", c->load_as,
@@ -67,11 +79,14 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
       ->check(encoding_name())
       ->type_name("NAME");
   add_training_output(app, *c);
-  TuneFlags flags(app);
+  auto flags = std::make_shared<std::vector<Flag>>();
+  TuneFlags visitor(app, *flags);
   c->options.trainer.steps = 200;
-  c->options.visit(flags);
-  return [c, &common] {
+  c->options.visit(visitor);
+  return [c, flags, &common] {
     try {
+      for (const Flag& f : *flags)
+        if (f.flag->count() > 0) c->options.check_given(f.option, f.flag->get_name());
       finish_training(*c, common.seed);
     } catch (const Error& e) {
       throw UsageError(e.what());

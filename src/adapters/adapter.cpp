@@ -14,9 +14,11 @@ namespace {
 // An adapter whose files hold whole parameters, too.
 class WithParameters : public Adapter {
  public:
-  WithParameters(std::unique_ptr<Adapter> method, WholeParameters parameters)
-      : method_(std::move(method)), parameters_(std::move(parameters)) {
-    parameters_.exchange();
+  WithParameters(Model& model, std::unique_ptr<Adapter> method, WholeParameters parameters)
+      : method_(std::move(method)),
+        stack_(ParameterStack::of(model)),
+        parameters_(std::make_shared<WholeParameters>(std::move(parameters))) {
+    stack_.add(parameters_);
   }
   std::string_view method() const override { return method_->method(); }
   std::vector<NamedTensor> train() override { return method_->train(); }
@@ -27,8 +29,7 @@ class WithParameters : public Adapter {
                "off and has no weight {}",
                weight);
     method_->set_weight(weight);
-    if (active_ != (weight != 0)) parameters_.exchange();
-    active_ = weight != 0;
+    stack_.switch_to(*parameters_, weight != 0);
   }
   PeftAdapter save() const override { return method_->save(); }
   std::string merge_refusal(int sign) const override {
@@ -44,23 +45,29 @@ class WithParameters : public Adapter {
 
  private:
   std::unique_ptr<Adapter> method_;
-  WholeParameters parameters_;
-  bool active_ = true;
+  ParameterStack& stack_;
+  std::shared_ptr<WholeParameters> parameters_;
 };
 
 }  // namespace
 
 void AdapterOptions::visit(OptionVisitor& v) {
-  v.option("rank", rank, "lora, dora: columns of B");
-  v.option("alpha", alpha, "lora, dora: s = alpha/rank multiplies B·A");
-  v.option("dropout", dropout, "lora, dora: of what A multiplies");
-  v.option("rslora", rslora, "lora: s = alpha/√rank");
-  v.option("targets", targets, "lora, dora, ia3: names of modules with commas");
-  v.option("virtual_tokens", virtual_tokens, "prefix, prompt: positions in front of the text");
-  v.option("projection", projection, "prefix: train it through an MLP");
-  v.option("hidden", hidden, "prefix: width of that MLP");
-  v.option("reduction", reduction, "bottlenecks: width of the model / width of the adapter");
-  v.option("nonlinearity", nonlinearity, "bottlenecks: relu, silu, gelu or tanh");
+  v.belong_to("lora, dora");
+  v.option("rank", rank, "columns of B");
+  v.option("alpha", alpha, "s = alpha/rank multiplies B·A");
+  v.option("dropout", dropout, "of what A multiplies");
+  v.option("rslora", rslora, "s = alpha/√rank");
+  v.belong_to("lora, dora, ia3");
+  v.option("targets", targets, "names of modules with commas");
+  v.belong_to("prefix, prompt");
+  v.option("virtual_tokens", virtual_tokens, "positions in front of the text");
+  v.belong_to("prefix");
+  v.option("projection", projection, "train it through an MLP");
+  v.option("hidden", hidden, "width of that MLP");
+  v.belong_to("houlsby, pfeiffer, parallel");
+  v.option("reduction", reduction, "width of the model / width of the adapter");
+  v.option("nonlinearity", nonlinearity, "relu, silu, gelu or tanh");
+  v.belong_to("");
 }
 
 void AdapterOptions::check() const {
@@ -118,7 +125,7 @@ std::unique_ptr<Adapter> load_adapter(Model& model, const PeftAdapter& files,
       WholeParameters parameters(model, files);
       std::unique_ptr<Adapter> adapter = m.load(model, files);
       if (parameters.empty()) return adapter;
-      return std::make_unique<WithParameters>(std::move(adapter), std::move(parameters));
+      return std::make_unique<WithParameters>(model, std::move(adapter), std::move(parameters));
     } catch (const Error& e) {
       if (source.empty()) throw;
       fail(e.kind(), "{}: {}", source, e.what());

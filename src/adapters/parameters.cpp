@@ -24,7 +24,7 @@ bool WholeParameters::is_one(const std::string& tensor) {
 }
 
 WholeParameters::WholeParameters(Model& model, const PeftAdapter& files)
-    : model_(model), modules_(peft_modules(model)), tied_(model.tied_head) {
+    : model_(model), modules_(peft_modules(model)) {
   for (const auto& [tensor, t] : files.tensors) {
     if (!is_one(tensor)) continue;
     std::string name = split_peft_name(tensor, "the adapter").module;
@@ -38,8 +38,8 @@ WholeParameters::WholeParameters(Model& model, const PeftAdapter& files)
                unsupported, "the adapter's '{}' is no parameter of this model", tensor);
   }
   // Where the model only runs, nothing but the packed copy is kept.
-  for (auto& [linear, held] : linears_)
-    if (!linear->weight().defined() && held.weight().defined()) held.pack(false);
+  for (auto& [linear, r] : linears_)
+    if (r.weight && !linear->weight().defined()) r.own.pack(false);
 }
 
 bool WholeParameters::take_vector(const std::string& name, const Tensor& t) {
@@ -67,7 +67,7 @@ bool WholeParameters::take_embedding(const std::string& name, const Tensor& t) {
   if (name != own.name() + ".weight") return false;
   check_shape(name, t, own.weight().shape);
   embedding_ = Embedding(own.name(), float_weight(weight_values(t)));
-  tied_ = false;
+  unties_ = true;
   return true;
 }
 
@@ -85,31 +85,74 @@ bool WholeParameters::take_linear(const std::string& name, const Tensor& t, bool
     check_shape(name, values, expected);
     int64_t row = 0;
     for (Linear* part : m.parts) {
-      Linear& held = linears_.try_emplace(part, *part).first->second;
+      Replaced& r = linears_.try_emplace(part, Replaced{*part, {}}).first->second;
       const Tensor own = values.rows(row, row + part->out_features());
       if (leaf == ".bias")
-        held.set_bias(own);
+        r.own.set_bias(own), r.bias = true;
       else
-        held.set_weight(float_weight(own));
+        r.own.set_weight(float_weight(own)), r.weight = true;
       row += part->out_features();
     }
-    if (head) tied_ = false;
+    unties_ = unties_ || head;
     return true;
   }
   return false;
 }
 
-void WholeParameters::exchange() {
-  for (auto& [linear, held] : linears_) {
-    std::swap(*linear, held);
-    std::swap(linear->adapters, held.adapters);
+void WholeParameters::put() {
+  for (auto& [linear, r] : linears_) {
+    r.before = *linear;
+    if (r.weight) {
+      *linear = r.own;
+      linear->adapters = r.before.adapters;
+    }
+    const Tensor& bias = r.bias ? r.own.bias() : r.before.bias();
+    if (!bias.empty_handle()) linear->set_bias(bias);
   }
+  exchange();
+  on_ = true;
+}
+
+void WholeParameters::take() {
+  for (auto& [linear, r] : linears_) {
+    if (r.weight) r.own = *linear;  // with its packed copy
+    std::swap(*linear, r.before);
+    std::swap(linear->adapters, r.before.adapters);
+    r.before = {};
+  }
+  exchange();
+  on_ = false;
+}
+
+void WholeParameters::exchange() {
   for (auto& [own, held] : vectors_) std::swap(*own, held);
   if (embedding_.defined()) {
     std::swap(model_.embedding, embedding_);
     std::swap(model_.embedding.adapters, embedding_.adapters);
   }
-  std::swap(model_.tied_head, tied_);
+  if (unties_) std::swap(model_.tied_head, tied_);
+}
+
+ParameterStack& ParameterStack::of(Model& model) {
+  if (model.parameter_stack == nullptr) model.parameter_stack = std::make_shared<ParameterStack>();
+  return *model.parameter_stack;
+}
+
+void ParameterStack::add(std::shared_ptr<WholeParameters> parameters) {
+  all_.push_back(std::move(parameters));
+  all_.back()->put();
+}
+
+void ParameterStack::switch_to(WholeParameters& one, bool on) {
+  if (one.on() == on) return;
+  std::vector<WholeParameters*> above;
+  for (size_t i = all_.size(); i-- > 0 && all_[i].get() != &one;)
+    if (all_[i]->on()) above.push_back(all_[i].get()), above.back()->take();
+  if (on)
+    one.put();
+  else
+    one.take();
+  while (!above.empty()) above.back()->put(), above.pop_back();
 }
 
 }  // namespace hone

@@ -1,11 +1,14 @@
 #include "encodings/linear_loss.h"
 
 #include <algorithm>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "base/threads.h"
 #include "kernels/select.h"
 #include "ops/dense.h"
+#include "ops/rounding.h"
 #include "ops/tape.h"
 
 namespace hone {
@@ -58,6 +61,13 @@ LinearLoss linear_loss(const Tensor& x, const Product& head, float softcap, Logi
   const Tensor values = head.values == nullptr ? Tensor() : *head.values;
   const bool to_x = recorded({&x}), backward = recorded({&x, &values, head.bias});
   LinearLoss result;
+  // Stands for the values: their gradient is rounded once, as that of one product of all rows.
+  const bool rounds = backward && values.requires_gradient() && rounds_results(a);
+  Tensor whole = values;
+  if (rounds) {
+    whole = Tensor::empty(values.shape(), DType::f32).hollow();
+    whole.require_gradient();
+  }
   Tensor dx;
   if (to_x) dx = Tensor::empty(x.shape(), DType::f32);
   for (int64_t first = 0; first < rows; first += chunk_rows(vocabulary)) {
@@ -74,12 +84,17 @@ LinearLoss linear_loss(const Tensor& x, const Product& head, float softcap, Logi
     if (softcap > 0 && backward) through_softcap(capped, softcap, y);
     if (!backward) continue;
     const Tensor part_dx =
-        product_backward(y, part, *head.weight, values, *head.bias, to_x, a, head.name);
+        product_backward(y, part, *head.weight, whole, *head.bias, to_x, a, head.name, rounds);
     if (to_x) {
       std::copy_n(part_dx.data<float>(), part_dx.numel(), dx.mutable_data<float>() + first * k);
     }
   }
   if (!backward) return result;
+  if (rounds) {
+    Tensor dw = std::exchange(whole.gradient_node()->sum, {});
+    ops::round_in_place(dw, *rounding_of(a), std::string(head.name) + ", weight gradient");
+    add_gradient(values, std::move(dw));
+  }
   result.root = Tensor::from(std::vector<float>{static_cast<float>(result.sum)});
   record(result.root, [x, dx](const Tensor& seed) {
     if (dx.empty_handle()) return;

@@ -426,10 +426,11 @@ void pack_again(const Weight& w, PackedWeight& p) {
                [&](int64_t begin, int64_t end) { pack(w, p, begin, end); });
 }
 
-void narrow(PackedWeight& p, kernels::Rounding to) {
+void narrow(PackedWeight& p, kernels::Rounding to, std::string_view operation) {
   if (p.coded || p.type != DType::f32) return;
   const auto* in = reinterpret_cast<const float*>(p.bytes.raw());
   const int64_t count = p.byte_size() / 4;
+  constexpr int64_t kAtOnce = 1 << 12;
   PackedWeight made = p;
   made.type = to == kernels::kRoundBf16  ? DType::bf16
               : to == kernels::kRoundF16 ? DType::f16
@@ -437,14 +438,17 @@ void narrow(PackedWeight& p, kernels::Rounding to) {
   made.panel_bytes = p.panel_bytes / 4 * dtype_size(made.type);
   made.bytes = Tensor::empty_lasting({made.byte_size()}, DType::u8);
   auto* out = reinterpret_cast<uint8_t*>(made.bytes.mutable_raw());
-  parallel_for(count, 1 << 16, [&](int64_t b, int64_t e) {
-    int64_t lost[2] = {0, 0};
-    uint8_t* at = out + b * dtype_size(made.type);
-    if (made.type == DType::f32)
-      table().round_values(in + b, e - b, to, reinterpret_cast<float*>(at), lost);
-    else
-      convert_floats(in + b, DType::f32, at, made.type, e - b);
+  ops::PartRounding rounding(to);
+  parallel_for(ceil_div(count, kAtOnce), 1, [&](int64_t b, int64_t e) {
+    float part[kAtOnce];
+    for (; b < e; ++b) {
+      const int64_t first = b * kAtOnce, n = std::min(kAtOnce, count - first);
+      std::copy_n(in + first, n, part);
+      rounding.round(part, 1, n, n);
+      convert_floats(part, DType::f32, out + first * dtype_size(made.type), made.type, n);
+    }
   });
+  rounding.record(operation, p.n * p.k);
   p = std::move(made);
 }
 

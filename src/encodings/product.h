@@ -85,7 +85,8 @@ PackedWeight pack_weight(const Weight& w, bool release = false);
 /// Packs w, which differs from what `p` was made of in its values alone, into p's memory.
 void pack_again(const Weight& w, PackedWeight& p);
 /// Rounds the values of f32 panels to what mixed precision multiplies; codes, bf16 and f16 stay.
-void narrow(PackedWeight& p, kernels::Rounding to);
+/// `operation` is what a flight recorder writes down.
+void narrow(PackedWeight& p, kernels::Rounding to, std::string_view operation);
 /// The bytes that pack_weight would make.
 int64_t packed_bytes(const Weight& w);
 
@@ -106,9 +107,11 @@ Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w);
 /// Σ w² of each row, with what the codes stand for: [N].
 Tensor row_squares(const PackedWeight& w);
 /// What flows back through x·Wᵀ + b: adds the gradients of `values` and `bias` where they require
-/// one, and returns that of x [T, K] where `to_x`. dy may be spoilt.
+/// one, and returns that of x [T, K] where `to_x`. dy may be spoilt. That of `values` is rounded as
+/// results are, or as a `part` of a larger product's is left to whoever rounds the whole.
 Tensor product_backward(Tensor dy, const Tensor& x, const PackedWeight& w, const Tensor& values,
-                        const Tensor& bias, bool to_x, Activations a, std::string_view name);
+                        const Tensor& bias, bool to_x, Activations a, std::string_view name,
+                        bool part = false);
 /// Several products of one input, as multiply gives each; in one parallel loop. Under a tape the
 /// gradients of x, of bias and of values are those of the exact weight, also where activations were
 /// rounded.

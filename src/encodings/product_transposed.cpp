@@ -139,12 +139,12 @@ std::vector<uint16_t> turned(const Tensor& x) {
   return out;
 }
 
-// Adds dyᵀ·x, rounded to bf16, to dw [N, K], for dy bf16 [T, N] and what bf16 holds of x [T, K]; T
-// is even. Rows of dyᵀ meet columns of x: the product of as many tokens as dy has columns.
-void accumulate_bf16(const Tensor& dy, const Tensor& x, Tensor& dw, std::string_view operation) {
+// Adds dyᵀ·x, rounded to bf16 where `rounding` is, to dw [N, K], for dy bf16 [T, N] and what bf16
+// holds of x [T, K]; T is even. Rows of dyᵀ meet columns of x: the product of as many tokens as dy
+// has columns.
+void accumulate_bf16(const Tensor& dy, const Tensor& x, Tensor& dw, ops::PartRounding* rounding) {
   const int64_t t = dy.dim(0), n = dy.dim(1), k = x.dim(1);
   const std::vector<uint16_t> rows = turned(dy);
-  ops::PartRounding rounding(kernels::kRoundBf16);
   float* out = dw.mutable_data<float>();
   const int64_t strips = ceil_div(k, kBackColumns), parts = ceil_div(n, kBackTokens);
   parallel_for(strips * parts, 1, [&](int64_t b, int64_t e) {
@@ -168,21 +168,22 @@ void accumulate_bf16(const Tensor& dy, const Tensor& x, Tensor& dw, std::string_
       g.t = n1 - n0;
       g.n = k1 - k0;
       g.p1 = ceil_div(g.n, kPanel);
-      g.y = made.data();
-      g.ldy = g.n;
+      g.y = rounding != nullptr ? made.data() : out + n0 * k + k0;
+      g.ldy = rounding != nullptr ? g.n : k;
+      g.accumulate = rounding == nullptr;
       g.xb = rows.data() + n0 * t;
       g.ldx = t;
       g.panels = panels.data();
       g.k = t;
       table().gemm_bf16_dot(&g);
-      rounding.round(g.y, 1, g.t * g.n, 0);
+      if (rounding == nullptr) continue;
+      rounding->round(g.y, 1, g.t * g.n, 0);
       for (int64_t r = 0; r < g.t; ++r) {
         float* to = out + (n0 + r) * k + k0;
         table().add(to, g.y + r * g.n, g.n, to);
       }
     }
   });
-  rounding.record(operation, n * k);
 }
 
 }  // namespace
@@ -192,7 +193,8 @@ Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w) {
 }
 
 Tensor product_backward(Tensor dy, const Tensor& x, const PackedWeight& w, const Tensor& values,
-                        const Tensor& bias, bool to_x, Activations a, std::string_view name) {
+                        const Tensor& bias, bool to_x, Activations a, std::string_view name,
+                        bool part) {
   const auto rounding = rounding_of(a);
   const std::string what(name);
   const bool dots = a == Activations::bf16 && w.n % 2 == 0 && kernels::uses_bf16_dots() &&
@@ -200,8 +202,11 @@ Tensor product_backward(Tensor dy, const Tensor& x, const PackedWeight& w, const
   if (dots) {
     const Tensor narrow = ops::rounded_bf16(dy, what + ", gradient");
     if (bias.requires_gradient()) ops::accumulate_columns(narrow.to(DType::f32), gradient_of(bias));
-    if (values.requires_gradient())
-      accumulate_bf16(narrow, x, gradient_of(values), what + ", weight gradient");
+    if (values.requires_gradient()) {
+      ops::PartRounding rounds(*rounding);
+      accumulate_bf16(narrow, x, gradient_of(values), part ? nullptr : &rounds);
+      if (!part) rounds.record(what + ", weight gradient", values.numel());
+    }
     if (!to_x) return {};
     ops::PartRounding parts(*rounding);
     Tensor dx = back_through(narrow, w, &parts);
@@ -215,10 +220,14 @@ Tensor product_backward(Tensor dy, const Tensor& x, const PackedWeight& w, const
     } else {
       // The type holds each micro-batch's gradient before it is added up in f32.
       const Tensor in = ops::rounded(x, *rounding, what + ", input");
-      Tensor dw = Tensor::zeros(values.shape(), DType::f32);
-      ops::accumulate_product(dy, in, dw);
-      if (rounds_results(a)) ops::round_in_place(dw, *rounding, what + ", weight gradient");
-      add_gradient(values, dw);
+      if (part || !rounds_results(a)) {
+        ops::accumulate_product(dy, in, gradient_of(values));
+      } else {
+        Tensor dw = Tensor::zeros(values.shape(), DType::f32);
+        ops::accumulate_product(dy, in, dw);
+        ops::round_in_place(dw, *rounding, what + ", weight gradient");
+        add_gradient(values, dw);
+      }
     }
   }
   if (bias.requires_gradient()) ops::accumulate_columns(dy, gradient_of(bias));

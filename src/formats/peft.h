@@ -87,9 +87,9 @@ struct PeftConfig {
 /// change the base's weights, encoder-decoder models, ...). Other unknown keys are ignored.
 PeftConfig parse_peft_config(const Json& json, const std::string& source);
 
-/// adapter_config.json for `config`. `base` is the file that it came from, or null: keys whose
-/// value has not changed keep the spelling and place they have there, new ones go where the order
-/// of the alphabet puts them.
+/// adapter_config.json for `config`. `base` is the file that it came from: keys whose value has not
+/// changed keep the spelling and place they have there, new ones go where the order of the alphabet
+/// puts them. With null it is as peft 0.21.2 writes one of its own.
 Json peft_config_json(const PeftConfig& config, const Json& base);
 
 /// An adapter. Tensors that were read borrow the mapped file.

@@ -1,6 +1,8 @@
-// adapter_config.json: the typed view and back. Every key stands once, in visit_fields.
+// adapter_config.json: the typed view and back. Every key that hone acts on stands once, in
+// visit_fields; kBeside has the others that peft writes.
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 
 #include "base/error.h"
 #include "formats/json_fields.h"
@@ -60,6 +62,44 @@ void visit_fields(const std::string& peft_type, Visitor&& visit) {
   field(kLora, "use_dora", &C::use_dora);
   field(kLora, "use_rslora", &C::use_rslora);
 }
+
+// What peft 0.21.2 writes beside them in a config of its own, in alphabetical order.
+struct Beside {
+  unsigned of;
+  const char *key, *json;
+};
+constexpr unsigned kPefts = kLora | kIa3 | kPrefix | kPrompt;
+constexpr Beside kBeside[] = {
+    {kLora, "alora_invocation_tokens", "null"},
+    {kLora, "arrow_config", "null"},
+    {kPefts, "auto_mapping", "null"},
+    {kLora, "corda_config", "null"},
+    {kLora, "ensure_weight_tying", "false"},
+    {kLora, "eva_config", "null"},
+    {kIa3, "init_ia3_weights", "true"},
+    {kLora, "init_lora_weights", "true"},
+    {kPrefix, "init_weights", "null"},
+    {kLora, "kasa_config", "null"},
+    {kLora, "layer_replication", "null"},
+    {kLora, "loftq_config", "{}"},
+    {kLora, "lora_bias", "false"},
+    {kLora, "lora_ga_config", "null"},
+    {kLora, "megatron_config", "null"},
+    {kLora, "megatron_core", "\"megatron.core\""},
+    {kLora, "monteclora_config", "null"},
+    {kPefts, "peft_version", "\"0.21.2\""},
+    {kPrompt, "prompt_tuning_init", "\"RANDOM\""},
+    {kPrompt, "prompt_tuning_init_text", "null"},
+    {kLora, "qalora_group_size", "16"},
+    {kPefts, "revision", "null"},
+    {kLora, "target_parameters", "null"},
+    {kPrompt, "tokenizer_kwargs", "null"},
+    {kPrompt, "tokenizer_name_or_path", "null"},
+    {kLora, "trainable_token_indices", "null"},
+    {kLora, "use_bdlora", "null"},
+    {kLora, "use_qalora", "false"},
+    {kLora, "velora_config", "null"},
+};
 
 /// Reads fields; an absent key or null leaves the default.
 class Reader {
@@ -226,17 +266,24 @@ Json peft_config_json(const PeftConfig& config, const Json& base) {
   std::vector<std::pair<std::string, Json>> members;
   if (!own)
     for (const auto& [key, value] : base.items()) members.emplace_back(key, value);
+  else
+    for (const Beside& b : kBeside)
+      if ((b.of & methods_of(config.peft_type)) != 0)
+        members.emplace_back(b.key, parse_json(b.json, b.key));
   visit_fields(config.peft_type, [&](const char* key, auto member) {
     if (!own && config.*member == was.*member) return;
     const auto at =
         std::find_if(members.begin(), members.end(), [&](const auto& m) { return m.first == key; });
+    Json value = json_of(config.*member);
+    // The one number that is a float for peft, whatever it is.
+    if (std::string_view(key) == "lora_dropout") value = config.lora_dropout;
     if (at != members.end()) {
-      at->second = json_of(config.*member);
+      at->second = std::move(value);
       return;
     }
     const auto before =
         std::find_if(members.begin(), members.end(), [&](const auto& m) { return m.first > key; });
-    members.emplace(before, key, json_of(config.*member));
+    members.emplace(before, key, std::move(value));
   });
   Json json = Json::object();
   auto& object = json.get_ref<Json::object_t&>();

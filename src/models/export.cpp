@@ -431,6 +431,22 @@ std::string fitting_layout(LoadedModel& m, const std::filesystem::path& out,
   return found;
 }
 
+int64_t planned_bytes(LoadedModel& m, const std::map<std::string, WeightForm>& plan) {
+  int64_t bytes = 0;
+  auto add = [&](const std::string& module, const Weight& w) {
+    const auto planned = plan.find(module);
+    if (planned == plan.end()) return;
+    Weight form;
+    form.shape = w.shape;
+    form.encoding = planned->second.encoding;
+    form.params = planned->second.params;
+    bytes += packed_bytes(form);
+  };
+  add(m.model->embedding.name(), m.model->embedding.weight());
+  for (Linear* l : m.model->linears()) add(l->name(), l->weight());
+  return bytes;
+}
+
 int64_t weight_bytes(LoadedModel& m) {
   Model& model = *m.model;
   int64_t n = model.embedding.weight().byte_size() + model.position_table.byte_size();

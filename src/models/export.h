@@ -43,6 +43,9 @@ void check_export(LoadedModel& model, const ExportOptions& options,
 std::string fitting_layout(LoadedModel& model, const std::filesystem::path& out,
                            const std::map<std::string, WeightForm>& plan);
 
+/// Bytes in memory of the modules named in `plan`, once they are stored in those forms.
+int64_t planned_bytes(LoadedModel& model, const std::map<std::string, WeightForm>& plan);
+
 /// Bytes that the weights take as they are now, a tied head counted once.
 int64_t weight_bytes(LoadedModel& model);
 

@@ -59,10 +59,13 @@ Tensor& Linear::train_weight(const Tensor* shared, DType type) {
 void Linear::set_precision(Activations a) {
   if (a == precision_) return;
   precision_ = a;
-  if (weight_.defined())
+  if (weight_.defined()) {
+    // At once, so that what rounding loses is written down, whatever runs first.
     unpack();
-  else if (const auto rounding = rounding_of(a))
-    narrow(packed_, *rounding);
+    pack();
+  } else if (const auto rounding = rounding_of(a)) {
+    narrow(packed_, *rounding, name() + ", weight");
+  }
 }
 
 void Linear::set_source(std::shared_ptr<WeightSource> source) {
@@ -75,9 +78,10 @@ Weight Linear::packable() const {
   const auto rounding = rounding_of(precision_);
   if (!rounding || weight_.encoding != "f32") return weight_;
   const Tensor& values = weight_.plane("values");
-  if (precision_ == Activations::bf16) return float_weight(values.to(DType::bf16));
-  if (precision_ == Activations::f16) return float_weight(values.to(DType::f16));
-  return float_weight(ops::rounded(values, *rounding, name() + ", weight"));
+  const std::string what = name() + ", weight";
+  if (precision_ == Activations::bf16) return float_weight(ops::rounded_bf16(values, what));
+  if (precision_ == Activations::f16) return float_weight(ops::rounded_f16(values, what));
+  return float_weight(ops::rounded(values, *rounding, what));
 }
 
 void Linear::repack() {
@@ -311,7 +315,8 @@ Tensor Mlp::expand(const LinearInput& in, Activations a, std::function<Tensor()>
     return y;
   }
   const Product products[] = {gate.product(), up.product()};
-  if (!gate.adapters.empty() || !up.adapters.empty() ||
+  // Mixed precision rounds both halves, also where nothing is recorded.
+  if (rounds_results(a) || !gate.adapters.empty() || !up.adapters.empty() ||
       recorded(
           {&in.x(), products[0].values, products[0].bias, products[1].values, products[1].bias})) {
     Linear* const linears[] = {&gate, &up};

@@ -103,6 +103,8 @@ struct Block {
   std::vector<Norm*> norms();
 };
 
+class ParameterStack;
+
 class Model {
  public:
   std::string family;
@@ -120,6 +122,8 @@ class Model {
   /// Rows [p, D] in front of every sequence, for tokens −1 … −p (Lester et al. 2021); an empty
   /// handle = none.
   Tensor prompt;
+  /// What adapters hold of it as a whole (adapters/parameters.h); null = nothing.
+  std::shared_ptr<ParameterStack> parameter_stack;
 
   int64_t vocabulary() const { return head.out_features(); }
   int64_t width() const { return embedding.weight().cols(); }

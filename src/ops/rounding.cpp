@@ -10,6 +10,7 @@ namespace hone::ops {
 namespace {
 
 thread_local FlightRecorder* t_recorder = nullptr;
+thread_local bool t_counting = true;
 
 void round_to(const Tensor& x, Rounding to, std::string_view operation, float* out) {
   const float* in = x.data<float>();
@@ -28,14 +29,17 @@ void round_to(const Tensor& x, Rounding to, std::string_view operation, float* o
 FlightRecorder::FlightRecorder() : outer_(std::exchange(t_recorder, this)) {}
 FlightRecorder::~FlightRecorder() { t_recorder = outer_; }
 FlightRecorder* FlightRecorder::current() { return t_recorder; }
+FlightRecorder::Pause::Pause() : counted_(std::exchange(t_counting, false)) {}
+FlightRecorder::Pause::~Pause() { t_counting = counted_; }
 
 void FlightRecorder::add(std::string_view operation, const Counts& more) {
+  if (more.overflows > 0 && first_overflow_.empty()) first_overflow_ = operation;
+  if (!t_counting) return;
   auto it = counts_.find(operation);
   if (it == counts_.end()) it = counts_.emplace(operation, Counts()).first;
   it->second.values += more.values;
   it->second.overflows += more.overflows;
   it->second.underflows += more.underflows;
-  if (more.overflows > 0 && first_overflow_.empty()) first_overflow_ = operation;
 }
 
 Tensor rounded(const Tensor& x, Rounding to, std::string_view operation) {
@@ -48,9 +52,11 @@ void round_in_place(Tensor& x, Rounding to, std::string_view operation) {
   round_to(x, to, operation, x.mutable_data<float>());
 }
 
-Tensor rounded_bf16(const Tensor& x, std::string_view operation) {
+namespace {
+Tensor rounded_half(const Tensor& x, Rounding to, std::string_view operation) {
   constexpr int64_t kAtOnce = 2048;
-  Tensor y = Tensor::empty(x.shape(), DType::bf16);
+  const DType type = to == kernels::kRoundBf16 ? DType::bf16 : DType::f16;
+  Tensor y = Tensor::empty(x.shape(), type);
   const float* in = x.data<float>();
   auto* out = reinterpret_cast<uint16_t*>(y.mutable_raw());
   std::atomic<int64_t> overflows = 0, underflows = 0;
@@ -59,14 +65,26 @@ Tensor rounded_bf16(const Tensor& x, std::string_view operation) {
     float part[kAtOnce];
     for (; b < e; b += kAtOnce) {
       const int64_t n = std::min(kAtOnce, e - b);
-      kernels::table().round_values(in + b, n, kernels::kRoundBf16, part, lost);
-      kernels::table().round_to_bf16(part, n, out + b);
+      kernels::table().round_values(in + b, n, to, part, lost);
+      if (type == DType::bf16)
+        kernels::table().round_to_bf16(part, n, out + b);
+      else
+        convert_floats(part, DType::f32, out + b, type, n);
     }
     overflows += lost[0];
     underflows += lost[1];
   });
   if (t_recorder != nullptr) t_recorder->add(operation, {x.numel(), overflows, underflows});
   return y;
+}
+}  // namespace
+
+Tensor rounded_bf16(const Tensor& x, std::string_view operation) {
+  return rounded_half(x, kernels::kRoundBf16, operation);
+}
+
+Tensor rounded_f16(const Tensor& x, std::string_view operation) {
+  return rounded_half(x, kernels::kRoundF16, operation);
 }
 
 void PartRounding::round(float* values, int64_t rows, int64_t columns, int64_t stride) {

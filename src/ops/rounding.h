@@ -35,6 +35,18 @@ class FlightRecorder {
   const std::string& first_overflow() const { return first_overflow_; }
   void forget_overflow() { first_overflow_.clear(); }
 
+  /// While it lives values are not counted, as what runs will run again; an overflow is named.
+  class Pause {
+   public:
+    Pause();
+    ~Pause();
+    Pause(const Pause&) = delete;
+    Pause& operator=(const Pause&) = delete;
+
+   private:
+    bool counted_;
+  };
+
  private:
   std::map<std::string, Counts, std::less<>> counts_;
   std::string first_overflow_;
@@ -46,6 +58,8 @@ Tensor rounded(const Tensor& x, Rounding to, std::string_view operation);
 void round_in_place(Tensor& x, Rounding to, std::string_view operation);
 /// x rounded to bf16, stored as bf16.
 Tensor rounded_bf16(const Tensor& x, std::string_view operation);
+/// x rounded to f16, stored as f16.
+Tensor rounded_f16(const Tensor& x, std::string_view operation);
 
 /// A result that is rounded in parts, by whoever makes them while they are in a cache.
 class PartRounding {

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "ops/dense.h"
+#include "ops/rounding.h"
 
 namespace hone {
 namespace {
@@ -74,6 +75,7 @@ Tensor checkpoint(const std::function<Tensor(const Tensor&)>& f, const Tensor& x
   if (Tape::current() == nullptr) return f(x);
   Tensor y = [&] {
     TapePause pause;
+    ops::FlightRecorder::Pause counted_below;
     return f(x);
   }();
   // Recorded whatever x requires: f may have parameters of its own.

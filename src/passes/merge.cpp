@@ -142,19 +142,10 @@ class Merger {
 
   /// Raises out_of_memory where the new weights do not fit.
   void require_room(LoadedModel& target, const std::map<std::string, WeightForm>& forms) const {
-    int64_t need = 0, largest = 0;
-    auto add = [&](const std::string& name, const Weight& w) {
-      largest = std::max(largest, 4 * w.numel());
-      if (!forms.contains(name)) return;
-      Weight form;
-      form.shape = w.shape;
-      form.encoding = forms.at(name).encoding;
-      form.params = forms.at(name).params;
-      need += packed_bytes(form);
-    };
-    add(target.model->embedding.name(), target.model->embedding.weight());
-    for (Linear* l : target.model->linears()) add(l->name(), l->weight());
-    require_memory(need + 4 * largest, fmt::format("merging into {}", target.path));
+    int64_t largest = 4 * target.model->embedding.weight().numel();
+    for (Linear* l : target.model->linears()) largest = std::max(largest, 4 * l->weight().numel());
+    require_memory(planned_bytes(target, forms) + 4 * largest,
+                   fmt::format("merging into {}", target.path));
   }
 
   /// Merges into `target`; what changed goes to `layers`.

@@ -148,23 +148,14 @@ class Runner {
   // New weights are held until they are written; calibration has the widest states, a block's
   // Hessians and one factor; an evaluation runs the original and one variant side by side.
   int64_t memory_need(LoadedModel& m, const std::map<std::string, WeightForm>& plan) const {
-    int64_t stored = 0, running = 0, widest = m.config.width, largest = 0, hessians = 0;
-    auto add_stored = [&](const std::string& module, const Weight& w) {
-      if (!plan.contains(module)) return;
-      Weight form;
-      form.shape = w.shape;
-      form.encoding = plan.at(module).encoding;
-      form.params = plan.at(module).params;
-      stored += packed_bytes(form);
-    };
-    add_stored(m.model->embedding.name(), m.model->embedding.weight());
+    const int64_t stored = planned_bytes(m, plan);
+    int64_t running = 0, widest = m.config.width, largest = 0, hessians = 0;
     for (const auto& stage : m.model->blocks[0].stages())
       if (!stage.empty()) hessians += 4 * stage[0]->in_features() * stage[0]->in_features();
     for (Linear* l : m.model->linears()) {
       running += packed_bytes(l->weight());
       widest = std::max(widest, l->in_features());
       largest = std::max(largest, 4 * l->out_features() * l->in_features());
-      add_stored(l->name(), l->weight());
     }
     int64_t need = stored + 3 * largest;
     if (calibration_) need += 4 * (calibration_->tokens() * (m.config.width + widest));

@@ -71,6 +71,11 @@ class Mappings {
     drop_spares(kMostSpare + static_cast<size_t>(std::max<int64_t>(0, room)));
   }
 
+  int64_t spare() {
+    std::lock_guard lock(mutex_);
+    return static_cast<int64_t>(spare_bytes_);
+  }
+
   void reuse(int more) {
     reusers_ += more;
     trim();
@@ -173,6 +178,7 @@ StorageReuse::~StorageReuse() { mappings().reuse(-1); }
 
 int64_t storage_bytes() { return live_bytes; }
 int64_t storage_peak() { return peak_bytes; }
+int64_t storage_spare() { return mappings().spare(); }
 void reset_storage_peak() { peak_bytes = live_bytes.load(); }
 
 std::shared_ptr<void> allocate_lasting(size_t size) {

@@ -23,6 +23,8 @@ std::shared_ptr<void> allocate_lasting(size_t size);
 int64_t storage_bytes();
 int64_t storage_peak();
 void reset_storage_peak();
+/// Bytes of the mappings that wait to be handed out again.
+int64_t storage_spare();
 
 /// While one lives, mappings just freed wait as long as all blocks and they together take not much
 /// more (64 MB, and a sixteenth) than the most there have been since reset_storage_peak: a training

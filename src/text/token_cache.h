@@ -1,17 +1,14 @@
 // Tokenised training data in one file that is mapped when read.
 //
-//   bytes 0 ... 7    "honetok" and a newline
-//         8 ... 11   version, u32
-//        12 ... 15   bytes of a token, u32: 2 where the vocabulary has at most 65536 ids, else 4
+// A framed file (base/framed_file.h), of the kind "honetok\n":
+//
+//   width            2 where the vocabulary has at most 65536 ids, else 4
 //   tokens           u16 or i32, all examples end to end; padded with zeros to 8 bytes
 //   learned          a bit for each token, lowest bit first; padded to 8 bytes
 //   offsets          i64: where each example begins, and where the last one ends
-//   description      JSON: counts, and the identity of what was tokenised
-//   last 24 bytes    length of the description, u64; checksum of all that is in front of it, u64;
-//                    "honetok" and a newline
+//   description      counts, and the identity of what was tokenised
 //
-// Little-endian. The description stands at the end because counts are known then: data streams
-// through the writer, which holds but the bits and the offsets.
+// The writer holds but the bits and the offsets.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -20,10 +17,10 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "base/files.h"
-#include "base/json.h"
+#include "base/framed_file.h"
 
 namespace hone {
 
@@ -53,11 +50,11 @@ class TokenCache {
   int64_t count_learned(int64_t begin, int64_t end) const;
 
  private:
-  TokenCache() = default;
-  void map(std::shared_ptr<const MappedFile> file);
-  void check(const std::string& name) const;
+  explicit TokenCache(FramedFile file) : file_(std::move(file)) {}
+  void map();
+  void check() const;
 
-  std::shared_ptr<const MappedFile> file_;
+  FramedFile file_;
   const uint16_t* narrow_ = nullptr;  // one of the two
   const int32_t* wide_ = nullptr;
   const uint8_t* bits_ = nullptr;
@@ -79,22 +76,12 @@ class TokenCacheWriter {
   void finish(const Json& identity);
 
  private:
-  void put(const void* data, size_t size);
-  void pad();
-  void write_chunks(bool all);
-
-  AtomicFile file_;
+  FramedWriter file_;
   int32_t vocab_size_;
   bool narrow_;
-  std::string pending_;  // not yet hashed and written
-  int64_t position_ = 0;
-  uint64_t sum_ = 0;
   int64_t tokens_ = 0, learned_ = 0;
   std::vector<uint8_t> bits_;
   std::vector<int64_t> offsets_{0};
 };
-
-/// The checksum that the last bytes hold of those in front, for tests that spoil files.
-uint64_t token_cache_checksum(std::string_view bytes);
 
 }  // namespace hone

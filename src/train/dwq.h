@@ -19,7 +19,7 @@
 
 namespace hone {
 
-constexpr double kDwqLearningRate = 1e-6, kDwqTemperature = 2;
+constexpr double kDwqTemperature = 2;
 
 struct DwqParameters {
   std::vector<Parameter> parameters;  ///< "<module>.scales", "<module>.mins"

@@ -11,6 +11,10 @@
 namespace hone {
 namespace {
 
+// What a rehearsal does not touch: the program's pages and the small blocks of the optimizer, the
+// log, the measurements and the output. 2 to 4 MB on the default model, whatever is trained.
+constexpr int64_t kLater = int64_t{4} << 20;
+
 TrainingBatch whole_rows(int64_t rows, int64_t length, int64_t vocabulary) {
   TrainingBatch b;
   for (int64_t r = 0; r < rows; ++r) {
@@ -75,7 +79,11 @@ MemoryPlan plan_memory(Model& model, Trainer& trainer, Objective& objective, int
   }
   plan.step = std::max<int64_t>(0, all - plan.weights);
   plan.optimizer = trainer.state_bytes();
-  plan.rest = std::max<int64_t>(0, resident_bytes() - storage_bytes());
+  // What waits for reuse is what the step's tensors will be put into, but for sizes that none has
+  // when they are most: about half, and no more than may wait (storage.h).
+  const int64_t spare = storage_spare();
+  const int64_t waiting = std::min(spare / 2, (int64_t{64} << 20) + all / 16);
+  plan.rest = kLater + std::max<int64_t>(0, resident_bytes() - storage_bytes() - spare + waiting);
   return plan;
 }
 

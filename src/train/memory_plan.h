@@ -15,7 +15,7 @@ struct MemoryPlan {
   int64_t weights = 0;    ///< of the model, as it was loaded
   int64_t step = 0;       ///< gradients, and what a step keeps and makes, at most
   int64_t optimizer = 0;  ///< states
-  int64_t rest = 0;       ///< program, tokenizer, kernels' buffers, memory kept for reuse
+  int64_t rest = 0;       ///< program, tokenizer, data, kernels' and other small buffers
   int64_t total() const { return weights + step + optimizer + rest; }
 };
 

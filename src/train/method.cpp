@@ -9,17 +9,10 @@
 namespace hone {
 namespace {
 
-// Norms, biases and everything else that is no matrix is not pulled towards 0.
-std::vector<Parameter> with_decay(const std::vector<NamedTensor>& trained) {
-  std::vector<Parameter> all;
-  for (const NamedTensor& t : trained) all.push_back({t.name, t.value, t.value.rank() >= 2});
-  return all;
-}
-
 class Full : public TrainingMethod {
  public:
-  Full(LoadedModel& m, const TrainingOptions& o) : model_(*m.model) {
-    parameters_ = with_decay(model_.train(
+  Full(LoadedModel& m, const TrainingOptions& o) : TrainingMethod(*m.model) {
+    parameters_ = parameters_of(model_.train(
         [&](const std::string& name) {
           return o.train_only.empty() || glob_matches(o.train_only, name);
         },
@@ -29,76 +22,66 @@ class Full : public TrainingMethod {
     HONE_CHECK(!parameters_.empty(), invalid_argument, "train_only '{}' names no parameter of {}",
                o.train_only, m.path);
   }
-  std::vector<Parameter> parameters() override { return parameters_; }
-  void values_changed() override { model_.values_changed(); }
-
- private:
-  Model& model_;
-  std::vector<Parameter> parameters_;
 };
 
 class WithAdapter : public TrainingMethod {
  public:
-  WithAdapter(LoadedModel& m, const TrainingOptions& o) {
+  WithAdapter(LoadedModel& m, const TrainingOptions& o) : TrainingMethod(*m.model) {
     AdapterOptions options = o.adapter;
     if (!o.initialise.empty()) options.first_tokens = m.encode(o.initialise, false);
-    adapter_ = adapter_method(o.method).make(*m.model, options);
-    parameters_ = with_decay(adapter_->train());
+    adapter_ = adapter_method(o.method).make(model_, options);
+    parameters_ = parameters_of(adapter_->train());
   }
-  std::vector<Parameter> parameters() override { return parameters_; }
   void values_changed() override { adapter_->values_changed(); }
   Adapter* adapter() override { return adapter_.get(); }
 
  private:
   std::unique_ptr<Adapter> adapter_;
-  std::vector<Parameter> parameters_;
 };
 
 class Quantised : public TrainingMethod {
  public:
-  Quantised(LoadedModel& m, const TrainingOptions& o) : model_(*m.model) {
+  Quantised(LoadedModel& m, const TrainingOptions& o) : TrainingMethod(*m.model) {
     parameters_ = prepare_qat(model_, o.qat);
   }
-  std::vector<Parameter> parameters() override { return parameters_; }
-  void values_changed() override { model_.values_changed(); }
   void begin() override { forget_activations(model_); }
   void finish() override {
     convert_qat(model_);
     remove_activation_quantizers(model_);
   }
-
- private:
-  Model& model_;
-  std::vector<Parameter> parameters_;
 };
 
 class Scales : public TrainingMethod {
  public:
-  explicit Scales(LoadedModel& m) : model_(*m.model) {
+  explicit Scales(LoadedModel& m) : TrainingMethod(*m.model) {
     DwqParameters made = prepare_dwq(model_);
     for (const auto& [module, reason] : made.refused)
       log_info("{} stays as it is: {}", module, reason);
     parameters_ = std::move(made.parameters);
   }
-  std::vector<Parameter> parameters() override { return parameters_; }
-  void values_changed() override { model_.values_changed(); }
   void finish() override { convert_dwq(model_); }
-
- private:
-  Model& model_;
-  std::vector<Parameter> parameters_;
 };
 
 }  // namespace
 
 const std::vector<TrainingMethodName>& training_methods() {
   static const std::vector<TrainingMethodName> all{
-      {"full", "every parameter of the model"},
-      {"distill", "the same, towards what --teacher says"},
-      {"qat", "quantisation-aware: weights are trained as their --bits codes"},
-      {"dwq", "the scales of a quantised model, its codes as they are, towards --teacher"},
+      {"full", "every parameter of the model", 5e-5},
+      {"distill", "the same, towards what --teacher says", 5e-5},
+      {"qat", "quantisation-aware: weights are trained as their --bits codes", 2e-5},
+      // A trained scale moves by about as much a step (dwq.h).
+      {"dwq", "the scales of a quantised model, its codes as they are, towards --teacher", 1e-6},
   };
   return all;
+}
+
+double default_learning_rate(const std::string& method, const std::string& optimizer) {
+  const double standard = OptimizerOptions().resolved().lr;
+  OptimizerOptions o;
+  o.optimizer = optimizer;
+  for (const TrainingMethodName& m : training_methods())
+    if (method == m.name) return m.lr * (o.resolved().lr / standard);
+  return o.resolved().lr;
 }
 
 bool trains_the_model(const std::string& name) {

@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "train/dwq.h"
 #include "train/method.h"
 
 namespace hone {
@@ -20,20 +19,42 @@ void TrainingOptions::visit(OptionVisitor& v) {
   v.option("save_every", save_every, "steps between checkpoints; 0: none");
   v.option("checkpointing", checkpointing, "none, cheap, block or root: what is computed twice");
   v.option("precision", precision, "f32, bf16, f16, tf32 or tf32_truncated: of products");
-  v.option("masters", masters, "full, distill, bf16 and f16: f32 weights are kept and rounded");
   v.option("max_norm", trainer.max_norm, "gradients are clipped to it; 0: never");
-  v.option("train_only", train_only, "full, distill: glob of the parameters that are trained");
+  v.belong_to("full, distill");
+  v.option("masters", masters, "bf16 and f16: f32 weights are kept and rounded");
+  v.option("train_only", train_only, "glob of the parameters that are trained");
+  v.belong_to("");
   trainer.optimizer.visit(v);
   trainer.schedule.visit(v);
   trainer.loss_scale.visit(v);
   adapter.visit(v);
   qat.visit(v);
   teacher.visit(v);
-  v.option("initialise", initialise, "prefix, prompt: a text to begin with");
+  v.belong_to("prefix, prompt");
+  v.option("initialise", initialise, "a text to begin with");
+  v.belong_to("");
   text.visit(v);
 }
 
 namespace {
+
+// Whose an option is.
+class Owners : public OptionVisitor {
+ public:
+  Owners(std::string name, const std::string& method) : name_(std::move(name)), method_(method) {}
+  void option(const char* name, int64_t&, const char*) override { see(name); }
+  void option(const char* name, double&, const char*) override { see(name); }
+  void option(const char* name, bool&, const char*) override { see(name); }
+  void option(const char* name, std::string&, const char*) override { see(name); }
+  std::string others;  // whose it is, where it is not the method's
+
+ private:
+  void see(const char* name) {
+    if (name == name_ && !belongs_to(method_)) others = methods();
+  }
+  std::string name_;
+  const std::string& method_;
+};
 
 Checkpointing checkpointing_from_name(const std::string& name) {
   if (name == "none") return Checkpointing::none;
@@ -45,6 +66,13 @@ Checkpointing checkpointing_from_name(const std::string& name) {
 }
 
 }  // namespace
+
+void TrainingOptions::check_given(const std::string& name, const std::string& spelled) {
+  Owners v(name, method);
+  visit(v);
+  HONE_CHECK(v.others.empty(), invalid_argument, "{} belongs to {}, and the method is {}", spelled,
+             v.others, method);
+}
 
 void TrainingOptions::finish(uint64_t seed) {
   auto at_least = [](const char* name, int64_t value, int64_t least) {
@@ -61,21 +89,18 @@ void TrainingOptions::finish(uint64_t seed) {
              "accumulate {}: a batch has {} rows to be cut into parts", accumulate, batches.rows);
   HONE_CHECK(!data.empty(), invalid_argument, "no data to learn from");
   const bool full = method == "full" || method == "distill";
-  HONE_CHECK(full || train_only.empty(), invalid_argument,
-             "train_only belongs to the methods full and distill");
   if (!trains_the_model(method)) {
     adapter_method(method);
     adapter.check();
   }
-  HONE_CHECK(
-      initialise.empty() || ((method == "prefix" || method == "prompt") && !adapter.projection),
-      invalid_argument, "initialise belongs to prefix, without a projection, and prompt");
+  HONE_CHECK(initialise.empty() || !adapter.projection, invalid_argument,
+             "initialise: a projection makes the prefix, which then begins with no text");
   HONE_CHECK(std::isfinite(trainer.max_norm), invalid_argument, "max_norm {}: expected a number",
              trainer.max_norm);
   if (method == "qat") qat.check();
   teacher.finish(method);
-  // Its usual rate: a trained scale moves by about as much a step (dwq.h).
-  if (method == "dwq" && trainer.optimizer.lr < 0) trainer.optimizer.lr = kDwqLearningRate;
+  if (trainer.optimizer.lr == -1)
+    trainer.optimizer.lr = default_learning_rate(method, trainer.optimizer.optimizer);
   if (method == "dwq" && trainer.optimizer.weight_decay < 0) trainer.optimizer.weight_decay = 0;
   trainer.checkpointing = checkpointing_from_name(checkpointing);
   trainer.precision = training_precision(precision);

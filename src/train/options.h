@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "adapters/adapter.h"
 #include "text/batches.h"
@@ -13,9 +14,9 @@
 namespace hone {
 
 struct TrainingOptions {
-  std::string method = "full";  ///< of training_methods() or adapters/
-  std::string data;             ///< file to learn from
-  std::string evaluate;         ///< file to measure on; else a share of `data` is kept for it
+  std::string method = "full";    ///< of training_methods() or adapters/
+  std::vector<std::string> data;  ///< files to learn from, as one
+  std::string evaluate;           ///< file to measure on; else a share of `data` is kept for it
   AdapterOptions adapter;
   QatOptions qat;
   TeacherOptions teacher;
@@ -34,6 +35,9 @@ struct TrainingOptions {
 
   /// All of them, in groups.
   void visit(OptionVisitor& v);
+  /// Raises invalid_argument where the option of that name, which the user `spelled` so, belongs to
+  /// other methods than this one.
+  void check_given(const std::string& name, const std::string& spelled);
   /// Puts names into the enums of `trainer`, the seed where it belongs, and raises invalid_argument
   /// on what makes no sense.
   void finish(uint64_t seed);

@@ -19,4 +19,11 @@ struct Parameter {
   double rate = 1;
 };
 
+/// As parameters; norms, biases and everything else that is no matrix is not pulled towards 0.
+inline std::vector<Parameter> parameters_of(const std::vector<NamedTensor>& trained) {
+  std::vector<Parameter> all;
+  for (const NamedTensor& t : trained) all.push_back({t.name, t.value, t.value.rank() >= 2});
+  return all;
+}
+
 }  // namespace hone

@@ -109,13 +109,15 @@ void each_quantizer(Model& model, F f) {
 }  // namespace
 
 void QatOptions::visit(OptionVisitor& v) {
-  v.option("bits", bits, "qat: bits of a weight, 2 to 8");
+  v.belong_to("qat");
+  v.option("bits", bits, "bits of a weight, 2 to 8");
   v.option("group", group, "columns that share a step, 0 = the row");
   v.option("symmetric", symmetric, "no zero points");
   v.option("grid", grid, "learned or min_max: steps of the grid");
   v.option("scale_type", scale_type, "of stored steps: f16, bf16 or f32");
   v.option("activation_codes", activations, "8-bit activations: none, token or tensor");
   v.option("others", others, "train embedding, norms and biases too");
+  v.belong_to("");
 }
 
 void QatOptions::check() const {
@@ -148,9 +150,9 @@ std::vector<Parameter> prepare_qat(Model& model, const QatOptions& o,
   }
   HONE_CHECK(!prepared.empty(), invalid_argument, "no layer is selected to be quantised");
   if (!o.others) return all;
-  for (const NamedTensor& t :
-       model.train([&](const std::string& name) { return !prepared.contains(name); }))
-    all.push_back({t.name, t.value, t.value.rank() > 1});
+  const std::vector<Parameter> others =
+      parameters_of(model.train([&](const std::string& name) { return !prepared.contains(name); }));
+  all.insert(all.end(), others.begin(), others.end());
   return all;
 }
 

@@ -28,17 +28,25 @@ constexpr const char* kOwn[] = {kIndex, kCheckpoint, kTeacher, "data.tokens", "h
 
 class JsonOptions : public OptionVisitor {
  public:
+  explicit JsonOptions(const std::string& method) : method_(method) {}
   Json all = Json::object();
-  void option(const char* name, int64_t& v, const char*) override { all[name] = v; }
-  void option(const char* name, double& v, const char*) override { all[name] = v; }
-  void option(const char* name, bool& v, const char*) override { all[name] = v; }
-  void option(const char* name, std::string& v, const char*) override { all[name] = v; }
+  void option(const char* name, int64_t& v, const char*) override { add(name, v); }
+  void option(const char* name, double& v, const char*) override { add(name, v); }
+  void option(const char* name, bool& v, const char*) override { add(name, v); }
+  void option(const char* name, std::string& v, const char*) override { add(name, v); }
+
+ private:
+  template <typename T>
+  void add(const char* name, const T& v) {
+    if (belongs_to(method_)) all[name] = v;
+  }
+  const std::string& method_;
 };
 
 }  // namespace
 
 Json options_json(TrainingOptions& options) {
-  JsonOptions v;
+  JsonOptions v(options.method);
   options.visit(v);
   v.all["method"] = options.method;
   return v.all;
@@ -99,10 +107,11 @@ void TrainingRun::check_identity() {
   // These change when things are said or written, not what is trained.
   for (const char* key : {"eval_every", "eval_batches", "save_every"}) identity.erase(key);
   // The files' bytes, not their names; and all that makes ids of them.
-  for (const auto& [key, file] :
-       {std::pair("data", options_.data), {"evaluate", options_.evaluate}})
-    if (!file.empty() && fs::is_regular_file(file))
-      identity[key] = fmt::format("{:016x}", file_fingerprint(file));
+  auto print = [](const std::string& file) {
+    return fs::is_regular_file(file) ? fmt::format("{:016x}", file_fingerprint(file)) : file;
+  };
+  for (const std::string& file : options_.data) identity["data"].push_back(print(file));
+  identity["evaluate"] = print(options_.evaluate);
   if (model_.tokenizer != nullptr)
     identity["tokenizer"] = fmt::format("{:016x}", tokenizer_fingerprint(*model_.tokenizer));
   identity["chat template"] = model_.chat_template;
@@ -133,18 +142,17 @@ void TrainingRun::load_data() {
   const int64_t room = model_.model->context;
   HONE_CHECK(options_.batches.length <= room, invalid_argument,
              "length {}: the model has a context of {}", options_.batches.length, room);
-  auto open = [&](const std::string& file, const char* cache) {
-    const fs::path path = file;
-    return open_tokenized({&path, 1}, *model_.tokenizer, model_.chat_template, options_.text,
+  auto open = [&](const std::vector<fs::path>& files, const char* cache) {
+    return open_tokenized(files, *model_.tokenizer, model_.chat_template, options_.text,
                           place_.directory / cache);
   };
-  const auto data = open(options_.data, "data.tokens");
+  const auto data = open({options_.data.begin(), options_.data.end()}, "data.tokens");
   BatchOptions b = options_.batches;
   if (!options_.evaluate.empty()) b.held_out = 0;
   train_ = std::make_unique<Batches>(data, b,
                                      b.held_out > 0 ? Batches::Part::train : Batches::Part::all);
   if (!options_.evaluate.empty())
-    held_out_ = std::make_unique<Batches>(open(options_.evaluate, "held-out.tokens"), b,
+    held_out_ = std::make_unique<Batches>(open({options_.evaluate}, "held-out.tokens"), b,
                                           Batches::Part::all);
   else if (b.held_out > 0)
     held_out_ = std::make_unique<Batches>(data, b, Batches::Part::held_out);

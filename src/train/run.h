@@ -84,7 +84,7 @@ class TrainingRun {
   std::map<std::string, ops::FlightRecorder::Counts, std::less<>> rounded_;
 };
 
-/// The options as they were given and meant, in the order of visit.
+/// The options that the method has, as they were given and meant, in the order of visit.
 Json options_json(TrainingOptions& options);
 
 }  // namespace hone

@@ -28,22 +28,26 @@ void TeacherOptions::finish(const std::string& method) {
   DistillationOptions{lambda, temperature}.check();
 }
 
+void Teacher::load(const LoadedModel& student, const TeacherOptions& o) {
+  model_ = load_model(o.teacher);
+  HONE_CHECK(model_.model->vocabulary() == student.model->vocabulary(), invalid_argument,
+             "{} has a vocabulary of {} tokens and {} one of {}: a teacher needs the student's",
+             o.teacher, model_.model->vocabulary(), student.path, student.model->vocabulary());
+}
+
+void Teacher::open_beside(const LoadedModel& student, const TeacherOptions& o) {
+  if (o.teacher.empty()) return;
+  load(student, o);
+  distillation_ = std::make_unique<Distillation>(*model_.model, Activations::int8,
+                                                 DistillationOptions{o.lambda, o.temperature});
+}
+
 void Teacher::open(const LoadedModel& student, const TeacherOptions& o, const Batches& batches,
                    int64_t steps, const fs::path& cache) {
-  if (o.teacher.empty()) return;
-  const DistillationOptions options{o.lambda, o.temperature};
   cached_ = o.top > 0;
-  if (!cached_ || !fs::exists(cache)) {
-    model_ = load_model(o.teacher);
-    HONE_CHECK(model_.model->vocabulary() == student.model->vocabulary(), invalid_argument,
-               "{} has a vocabulary of {} tokens and {} one of {}: a teacher needs the student's",
-               o.teacher, model_.model->vocabulary(), student.path, student.model->vocabulary());
-  }
-  if (!cached_) {
-    distillation_ = std::make_unique<Distillation>(*model_.model, Activations::int8, options);
-    return;
-  }
+  if (!cached_) return open_beside(student, o);
   if (!fs::exists(cache)) {
+    load(student, o);
     // Later passes over the data have the same sequences in another order.
     const int64_t count = std::min(steps, batches.steps());
     write_teacher_cache(
@@ -56,7 +60,8 @@ void Teacher::open(const LoadedModel& student, const TeacherOptions& o, const Ba
         });
     model_ = {};
   }
-  distillation_ = std::make_unique<Distillation>(TeacherCache::open(cache), options);
+  distillation_ = std::make_unique<Distillation>(TeacherCache::open(cache),
+                                                 DistillationOptions{o.lambda, o.temperature});
 }
 
 Objective& Teacher::objective() {

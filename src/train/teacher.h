@@ -25,9 +25,11 @@ struct TeacherOptions {
 
 class Teacher {
  public:
-  /// Loads it, and where its logits are cached writes them to `cache`, unless they are there: those
-  /// of `steps` steps of `batches`. Raises what loading raises, and invalid_argument where it
+  /// Loads it, to run beside the student. Raises what loading raises, and invalid_argument where it
   /// has another vocabulary than the student.
+  void open_beside(const LoadedModel& student, const TeacherOptions& options);
+  /// The same, or where its logits are cached writes them to `cache`, unless they are there: those
+  /// of `steps` steps of `batches`.
   void open(const LoadedModel& student, const TeacherOptions& options, const Batches& batches,
             int64_t steps, const std::filesystem::path& cache);
 
@@ -36,6 +38,7 @@ class Teacher {
   Objective& rehearsed() { return cached_ ? targets_ : objective(); }
 
  private:
+  void load(const LoadedModel& student, const TeacherOptions& options);
   LoadedModel model_;
   std::unique_ptr<Distillation> distillation_;
   Objective targets_;

@@ -1,7 +1,6 @@
 #include "train/teacher_cache.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -17,13 +16,7 @@
 namespace hone {
 namespace {
 
-static_assert(std::endian::native == std::endian::little);
-
-constexpr std::string_view kMagic = "honeteac";
-constexpr uint32_t kVersion = 1;
-constexpr int64_t kFront = 16, kBack = 24, kAlign = 8;
-constexpr int64_t kMaxDescription = int64_t{1} << 20;
-constexpr size_t kChunk = size_t{1} << 20;  // bytes that are hashed at once
+constexpr FrameKind kKind{"honeteac", 1, "cache of a teacher's logits"};
 // Logits of the teacher that are in memory at once.
 constexpr int64_t kLogitBytes = int64_t{64} << 20;
 
@@ -39,10 +32,6 @@ T read_at(const std::byte* at) {
   T value;
   std::memcpy(&value, at, sizeof(T));
   return value;
-}
-
-std::string_view view(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 struct Key {
@@ -74,74 +63,38 @@ void pack_row(const TopLogits& top, int64_t id_bytes, std::byte* out) {
 
 }  // namespace
 
-uint64_t teacher_cache_checksum(std::string_view bytes) {
-  uint64_t sum = 0;
-  for (size_t at = 0; at < bytes.size(); at += kChunk)
-    sum = bytes_fingerprint(bytes.substr(at, kChunk), sum);
-  return sum;
-}
-
 std::shared_ptr<const TeacherCache> TeacherCache::open(const fs::path& path) {
-  std::shared_ptr<TeacherCache> cache(new TeacherCache);
-  cache->map(MappedFile::open(path));
+  std::shared_ptr<TeacherCache> cache(new TeacherCache(FramedFile(MappedFile::open(path), kKind)));
+  cache->map();
   cache->check();
-  // All of it was read; from here on, only what is used counts as memory.
-  cache->file_->release(cache->file_->bytes().data(), cache->file_->bytes().size());
   return cache;
 }
 
-void TeacherCache::map(std::shared_ptr<const MappedFile> file) {
-  file_ = std::move(file);
-  const std::string_view bytes = view(file_->bytes());
-  const std::byte* base = file_->bytes().data();
-  const auto size = static_cast<int64_t>(bytes.size());
-  HONE_CHECK(bytes.starts_with(kMagic), corrupt, "{}: not a cache of a teacher's logits", name());
-  HONE_CHECK(size >= kFront + kBack && bytes.ends_with(kMagic), corrupt,
-             "{}: the cache of a teacher's logits is cut off", name());
-  const auto version = read_at<uint32_t>(base + 8);
-  HONE_CHECK(version == kVersion, corrupt, "{}: teacher logits of version {}, expected {}", name(),
-             version, kVersion);
-  const auto length = read_at<uint64_t>(base + size - kBack);
-  HONE_CHECK(
-      length <= uint64_t{kMaxDescription} && static_cast<int64_t>(length) <= size - kFront - kBack,
-      corrupt, "{}: a description of {} bytes in a file of {}", name(), length, size);
-  const int64_t description = size - kBack - static_cast<int64_t>(length);
-  const Json json = parse_json(bytes.substr(static_cast<size_t>(description), length), name());
-  auto has = [&](const char* key) {
-    HONE_CHECK(json.is_object() && json.contains(key), corrupt, "{}: the description lacks {}",
-               name(), key);
-  };
-  auto count = [&](const char* key, int64_t least, int64_t most) {
-    has(key);
-    const int64_t n = json_integer(json[key], key, name());
-    HONE_CHECK(n >= least && n <= most, corrupt, "{}: {} {}: expected {} to {}", name(), key, n,
-               least, most);
-    return n;
-  };
-  vocabulary_ = count("vocabulary", 1, INT32_MAX);
-  k_ = count("k", 1, vocabulary_);
-  rows_ = count("rows", 0, size);
-  const int64_t sequences = count("sequences", 0, size);
-  has("temperature");
-  HONE_CHECK(json["temperature"].is_number(), corrupt, "{}: the temperature is no number", name());
-  temperature_ = json["temperature"].get<double>();
+void TeacherCache::map() {
+  const auto size = static_cast<int64_t>(file_.bytes().size());
+  vocabulary_ = file_.count("vocabulary", 1, INT32_MAX);
+  k_ = file_.count("k", 1, vocabulary_);
+  rows_ = file_.count("rows", 0, size);
+  const int64_t sequences = file_.count("sequences", 0, size);
+  const Json& temperature = file_.member("temperature");
+  HONE_CHECK(temperature.is_number(), corrupt, "{}: the temperature is no number", name());
+  temperature_ = temperature.get<double>();
   HONE_CHECK(std::isfinite(temperature_) && temperature_ > 0, corrupt, "{}: temperature {}", name(),
              temperature_);
-  has("teacher");
-  teacher_ = json["teacher"];
+  teacher_ = file_.member("teacher");
   id_bytes_ = id_bytes_of(vocabulary_);
-  HONE_CHECK(read_at<uint32_t>(base + 12) == uint32_t(id_bytes_), corrupt,
-             "{}: ids of {} bytes for a vocabulary of {}", name(), read_at<uint32_t>(base + 12),
-             vocabulary_);
+  HONE_CHECK(file_.width() == uint32_t(id_bytes_), corrupt,
+             "{}: ids of {} bytes for a vocabulary of {}", name(), file_.width(), vocabulary_);
   const char* what = "teacher logits";
   const int64_t rows_end =
-      checked_add(kFront, checked_mul(rows_, row_bytes(k_, id_bytes_), what), what);
-  const int64_t begin = round_up(rows_end, kAlign);
+      checked_add(FramedFile::kFront, checked_mul(rows_, row_bytes(k_, id_bytes_), what), what);
+  const int64_t begin = round_up(rows_end, FramedFile::kAlign);
   const int64_t end = checked_add(begin, checked_mul(sequences, sizeof(Sequence), what), what);
-  HONE_CHECK(end == description, corrupt,
+  HONE_CHECK(end == file_.end(), corrupt,
              "{}: {} rows and {} sequences end at byte {}, and the description begins at {}",
-             name(), rows_, sequences, end, description);
-  sequences_ = {reinterpret_cast<const Sequence*>(base + begin), static_cast<size_t>(sequences)};
+             name(), rows_, sequences, end, file_.end());
+  sequences_ = {reinterpret_cast<const Sequence*>(file_.bytes().data() + begin),
+                static_cast<size_t>(sequences)};
 }
 
 void TeacherCache::check() const {
@@ -172,10 +125,7 @@ void TeacherCache::check() const {
       HONE_CHECK(least == 0, corrupt, "{}: row {}: it lacks the largest logit", name(), r);
     }
   });
-  const std::string_view bytes = view(file_->bytes());
-  HONE_CHECK(teacher_cache_checksum(bytes.substr(0, bytes.size() - 16)) ==
-                 read_at<uint64_t>(file_->bytes().data() + bytes.size() - 16),
-             corrupt, "{}: the checksum of the teacher's logits is wrong", name());
+  file_.check_sum();
 }
 
 std::vector<int64_t> TeacherCache::find(const TrainingBatch& batch) const {
@@ -195,7 +145,8 @@ std::vector<int64_t> TeacherCache::find(const TrainingBatch& batch) const {
 }
 
 void TeacherCache::read(int64_t row, TopLogits& out) const {
-  const std::byte* at = file_->bytes().data() + kFront + row * row_bytes(k_, id_bytes_);
+  const auto* at = reinterpret_cast<const std::byte*>(file_.bytes().data()) + FramedFile::kFront +
+                   row * row_bytes(k_, id_bytes_);
   out.rest = read_at<float>(at);
   const std::byte* below = at + 4;
   const std::byte* ids = below + 2 * k_;
@@ -216,18 +167,10 @@ void TeacherCacheOptions::check() const {
 // The file as it is written.
 class TeacherCacheWriter {
  public:
-  TeacherCacheWriter(const fs::path& path, int64_t id_bytes) : file_(path) {
-    const auto width = static_cast<uint32_t>(id_bytes);
-    put(kMagic.data(), kMagic.size());
-    put(&kVersion, sizeof kVersion);
-    put(&width, sizeof width);
-  }
+  TeacherCacheWriter(const fs::path& path, int64_t id_bytes)
+      : file_(path, kKind, static_cast<uint32_t>(id_bytes)) {}
 
-  void put(const void* data, size_t size) {
-    pending_.append(static_cast<const char*>(data), size);
-    position_ += static_cast<int64_t>(size);
-    while (pending_.size() >= kChunk) flush(kChunk);
-  }
+  void put(const void* data, size_t size) { file_.put(data, size); }
 
   void sequence(const Key& k) {
     sequences_.push_back({k.key, rows_, k.targets});
@@ -236,37 +179,16 @@ class TeacherCacheWriter {
 
   void finish(Json description) {
     std::ranges::sort(sequences_, {}, &TeacherCache::Sequence::key);
-    const std::string padding(static_cast<size_t>(round_up(position_, kAlign) - position_), '\0');
-    put(padding.data(), padding.size());
-    put(sequences_.data(), sequences_.size() * sizeof(TeacherCache::Sequence));
+    file_.pad();
+    file_.put(sequences_.data(), sequences_.size() * sizeof(TeacherCache::Sequence));
     description["rows"] = rows_;
     description["sequences"] = sequences_.size();
-    const std::string text = description.dump();
-    HONE_CHECK(static_cast<int64_t>(text.size()) <= kMaxDescription, unsupported,
-               "{} bytes describe the teacher; at most {} are supported", text.size(),
-               kMaxDescription);
-    const uint64_t length = text.size();
-    put(text.data(), text.size());
-    put(&length, sizeof length);
-    flush(pending_.size());
-    file_.write(&sum_, sizeof sum_);
-    file_.write(kMagic);
-    file_.commit();
+    file_.finish(description);
   }
 
  private:
-  void flush(size_t n) {
-    if (n == 0) return;
-    const std::string_view chunk = std::string_view(pending_).substr(0, n);
-    sum_ = bytes_fingerprint(chunk, sum_);
-    file_.write(chunk);
-    pending_.erase(0, n);
-  }
-
-  AtomicFile file_;
-  std::string pending_;  // not yet hashed and written
-  int64_t position_ = 0, rows_ = 0;
-  uint64_t sum_ = 0;
+  FramedWriter file_;
+  int64_t rows_ = 0;
   std::vector<TeacherCache::Sequence> sequences_;
 };
 

@@ -1,21 +1,19 @@
 // A teacher's largest logits in a file, so that a student can be trained without it.
 //
-//   bytes 0 ... 7    "honeteac"
-//         8 ... 11   version, u32
-//        12 ... 15   bytes of an id, u32: 2 where the vocabulary has at most 65536 ids, else 4
-//   rows             one for each position with a target, of 4 + k·(2 + bytes of an id) bytes,
-//                    padded with zeros to 4:
+// A framed file (base/framed_file.h), of the kind "honeteac":
+//
+//   width            2 where the vocabulary has at most 65536 ids, else 4
+//   rows             one for each position with a target, of 4 + k·(2 + width) bytes, padded with
+//                    zeros to 4:
 //                      rest   f32: Σ exp((t − max t)/T) over all but the k largest logits t
 //                      below  k × f16: max t − t of the k largest
 //                      ids    k × u16 or i32, ascending
 //   sequences        from a multiple of 8 on, {key u64, first row i64, rows i64}, ascending keys
-//   description      JSON: vocabulary, k, temperature, rows, sequences, teacher
-//   last 24 bytes    length of the description, u64; checksum of all that is in front of it, u64;
-//                    "honeteac"
+//   description      vocabulary, k, temperature, rows, sequences, teacher
 //
-// Little-endian. k is 1024 by default: with 16 GB, that is 4 million positions of a vocabulary of
-// at most 65536. Halves keep max t − t to 0.05 %, which is least where the probability is largest;
-// what is read is a distribution whatever they lost, since `rest` is a share of the same sum.
+// k is 1024 by default: with 16 GB, that is 4 million positions of a vocabulary of at most 65536.
+// Halves keep max t − t to 0.05 %, which is least where the probability is largest; what is read is
+// a distribution whatever they lost, since `rest` is a share of the same sum.
 //
 // A key is the fingerprint of a sequence's tokens and of which of them have a target. Rows are
 // found by it, so that a cache made once serves every order of batches, every number of
@@ -29,8 +27,7 @@
 #include <string>
 #include <vector>
 
-#include "base/files.h"
-#include "base/json.h"
+#include "base/framed_file.h"
 #include "nn/model.h"
 #include "text/batches.h"
 
@@ -69,12 +66,12 @@ class TeacherCache {
     int64_t first, rows;
   };
   friend class TeacherCacheWriter;
-  TeacherCache() = default;
-  void map(std::shared_ptr<const MappedFile> file);
+  explicit TeacherCache(FramedFile file) : file_(std::move(file)) {}
+  void map();
   void check() const;
-  std::string name() const { return file_->path().string(); }
+  const std::string& name() const { return file_.name(); }
 
-  std::shared_ptr<const MappedFile> file_;
+  FramedFile file_;
   int64_t vocabulary_ = 0, k_ = 0, rows_ = 0, id_bytes_ = 0;
   double temperature_ = 1;
   std::span<const Sequence> sequences_;
@@ -105,8 +102,5 @@ Tensor target_states(Model& model, const TrainingBatch& batch, Activations activ
 /// invalid_argument where the largest is not finite, or one is NaN.
 void take_largest(const float* logits, int64_t vocabulary, int64_t k, double temperature,
                   TopLogits& out);
-
-/// The checksum that the last bytes hold of those in front, for tests that spoil files.
-uint64_t teacher_cache_checksum(std::string_view bytes);
 
 }  // namespace hone

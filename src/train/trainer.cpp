@@ -1,9 +1,12 @@
 #include "train/trainer.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <utility>
 
 #include "base/random.h"
+#include "base/threads.h"
 #include "ops/elementwise.h"
 #include "ops/tape.h"
 #include "train/gradients.h"
@@ -25,6 +28,18 @@ Activations training_precision(const std::string& name) {
              "precision '{}': expected f32, bf16, f16, tf32 or tf32_truncated", name);
   return Activations::tf32_truncated;
 }
+
+namespace {
+// Values of an f16 parameter that rounding made infinite.
+int64_t infinities(const Tensor& t) {
+  const auto* bits = reinterpret_cast<const uint16_t*>(t.raw());
+  std::atomic<int64_t> count = 0;
+  parallel_for(t.numel(), 1 << 16, [&](int64_t b, int64_t e) {
+    count += std::count_if(bits + b, bits + e, [](uint16_t v) { return (v & 0x7fff) == 0x7c00; });
+  });
+  return count;
+}
+}  // namespace
 
 Trainer::Trainer(Model& model, std::vector<Parameter> parameters, TrainerOptions options,
                  std::function<void()> values_changed)
@@ -65,9 +80,12 @@ StepResult Trainer::step(std::span<const TrainingBatch> parts, Objective& object
   }
   HONE_ASSERT(r.targets > 0);
   r.loss_scale = scale_ ? scale_->scale() : 1;
-  recorder_.forget_overflow();
   const auto gradient = static_cast<float>(r.loss_scale / static_cast<double>(r.targets));
   clear_gradients(parameters_);
+  // Without masters the last step itself rounded.
+  for (const Parameter& p : parameters_)
+    if (p.value.dtype() == DType::f16)
+      recorder_.add(p.name, {p.value.numel(), infinities(p.value), 0});
   uint64_t part = 0;
   for (const TrainingBatch& b : parts) {
     // Dropout draws anew in every micro-batch.
@@ -81,6 +99,8 @@ StepResult Trainer::step(std::span<const TrainingBatch> parts, Objective& object
   const bool finite = std::isfinite(r.norm);
   r.skipped = scale_ ? !scale_->update(finite) : !finite;
   if (r.skipped) r.overflow = recorder_.first_overflow();
+  // What overflows from here on, weights of the next step, is what stops that one.
+  recorder_.forget_overflow();
   r.lr = options_.optimizer.lr * schedule_.factor(done_);
   r.step = ++done_;
   if (!r.skipped) {

@@ -555,6 +555,8 @@ TEST_F(BadText, TrainingConfigsAndDataAreCheckedBeforeAnythingRuns) {
       {"model: model\nsteps: 0" + with, "steps 0"},
       {"model: model\nmethod: magic" + with, "magic"},
       {"model: model\ntrain_only: nothing.*" + with, "nothing.*"},
+      {"model: model\nmethod: lora\nbits: 3" + with, "config.yaml:3: bits belongs to qat"},
+      {"model: model\nrank: 4" + with, "config.yaml:2: rank belongs to lora, dora,"},
       {"model: model\nlength: 4096\ndata: fine.txt", "4096"},
       {"model: absent" + with, "absent"},
       {"model: model\ndata: absent.txt\nlength: 16", "absent.txt"},

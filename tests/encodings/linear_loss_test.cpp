@@ -1,6 +1,8 @@
 // Linear and cross-entropy in chunks against the plain formula in double.
 #include "encodings/linear_loss.h"
 
+#include <cstring>
+
 #include "gradients.h"
 #include "ops/dense.h"
 
@@ -98,6 +100,40 @@ TEST(LinearLossTest, ChunksGiveTheSumOfTheirRows) {
   }
   for (int64_t i = 0; i < dw.numel(); i += 97)
     ASSERT_NEAR(dw.data<float>()[i], dw1.data<float>()[i] + dw2.data<float>()[i], 1e-5);
+}
+
+// Rounded once, whatever the number of chunks: as the product of all rows is.
+TEST(LinearLossTest, TheHeadsGradientIsRoundedAsAWhole) {
+  const LossShape s{200, 64, 120000, 0};  // chunks of 96
+  const Tensor x = random_tensor({s.tokens, s.width}, 3);
+  const Tensor bias;
+  std::vector<int32_t> targets;
+  for (int64_t t = 0; t < s.tokens; ++t) targets.push_back(static_cast<int32_t>(t % 7));
+  for (Activations a : {Activations::bf16, Activations::f16}) {
+    SCOPED_TRACE(a == Activations::f16);
+    Tensor w = random_tensor({s.vocabulary, s.width}, 4).clone();
+    const DType type = a == Activations::bf16 ? DType::bf16 : DType::f16;
+    PackedWeight packed = pack_weight(float_weight(w.to(type)));
+    auto gradient = [&](bool chunks) {
+      Tensor values = w.clone();
+      values.require_gradient();
+      Tape tape;
+      CrossEntropy loss(targets);
+      const Product head{&packed, &bias, &values};
+      if (chunks) {
+        linear_loss(x, head, 0, loss, 64, a);
+      } else {
+        Tensor y = multiply_all(LinearInput(x), {&head, 1}, a)[0];
+        const LinearLoss l = loss_of_logits(y, loss, 64);
+        tape.backward(l.root, Tensor::from(std::vector<float>{1}));
+      }
+      return values.gradient().clone();
+    };
+    const Tensor parts = gradient(true), whole = gradient(false);
+    const auto bytes = static_cast<size_t>(parts.byte_size());
+    EXPECT_EQ(std::memcmp(parts.raw(), parts.to(type).to(DType::f32).raw(), bytes), 0);
+    EXPECT_EQ(std::memcmp(parts.raw(), whole.raw(), bytes), 0);
+  }
 }
 
 }  // namespace

@@ -230,7 +230,7 @@ TEST_P(ProductTest, DotsOfBf16AreRoundedProducts) {
     auto run = [&](bool dots) {
       kernels::prefer_bf16_dots(dots);
       PackedWeight packed = pack_weight(w);
-      narrow(packed, kernels::kRoundBf16);
+      narrow(packed, kernels::kRoundBf16, "weight");
       EXPECT_EQ(packed.activations(Activations::bf16),
                 kernels::uses_bf16_dots() && !(packed.type == DType::f16) ? "bf16" : "f32");
       Tensor trained = decode_weight(w), bias = random_tensor({n}, 4);

@@ -38,6 +38,21 @@ TEST(Peft, RewritesWhatPeftWroteByteForByte) {
   }
 }
 
+TEST(Peft, AConfigOfOurOwnIsWhatPeftWrites) {
+  Scratch scratch;
+  int n = 0;
+  for (const fs::path& golden : peft_directories()) {
+    if (golden.filename() == "odd") continue;
+    SCOPED_TRACE(golden.string());
+    PeftAdapter adapter = read_peft_directory(golden);
+    adapter.json = Json();
+    const fs::path out = scratch / std::to_string(n++);
+    write_peft_directory(out, adapter);
+    EXPECT_EQ(get_file(out / "adapter_config.json"), get_file(golden / "adapter_config.json"));
+  }
+  EXPECT_EQ(n, 16);
+}
+
 TEST(Peft, ReadsTheFieldsOfEachMethod) {
   PeftConfig c = read_peft_directory(kTraining / "dora" / "initial").config;
   EXPECT_EQ(c.peft_type, "LORA");

@@ -11,7 +11,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace hone;
   std::vector<uint8_t> bytes(data, data + size);
   if (size >= 16) {
-    const uint64_t sum = token_cache_checksum({reinterpret_cast<const char*>(data), size - 16});
+    const uint64_t sum = frame_checksum({reinterpret_cast<const char*>(data), size - 16});
     std::memcpy(bytes.data() + size - 16, &sum, sizeof sum);
   }
   MemoryFile memory(bytes.data(), bytes.size());

@@ -91,7 +91,7 @@ std::string a_cache(const fs::path& path) {
 
 /// With the checksum that the bytes now have.
 std::string forged(std::string bytes) {
-  const uint64_t sum = token_cache_checksum(std::string_view(bytes).substr(0, bytes.size() - 16));
+  const uint64_t sum = frame_checksum(std::string_view(bytes).substr(0, bytes.size() - 16));
   std::memcpy(bytes.data() + bytes.size() - 16, &sum, 8);
   return bytes;
 }

@@ -341,7 +341,7 @@ TEST(TeacherCache, SpoiledFilesAreRefused) {
   auto sealed = [&](size_t at, const std::string& what) {
     std::string b = bytes;
     b.replace(at, what.size(), what);
-    const uint64_t sum = teacher_cache_checksum(std::string_view(b).substr(0, b.size() - 16));
+    const uint64_t sum = frame_checksum(std::string_view(b).substr(0, b.size() - 16));
     b.replace(b.size() - 16, 8, std::string(reinterpret_cast<const char*>(&sum), 8));
     return error_with(b);
   };

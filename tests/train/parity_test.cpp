@@ -1,5 +1,6 @@
 // 50 steps of AdamW beside PyTorch and peft, from the same weights and batches: logits at the
 // start, gradients of the first step, every loss, and what comes out at the end.
+#include <cstring>
 #include <map>
 
 #include "adapters/adapter.h"
@@ -337,6 +338,62 @@ TEST(PrefixProjectionParity, FiftyStepsEqualPefts) {
       read_peft_directory(p.directory() / "final").tensors.at("prompt_embeddings");
   ASSERT_EQ(made.shape(), theirs.shape());
   EXPECT_LT(relative_distance(made.data<float>(), theirs.data<float>(), made.numel()), 1e-3);
+}
+
+// Two that replace the same parameters, or a layer's weight and its bias: each alone is what it is
+// on a model of its own, in whatever order they are switched.
+TEST_P(WholeParity, SwitchInAnyOrder) {
+  auto logits = [](Parity& p) {
+    Batch batch;
+    const TrainingBatch first = p.batch(0);
+    for (int64_t i = 0; i < kSequences; ++i)
+      batch.append({first.tokens.data() + i * kLength, size_t{kLength}}, nullptr);
+    return p.model().logits(p.model().forward(batch), Activations::f32);
+  };
+  auto same = [](const Tensor& a, const Tensor& b) {
+    return std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.byte_size())) == 0;
+  };
+  const PeftAdapter one = read_peft_directory(Parity(GetParam()).directory() / "initial");
+  for (bool biases : {false, true}) {
+    SCOPED_TRACE(biases);
+    PeftAdapter other = one;
+    for (auto it = other.tensors.begin(); it != other.tensors.end();) {
+      const std::string& name = it->first;
+      const bool whole = split_peft_name(name, "").part.empty();
+      if (whole && biases && !name.ends_with(".bias")) {
+        it = other.tensors.erase(it);
+        continue;
+      }
+      it->second = it->second.clone();
+      for (int64_t i = 0; whole && i < it->second.numel(); ++i)
+        it->second.mutable_data<float>()[i] *= 0.5f;
+      ++it;
+    }
+    Parity none(GetParam()), a(GetParam()), b(GetParam()), both(GetParam());
+    const auto only_one = load_adapter(a.model(), one), only_other = load_adapter(b.model(), other);
+    const Tensor bare = logits(none), first = logits(a), second = logits(b);
+    ASSERT_FALSE(same(first, second));
+    auto x = load_adapter(both.model(), one), y = load_adapter(both.model(), other);
+    struct Switch {
+      Adapter* adapter;
+      float weight;
+      const Tensor* expected;
+    };
+    for (const Switch& s : {Switch{x.get(), 0, &second},
+                            {y.get(), 0, &bare},
+                            {y.get(), 1, &second},
+                            {x.get(), 1, nullptr},
+                            {y.get(), 0, &first},
+                            {y.get(), 1, nullptr},
+                            {y.get(), 0, &first},
+                            {x.get(), 0, &bare}}) {
+      s.adapter->set_weight(s.weight);
+      if (s.expected != nullptr) {
+        EXPECT_TRUE(same(logits(both), *s.expected));
+      }
+    }
+    EXPECT_EQ(both.model().tied_head, none.model().tied_head);
+  }
 }
 
 // Weights with an adapter merged into them are peft's, and without it again what they were.

@@ -2,7 +2,10 @@
 // mixed precision skips and says why.
 #include "train/run.h"
 
+#include <array>
 #include <cstring>
+#include <map>
+#include <nlohmann/json.hpp>
 
 #include "adapters/adapter.h"
 #include "models/session.h"
@@ -20,7 +23,7 @@ using testing::TemporaryDirectory;
 TrainingOptions few_steps(const std::string& method) {
   TrainingOptions o;
   o.method = method;
-  o.data = source_file("examples/text/calibration.txt");
+  o.data = {source_file("examples/text/calibration.txt")};
   o.trainer.steps = 8;
   o.trainer.optimizer.lr = 1e-3;
   o.batches.rows = 4;
@@ -150,17 +153,44 @@ TEST(TrainingRun, RefusesToGoOnAsAnotherRun) {
 TEST(TrainingRun, RefusesToGoOnWithOtherData) {
   TemporaryDirectory scratch;
   TrainingOptions o = few_steps("lora");
-  o.data = (scratch / "data.txt").string();
-  testing::put_file(o.data, std::string(2000, 'a') + " b");
+  o.data = {(scratch / "data.txt").string()};
+  testing::put_file(o.data[0], std::string(2000, 'a') + " b");
   {
     Watch first;
     first.stop_behind = 5;
     Part begun(scratch / "run", o, false);
     EXPECT_THROW(begun.run->run(first), Stop);
   }
-  testing::put_file(o.data, std::string(2000, 'a') + " c");
+  testing::put_file(o.data[0], std::string(2000, 'a') + " c");
   EXPECT_NE(error_of([&] { Part(scratch / "run", o, true); }).find("cannot resume: data"),
             std::string::npos);
+}
+
+// Rows of all of them, in an order that the seed gives: another order of files is another run.
+TEST(TrainingRun, SeveralFilesAreMixed) {
+  TemporaryDirectory scratch;
+  for (const char c : {'a', 'b', 'c'})
+    testing::put_file(scratch / std::string(1, c), std::string(600, c) + " the end");
+  auto losses = [&](std::vector<std::string> names) {
+    TemporaryDirectory place;
+    TrainingOptions o = few_steps("lora");
+    o.data.clear();
+    for (const std::string& name : names) o.data.push_back(scratch / name);
+    o.save_every = 0;
+    Watch w;
+    Part s(place / "run", o, false);
+    s.run->run(w);
+    std::vector<double> all{double(s.run->batches().targets())};
+    for (const StepResult& r : w.steps) all.push_back(r.loss);
+    return all;
+  };
+  const auto abc = losses({"a", "b", "c"}), ab = losses({"a", "b"});
+  EXPECT_EQ(abc, losses({"a", "b", "c"}));
+  EXPECT_GT(abc[0], ab[0]);
+  EXPECT_NE(abc, losses({"c", "b", "a"}));
+  TrainingOptions none = few_steps("lora");
+  none.data.clear();
+  EXPECT_NE(error_of([&] { none.finish(0); }).find("no data"), std::string::npos);
 }
 
 // What another teacher said before an interruption is not what this one says.
@@ -181,8 +211,8 @@ TEST(TrainingRun, MicroBatchesAddUpToTheirBatch) {
   auto course = [&](int64_t parts) {
     TemporaryDirectory scratch;
     TrainingOptions o = few_steps("full");
-    o.data = scratch / "data.jsonl";
-    testing::put_file(o.data,
+    o.data = {scratch / "data.jsonl"};
+    testing::put_file(o.data[0],
                       R"({"prompt": "a b c d", "completion": "e"})"
                       "\n"
                       R"({"prompt": "x", "completion": "one two three four five six seven"})"
@@ -219,6 +249,101 @@ TEST(TrainingRun, NamesTheOperationBehindABackoff) {
   EXPECT_EQ(w.steps[1].loss_scale, w.steps[0].loss_scale / 2);
   const auto& counts = s.run->rounded();
   EXPECT_GT(counts.at(w.steps[0].overflow).overflows, 0);
+}
+
+// Whether f32 masters are rounded for products, or weights are stored as f16.
+TEST(TrainingRun, WeightsThatF16CannotHoldAreNamed) {
+  for (bool masters : {true, false}) {
+    SCOPED_TRACE(masters);
+    TemporaryDirectory scratch;
+    TrainingOptions o = few_steps("full");
+    o.precision = "f16";
+    o.masters = masters;
+    o.train_only = "*.up_proj.weight";
+    o.trainer.steps = 2;
+    o.save_every = 0;
+    LoadOptions load;
+    load.inference = false;
+    LoadedModel m = load_model(source_file("models/hone-austen-3m"), load);
+    Linear& up = m.model->blocks[1].mlp.up;
+    Tensor values = decode_weight(up.weight());
+    values.mutable_data<float>()[3] = 7e4f;
+    up.set_weight(float_weight(values));
+    o.finish(5);
+    TrainingRun run(m, o, RunPlace{scratch / "run", Json::object(), false, false});
+    Watch w;
+    run.run(w);
+    const char* what = masters ? ", weight" : ".weight";
+    ASSERT_TRUE(w.steps[0].skipped);
+    EXPECT_EQ(w.steps[0].overflow, up.name() + what);
+    EXPECT_GT(run.rounded().at(up.name() + what).overflows, 0);
+    EXPECT_EQ(run.rounded().at(m.model->blocks[0].mlp.up.name() + what).overflows, 0);
+  }
+}
+
+// What is computed again in the backward is counted then, and not when it ran first.
+TEST(TrainingRun, CheckpointingChangesNoCountOfRounding) {
+  auto counts = [&](const char* checkpointing) {
+    TemporaryDirectory scratch;
+    TrainingOptions o = few_steps("full");
+    o.precision = "f16";
+    o.checkpointing = checkpointing;
+    o.trainer.steps = 2;
+    Watch w;
+    Part s(scratch / "run", o, false);
+    s.run->run(w);
+    std::map<std::string, std::array<int64_t, 3>> all;
+    for (const auto& [name, c] : s.run->rounded())
+      all[name] = {c.values, c.overflows, c.underflows};
+    return all;
+  };
+  const auto none = counts("none");
+  EXPECT_GT(none.size(), 20u);
+  for (const char* checkpointing : {"cheap", "block", "root"})
+    for (const auto& [name, c] : counts(checkpointing))
+      EXPECT_EQ(c, none.at(name)) << checkpointing << ", " << name;
+}
+
+// The log and the comparison of a run that goes on hold what the method has.
+TEST(TrainingRun, OptionsOfOtherMethodsAreNoneOfTheRuns) {
+  TrainingOptions o = few_steps("lora");
+  const Json lora = options_json(o);
+  o.method = "qat";
+  const Json qat = options_json(o);
+  for (const char* name : {"rank", "targets"}) {
+    EXPECT_TRUE(lora.contains(name)) << name;
+    EXPECT_FALSE(qat.contains(name)) << name;
+  }
+  for (const char* name : {"bits", "grid"}) {
+    EXPECT_FALSE(lora.contains(name)) << name;
+    EXPECT_TRUE(qat.contains(name)) << name;
+  }
+  EXPECT_TRUE(lora.contains("lr") && qat.contains("lr"));
+  EXPECT_EQ(error_of([&] { o.check_given("rank", "--rank"); }),
+            "invalid_argument: --rank belongs to lora, dora, and the method is qat");
+  o.check_given("bits", "--bits");
+  o.check_given("lr", "--lr");
+}
+
+TEST(TrainingRun, RatesAreTheMethodsOwn) {
+  auto rate = [](const std::string& method, const std::string& optimizer, double given = -1) {
+    TrainingOptions o = few_steps(method);
+    o.teacher.teacher = "MODEL";
+    o.trainer.optimizer = {};
+    o.trainer.optimizer.optimizer = optimizer;
+    o.trainer.optimizer.lr = given;
+    o.finish(0);
+    return o.trainer.optimizer.lr;
+  };
+  EXPECT_EQ(rate("lora", "adamw"), 1e-3);
+  EXPECT_EQ(rate("lora", "lion"), 1e-4);
+  for (const char* method : {"full", "qat", "distill"}) {
+    EXPECT_EQ(rate(method, "adamw"), default_learning_rate(method, "adamw"));
+    EXPECT_LT(rate(method, "adamw"), 1e-3);
+    EXPECT_DOUBLE_EQ(rate(method, "lion"), rate(method, "adamw") / 10);
+    EXPECT_EQ(rate(method, "adamw", 0.5), 0.5);
+  }
+  EXPECT_EQ(rate("dwq", "adamw"), 1e-6);
 }
 
 // What a mode costs on eight steps is far below what eight steps bring.

@@ -24,9 +24,9 @@ function(hone_isa name rank)
   set(HONE_ISAS ${HONE_ISAS} ${name} PARENT_SCOPE)
 endfunction()
 
-# Its vectors are sixteen scalars each: -O3 takes minutes a file, for the slowest of all sets.
-hone_isa(baseline 0 -O1)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  # Its vectors are sixteen scalars each: -O3 takes minutes a file, for the slowest of all sets.
+  hone_isa(baseline 0 -O1)
   set(AVX2 -mavx2 -mfma -mf16c)
   set(AVX512 ${AVX2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
   hone_isa(avx2 2 ${AVX2})
@@ -40,6 +40,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     hone_isa_objects(amx_emulated 0 ${VNNI} -DHONE_PLAIN_TILES=1)
   endif()
   target_compile_definitions(hone_kernels PRIVATE HONE_X86=1)
+else()
+  hone_isa(baseline 0)
 endif()
 target_sources(hone_kernels PRIVATE ${CMAKE_SOURCE_DIR}/src/kernels/ref/ref.cpp
                                     ${CMAKE_SOURCE_DIR}/src/kernels/ref/optimizer.cpp)

@@ -65,6 +65,8 @@ void read_config(const std::string& path, TrainingCommand& c) {
   std::set<std::string> known = options.known();
   known.insert({"architecture", "data"});
   check_yaml_keys(root, path, "a training config", known);
+  // Raises, naming those that there are.
+  if (!trains_the_model(c.options.method)) adapter_method(c.options.method);
   for (const auto& entry : root) {
     const std::string key = entry.first.Scalar();
     c.options.check_given(key, fmt::format("{}: {}", yaml_where(path, entry.first), key));

@@ -219,7 +219,10 @@ Tensor product_backward(Tensor dy, const Tensor& x, const PackedWeight& w, const
       ops::accumulate_product(dy, x, gradient_of(values));
     } else {
       // The type holds each micro-batch's gradient before it is added up in f32.
-      const Tensor in = ops::rounded(x, *rounding, what + ", input");
+      const Tensor in = [&] {
+        ops::FlightRecorder::Pause counted;  // in the forward
+        return ops::rounded(x, *rounding, what + ", input");
+      }();
       if (part || !rounds_results(a)) {
         ops::accumulate_product(dy, in, gradient_of(values));
       } else {

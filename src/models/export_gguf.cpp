@@ -16,8 +16,12 @@ std::vector<GgufEntry> gguf_metadata(const LoadedModel& model, const std::string
   auto u32 = [](int64_t x) { return GgufValue::u32(static_cast<uint32_t>(x)); };
   if (const GgufFile* file = model.checkpoint->gguf()) {
     // As it was, but for what the new weights change.
-    for (const GgufEntry& e : file->metadata())
-      if (e.key != "general.file_type" && e.key.rfind("split.", 0) != 0) out.push_back(e);
+    constexpr std::string_view kKvHeads = ".attention.head_count_kv";
+    for (GgufEntry e : file->metadata()) {
+      if (e.key == "general.file_type" || e.key.rfind("split.", 0) == 0) continue;
+      if (e.key.ends_with(kKvHeads)) e.value = u32(model.config.kv_heads);
+      out.push_back(std::move(e));
+    }
     out.push_back({"general.file_type", u32(gguf_file_type(encoding))});
     return out;
   }

@@ -8,7 +8,7 @@
 // output take up how each old head follows from it. With C = Σ x·xᵀ of the layer's inputs:
 //   values  the group's values, g·d of them, are nearest to U·(d new ones) for U the principal
 //           directions of V·C·Vᵀ; the new ones are Uᵀ·V, and each head's output block becomes
-//           O_i·U_i.
+//           O_i·U_i. (Where there are biases, of the same sums of V·x + b.)
 //   keys    what replaces a key must commute with its rotation, which takes the channels i and
 //           i + d/2 as one complex number. For each such pair the group's g numbers are nearest to
 //           u·(one new number) for u the principal direction of their Hermitian g × g matrix, and
@@ -43,67 +43,61 @@ struct Matrix {
   double at(int64_t i, int64_t j) const { return values[static_cast<size_t>(i * columns + j)]; }
 };
 
-// Rows [first, first + n) of w [N, D] times `gram` [D, D] times themselves: [n, n].
-Matrix energy(const Tensor& w, int64_t first, int64_t n, const PackedWeight& gram) {
-  const int64_t d = w.dim(1);
-  const Tensor rows = w.rows(first, first + n).clone();
-  const Tensor half = multiply(LinearInput(rows), gram, {}, Activations::f32);
-  Matrix m(n, n);
-  parallel_for(n, 1, [&](int64_t b, int64_t e) {
-    for (int64_t i = b; i < e; ++i)
-      for (int64_t j = 0; j < n; ++j) {
-        double sum = 0;
-        const float *x = half.data<float>() + i * d, *y = rows.data<float>() + j * d;
-        for (int64_t k = 0; k < d; ++k) sum += double{x[k]} * y[k];
-        m.at(i, j) = sum;
-      }
-  });
-  return m;
-}
+// What a layer's inputs were: C = Σ x·xᵀ, packed, the sum of x, and how many there were.
+struct Inputs {
+  PackedWeight gram;
+  std::vector<double> sum;
+  double count = 0;
+};
 
-// Makes the columns orthonormal, in order (modified Gram-Schmidt); what is dependent becomes zeros.
+// Makes the rows orthonormal, in order (modified Gram-Schmidt); what is dependent becomes zeros.
 void orthonormalise(Matrix& u) {
-  for (int64_t c = 0; c < u.columns; ++c) {
-    double before = 0;
-    for (int64_t i = 0; i < u.rows; ++i) before += u.at(i, c) * u.at(i, c);
+  const int64_t n = u.columns;
+  auto dot = [n](const double* a, const double* b) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
+    return sum;
+  };
+  for (int64_t c = 0; c < u.rows; ++c) {
+    double* row = &u.at(c, 0);
+    const double before = dot(row, row);
     for (int64_t p = 0; p < c; ++p) {
-      double dot = 0;
-      for (int64_t i = 0; i < u.rows; ++i) dot += u.at(i, p) * u.at(i, c);
-      for (int64_t i = 0; i < u.rows; ++i) u.at(i, c) -= dot * u.at(i, p);
+      const double part = dot(&u.at(p, 0), row);
+      for (int64_t i = 0; i < n; ++i) row[i] -= part * u.at(p, i);
     }
-    double norm = 0;
-    for (int64_t i = 0; i < u.rows; ++i) norm += u.at(i, c) * u.at(i, c);
-    const double factor = norm > 1e-24 * before ? 1 / std::sqrt(norm) : 0;
-    for (int64_t i = 0; i < u.rows; ++i) u.at(i, c) *= factor;
+    const double left = dot(row, row);
+    const double factor = left > 1e-24 * before ? 1 / std::sqrt(left) : 0;
+    for (int64_t i = 0; i < n; ++i) row[i] *= factor;
   }
 }
 
-// The `count` principal directions of a symmetric matrix without negative eigenvalues: [n, count]
-// with orthonormal columns, by orthogonal iteration.
+// The `count` principal directions of a symmetric matrix [n, n] without negative eigenvalues:
+// [count, n] with orthonormal rows, by orthogonal iteration.
 Matrix principal(const Matrix& m, int64_t count, uint64_t seed) {
   constexpr int kMost = 200;
-  constexpr double kEnough = 1e-9;  // of the energy, from one step to the next
-  Matrix u(m.rows, count);
-  for (int64_t i = 0; i < m.rows * count; ++i)
+  constexpr double kEnough = 1e-8;  // of what is kept, from one step to the next
+  const int64_t n = m.rows;
+  Matrix u(count, n);
+  for (int64_t i = 0; i < n * count; ++i)
     u.values[static_cast<size_t>(i)] = random_uniform(seed, static_cast<uint64_t>(i)) - 0.5;
   orthonormalise(u);
   double kept = -1;
   for (int step = 0; step < kMost; ++step) {
-    Matrix next(m.rows, count);
-    parallel_for(m.rows, 4, [&](int64_t b, int64_t e) {
-      for (int64_t i = b; i < e; ++i)
-        for (int64_t j = 0; j < m.rows; ++j)
-          for (int64_t c = 0; c < count; ++c) next.at(i, c) += m.at(i, j) * u.at(j, c);
+    Matrix next(count, n);
+    parallel_for(count, 1, [&](int64_t b, int64_t e) {
+      for (int64_t c = b; c < e; ++c)
+        for (int64_t i = 0; i < n; ++i) {
+          double sum = 0;
+          for (int64_t j = 0; j < n; ++j) sum += m.at(i, j) * u.at(c, j);
+          next.at(c, i) = sum;
+        }
     });
-    double energy = 0;
-    for (int64_t i = 0; i < m.rows * count; ++i) {
-      const auto at = static_cast<size_t>(i);
-      energy += u.values[at] * next.values[at];
-    }
+    double keeps = 0;
+    for (size_t i = 0; i < u.values.size(); ++i) keeps += u.values[i] * next.values[i];
     orthonormalise(next);
     u = std::move(next);
-    if (std::abs(energy - kept) <= kEnough * std::abs(energy)) break;
-    kept = energy;
+    if (std::abs(keeps - kept) <= kEnough * std::abs(keeps)) break;
+    kept = keeps;
   }
   return u;
 }
@@ -158,23 +152,54 @@ struct Rows {
   Linear linear(const Linear& l) const { return Linear(l.name(), float_weight(values), bias); }
 };
 
+// Σ y·yᵀ of what rows [first, first + n) of a projection gave, y = W·x + b: [n, n].
+Matrix energy(const Rows& w, int64_t first, int64_t n, const Inputs& in) {
+  const int64_t d = w.values.dim(1);
+  const Tensor rows = w.values.rows(first, first + n).clone();
+  const Tensor half = multiply(LinearInput(rows), in.gram, {}, Activations::f32);
+  std::vector<double> sums(static_cast<size_t>(n)), biases(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n && !w.bias.empty_handle(); ++i) {
+    const auto at = static_cast<size_t>(i);
+    biases[at] = w.bias.data<float>()[first + i];
+    for (int64_t k = 0; k < d; ++k)
+      sums[at] += in.sum[static_cast<size_t>(k)] * rows.data<float>()[i * d + k];
+  }
+  Matrix m(n, n);
+  parallel_for(n, 1, [&](int64_t b, int64_t e) {
+    for (int64_t i = b; i < e; ++i)
+      for (int64_t j = 0; j < n; ++j) {
+        const float *x = half.data<float>() + i * d, *y = rows.data<float>() + j * d;
+        double sum = 0;
+        for (int64_t k = 0; k < d; ++k) sum += double{x[k]} * y[k];
+        const auto si = static_cast<size_t>(i), sj = static_cast<size_t>(j);
+        m.at(i, j) = sum + sums[si] * biases[sj] + biases[si] * sums[sj] +
+                     in.count * biases[si] * biases[sj];
+      }
+  });
+  return m;
+}
+
 class Gqa final : public Pass {
  public:
-  PassKind kind() const override { return PassKind::transform; }
+  PassKind kind() const override { return PassKind::convert; }
   bool needs_calibration() const override { return method_ == "joint"; }
   void visit_options(OptionVisitor& v) override {
-    v.option("kv_heads", kv_heads_,
-             "key/value heads of each layer; 1 is multi-query attention, 0 keeps what there are");
+    v.option("kv_heads", kv_heads_, "key/value heads of each layer; 1 is multi-query attention");
     v.option("method", method_, "joint (from calibration) or mean");
   }
   void check_options() const override {
-    HONE_CHECK(kv_heads_ >= 0, invalid_argument, "gqa: kv_heads {}: expected a number of heads",
+    HONE_CHECK(kv_heads_ >= 1, invalid_argument, "gqa: kv_heads {}: expected at least 1",
                kv_heads_);
     HONE_CHECK(method_ == "joint" || method_ == "mean", invalid_argument,
                "gqa: method '{}': expected joint or mean", method_);
   }
   void check_model(const Model& m) const override {
-    if (kv_heads_ == 0) return;
+    for (const Family* f : families())
+      for (const Slot& s : f->slots)
+        HONE_CHECK(f->name != m.family || s.role != Role::k || s.parts == 0, unsupported,
+                   "gqa: the files of {} hold queries, keys and values as equal parts of one "
+                   "matrix, so that they cannot hold fewer key/value heads",
+                   m.family);
     for (const Block& b : m.blocks) {
       const auto* a = dynamic_cast<const SoftmaxAttention*>(b.mixer.get());
       HONE_CHECK(a != nullptr, unsupported, "gqa: {} has layers without softmax attention",
@@ -191,29 +216,23 @@ class Gqa final : public Pass {
   WeightForm form(int64_t) const override { return {"f32", {}}; }
 
   void run(PassContext& c) override {
-    if (kv_heads_ == 0) {
-      if (c.progress) c.progress(1, 1, "");
-      return;
-    }
-    for (const Slot& s : c.model.family->slots)
-      HONE_CHECK(s.role != Role::k || s.parts == 0, unsupported,
-                 "gqa: the files of {} hold queries, keys and values as equal parts of one matrix, "
-                 "so that they cannot hold fewer key/value heads",
-                 c.model.family->name);
     Model& m = *c.model.model;
+    check_model(m);  // steps before this one may have changed it
     std::optional<CalibrationWalk> walk;
     if (needs_calibration()) walk.emplace(m, *c.calibration);
     const auto blocks = static_cast<int64_t>(m.blocks.size());
     for (int64_t i = 0; i < blocks; ++i) {
       auto& a = dynamic_cast<SoftmaxAttention&>(*m.blocks[i].mixer);
-      if (walk) {
-        Tensor gram = Tensor::zeros({m.width(), m.width()}, DType::f32);
-        walk->visit_inputs([&](const Tensor& x) { ops::accumulate_gram(x, gram); });
-        join(a, symmetric(gram), mix64(c.seed) + static_cast<uint64_t>(i));
-      } else {
-        average(a);
+      if (a.spec.kv_heads != kv_heads_) {
+        if (walk)
+          join(a, inputs_of(*walk, m.width()), mix64(c.seed) + static_cast<uint64_t>(i));
+        else
+          average(a);
+        a.spec.kv_heads = kv_heads_;
       }
-      a.spec.kv_heads = kv_heads_;
+      // As form() says.
+      for (const auto& stage : m.blocks[i].stages())
+        for (Linear* l : stage) l->set_weight(float_weight(decode_weight(l->weight())));
       if (walk && !walk->in_last_block()) walk->finish_block();
       if (c.progress) c.progress(i + 1, blocks, "");
     }
@@ -221,13 +240,23 @@ class Gqa final : public Pass {
   }
 
  private:
-  // accumulate_gram fills the upper triangle.
-  static PackedWeight symmetric(Tensor& gram) {
-    const int64_t d = gram.dim(0);
+  static Inputs inputs_of(const CalibrationWalk& walk, int64_t d) {
+    Tensor gram = Tensor::zeros({d, d}, DType::f32);
+    Inputs in;
+    in.sum.resize(static_cast<size_t>(d));
+    walk.visit_inputs([&](const Tensor& x) {
+      ops::accumulate_gram(x, gram);
+      in.count += double(x.dim(0));
+      for (int64_t r = 0; r < x.dim(0); ++r)
+        for (int64_t k = 0; k < d; ++k)
+          in.sum[static_cast<size_t>(k)] += x.data<float>()[r * d + k];
+    });
+    // Its upper triangle is complete.
     float* g = gram.mutable_data<float>();
     for (int64_t i = 0; i < d; ++i)
       for (int64_t j = 0; j < i; ++j) g[i * d + j] = g[j * d + i];
-    return pack_weight(float_weight(gram));
+    in.gram = pack_weight(float_weight(gram));
+    return in;
   }
 
   void average(SoftmaxAttention& a) const {
@@ -244,15 +273,15 @@ class Gqa final : public Pass {
     mean(a.v, a.spec.v_dim);
   }
 
-  void join(SoftmaxAttention& a, const PackedWeight& gram, uint64_t seed) const {
+  void join(SoftmaxAttention& a, const Inputs& in, uint64_t seed) const {
     const Rows q(a.q), k(a.k), v(a.v);
     Rows new_q(q, q.values.dim(0)), new_k(k, kv_heads_ * a.spec.k_dim),
         new_v(v, kv_heads_ * a.spec.v_dim);
     Tensor o = decode_weight(a.o.weight()).clone();
     for (int64_t h = 0; h < kv_heads_; ++h) {
-      join_values(a.spec, h, v, energy_of(v, h, a.spec.kv_heads, gram), seed, new_v, o);
+      join_values(a.spec, h, v, energy_of(v, h, a.spec.kv_heads, in), seed, new_v, o);
       join_keys(a.spec, static_cast<int64_t>(a.rope.frequencies().size()), h, k, q,
-                energy_of(k, h, a.spec.kv_heads, gram), seed, new_k, new_q);
+                energy_of(k, h, a.spec.kv_heads, in), seed, new_k, new_q);
     }
     a.q = new_q.linear(a.q);
     a.k = new_k.linear(a.k);
@@ -260,9 +289,9 @@ class Gqa final : public Pass {
     a.o = Linear(a.o.name(), float_weight(o), a.o.bias());
   }
 
-  Matrix energy_of(const Rows& r, int64_t head, int64_t kv_heads, const PackedWeight& gram) const {
+  Matrix energy_of(const Rows& r, int64_t head, int64_t kv_heads, const Inputs& in) const {
     const int64_t n = r.values.dim(0) / kv_heads * (kv_heads / kv_heads_);
-    return energy(r.values, head * n, n, gram);
+    return energy(r, head * n, n, in);
   }
 
   void join_values(const AttentionSpec& s, int64_t head, const Rows& v, const Matrix& m,
@@ -271,7 +300,7 @@ class Gqa final : public Pass {
     const Matrix u = principal(m, d, seed);
     for (int64_t c = 0; c < d; ++c)
       for (int64_t r = 0; r < group * d; ++r)
-        made.add(head * d + c, u.at(r, c), v, head * group * d + r);
+        made.add(head * d + c, u.at(c, r), v, head * group * d + r);
     // Each old head's columns of the output projection: O_i·U_i.
     const int64_t width = o.dim(1);
     float* out = o.mutable_data<float>();
@@ -284,7 +313,7 @@ class Gqa final : public Pass {
           for (int64_t c = 0; c < d; ++c) {
             double sum = 0;
             for (int64_t j = 0; j < d; ++j)
-              sum += row[static_cast<size_t>(j)] * u.at(i / per_kv * d + j, c);
+              sum += row[static_cast<size_t>(j)] * u.at(c, i / per_kv * d + j);
             at[c] = static_cast<float>(sum);
           }
         }
@@ -329,15 +358,15 @@ class Gqa final : public Pass {
     for (int64_t c = 0; c < fixed; ++c)
       for (int64_t r = 0; r < group * fixed; ++r) {
         const int64_t i = r / fixed, channel = 2 * pairs + r % fixed;
-        new_k.add(head * d + 2 * pairs + c, u.at(r, c), k, old_row(i) + channel);
+        new_k.add(head * d + 2 * pairs + c, u.at(c, r), k, old_row(i) + channel);
         for (int64_t j = 0; j < per_kv; ++j) {
           const int64_t row = ((head * group + i) * per_kv + j) * d;
-          new_q.add(row + 2 * pairs + c, u.at(r, c), q, row + channel);
+          new_q.add(row + 2 * pairs + c, u.at(c, r), q, row + channel);
         }
       }
   }
 
-  int64_t kv_heads_ = 0;
+  int64_t kv_heads_ = 1;
   std::string method_ = "joint";
 };
 

@@ -63,9 +63,10 @@ struct PassContext {
 
 /// What must hold between the steps of a recipe.
 enum class PassKind {
-  /// Rewrites the model in float (rotation): before any quantisation. Quick, and a function of the
-  /// seed; no unit of it is stored, a resumed run does it again.
+  /// Rewrites the model in float (rotation): before any quantisation. Quick, and a function of seed
+  /// and calibration; no unit of it is stored, a resumed run does it again.
   transform,
+  convert,  ///< likewise, into a model that computes nearly the same (gqa)
   encode,  ///< changes how weights are stored: once for each module
 };
 

@@ -159,7 +159,7 @@ std::map<std::string, WeightForm> check_recipe(const RecipeVariant& variant, Loa
     const RecipeStep& s = variant.steps[i];
     std::string name = step_name(variant, i);
     s.made->check_model(m);
-    if (s.made->kind() == PassKind::transform) {
+    if (s.made->kind() != PassKind::encode) {
       HONE_CHECK(s.modules.empty(), invalid_argument,
                  "{} works on the whole model; it takes no modules", name);
       HONE_CHECK(done.empty(), invalid_argument,

@@ -50,7 +50,7 @@ class FirstBlocks {
 }  // namespace
 
 MemoryPlan plan_memory(Model& model, Trainer& trainer, Objective& objective, int64_t rows,
-                       int64_t length) {
+                       int64_t length, int64_t accumulate) {
   // A rehearsal has two blocks: where even a few of their tensors find no room, none begins.
   const double least = 8.0 * 4 * double(rows) * double(length) * double(model.width());
   require_memory(static_cast<int64_t>(std::min(least, 0x1p62)), "the training");
@@ -61,7 +61,8 @@ MemoryPlan plan_memory(Model& model, Trainer& trainer, Objective& objective, int
   auto peak_with = [&](int64_t count) {
     FirstBlocks part(model, static_cast<size_t>(count));
     reset_storage_peak();
-    trainer.rehearse(batch, objective);
+    // From the second part of a batch on, all gradients are there from the beginning.
+    trainer.rehearse(batch, objective, std::min<int64_t>(2, accumulate));
     return storage_peak();
   };
   const int64_t one = peak_with(1);

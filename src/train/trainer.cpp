@@ -82,10 +82,7 @@ StepResult Trainer::step(std::span<const TrainingBatch> parts, Objective& object
   r.loss_scale = scale_ ? scale_->scale() : 1;
   const auto gradient = static_cast<float>(r.loss_scale / static_cast<double>(r.targets));
   clear_gradients(parameters_);
-  // Without masters the last step itself rounded.
-  for (const Parameter& p : parameters_)
-    if (p.value.dtype() == DType::f16)
-      recorder_.add(p.name, {p.value.numel(), infinities(p.value), 0});
+  if (!counted_) count_infinities();
   uint64_t part = 0;
   for (const TrainingBatch& b : parts) {
     // Dropout draws anew in every micro-batch.
@@ -108,16 +105,25 @@ StepResult Trainer::step(std::span<const TrainingBatch> parts, Objective& object
     const std::vector<int64_t>& unchanged = optimizer_->unchanged();
     for (size_t i = 0; i < unchanged.size(); ++i) stagnated_[parameters_[i].name] += unchanged[i];
     values_changed_();
+    count_infinities();
   }
   clear_gradients(parameters_);
   return r;
 }
 
-void Trainer::rehearse(const TrainingBatch& batch, Objective& objective) {
+// Without masters a step itself rounds.
+void Trainer::count_infinities() {
+  counted_ = true;
+  for (const Parameter& p : parameters_)
+    if (p.value.dtype() == DType::f16)
+      recorder_.add(p.name, {p.value.numel(), infinities(p.value), 0});
+}
+
+void Trainer::rehearse(const TrainingBatch& batch, Objective& objective, int64_t parts) {
   clear_gradients(parameters_);
   TrainingStep scope(0);
   ops::FlightRecorder unseen;  // what a rehearsal rounds is no part of the run
-  {
+  for (int64_t i = 0; i < parts; ++i) {
     Tape tape;
     run(batch, objective, 1);
   }
@@ -125,6 +131,7 @@ void Trainer::rehearse(const TrainingBatch& batch, Objective& objective) {
 }
 
 double Trainer::evaluate(std::span<const TrainingBatch> batches, Objective& objective) {
+  ops::FlightRecorder unseen;  // the run's counts are those of its steps
   double sum = 0;
   int64_t targets = 0;
   for (const TrainingBatch& b : batches) {

@@ -69,7 +69,7 @@ class Trainer {
 
   StepResult step(std::span<const TrainingBatch> micro_batches, Objective& objective);
   /// Forward and backward as in a step, but nothing changes: for what it takes.
-  void rehearse(const TrainingBatch& batch, Objective& objective);
+  void rehearse(const TrainingBatch& batch, Objective& objective, int64_t parts = 1);
   /// Bytes of the optimizer's state.
   int64_t state_bytes() const { return optimizer_->state_bytes(parameters_); }
   /// Mean loss over the targets of batches, with nothing recorded.
@@ -89,6 +89,7 @@ class Trainer {
   void load_state(const std::vector<NamedTensor>& state);
 
  private:
+  void count_infinities();
   // The sum of losses of one micro-batch; its gradients, times `gradient`, are added up.
   double run(const TrainingBatch& batch, Objective& objective, float gradient);
 
@@ -102,6 +103,7 @@ class Trainer {
   std::optional<LossScale> scale_;
   ops::FlightRecorder recorder_;
   std::map<std::string, int64_t> stagnated_;
+  bool counted_ = false;  // f16 weights as they were at the beginning
   int64_t done_ = 0;
 };
 

@@ -132,7 +132,7 @@ TEST_P(KernelsTest, Bf16DotsEqualTheReferenceOfRoundedActivations) {
   prefer_bf16_dots(false);
   if (!runs) GTEST_SKIP() << "no dots of bf16 with " << k().isa << " on this CPU";
   for (int64_t t : {1, 2, 3, 7, 20, 50})
-    for (int64_t n : {1, 16, 40, 70})
+    for (int64_t n : {1, 16, 40, 70, 150})
       for (int64_t kk : {2, 30, 2050}) {
         auto x = random_values(t * kk, 31), w = random_values(n * kk, 32),
              bias = random_values(n, 33);

@@ -136,7 +136,13 @@ TEST(Gqa, IsWrittenAndReadBack) {
   gguf.layout = "gguf";
   export_model(m, scratch / "hf", {});
   export_model(m, scratch / "m.gguf", gguf);
-  for (const char* name : {"hf", "m.gguf"}) {
+  {
+    // What a GGUF file says of itself is kept, but for this.
+    LoadedModel copy = load(scratch / "m.gguf");
+    merge(copy, "kv_heads: 1");
+    export_model(copy, scratch / "again.gguf", gguf);
+  }
+  for (const char* name : {"hf", "m.gguf", "again.gguf"}) {
     LoadedModel copy = load(scratch / name);
     EXPECT_EQ(copy.config.kv_heads, 1);
     EXPECT_EQ(copy.model->kv_shapes()[0].kv_heads, 1);
@@ -154,6 +160,41 @@ TEST(Gqa, OnATrainedModelJointIsNearerThanMean) {
     far[joint] = distance(logits_of(*m.model), before);
   }
   EXPECT_LT(far[1], 0.8 * far[0]);
+}
+
+// Heads that differ by their biases alone: what was merged must know of them.
+TEST(Gqa, JointCountsBiases) {
+  LoadedModel m = load(golden("families/llama_tied_bias"));
+  for (size_t b = 0; b < m.model->blocks.size(); ++b) {
+    SoftmaxAttention& a = attention_of(m, b);
+    ASSERT_FALSE(a.k.bias().empty_handle());
+    for (Linear* l : {&a.k, &a.v}) {
+      Tensor w = decode_weight(l->weight()).clone(), bias = l->bias().clone();
+      // All but one channel of each group gives next to nothing without its bias.
+      for (int64_t i = 0; i < w.numel(); ++i) w.mutable_data<float>()[i] *= 1e-3f;
+      for (int64_t i = 0; i < bias.numel(); ++i)
+        bias.mutable_data<float>()[i] = static_cast<float>(random_normal(9, uint64_t(i)));
+      l->set_weight(float_weight(w));
+      l->set_bias(bias);
+    }
+  }
+  const Tensor before = logits_of(*m.model);
+  merge(m, "kv_heads: 1");
+  EXPECT_LT(distance(logits_of(*m.model), before), 0.02);
+}
+
+TEST(Gqa, OneStepBehindAnotherIsCheckedAnew) {
+  LoadedModel m = load(kTrained);
+  merge(m, "kv_heads: 2, method: mean");
+  merge(m, "kv_heads: 1, method: mean");
+  EXPECT_EQ(m.config.kv_heads, 1);
+  Recipe recipe = parse_recipe(
+      "steps: [{pass: gqa, kv_heads: 1, method: mean}, {pass: gqa, kv_heads: 2, method: mean}]",
+      "test");
+  LoadedModel other = load(kTrained);
+  PassContext c{other, ModuleFilter(), nullptr, 11, nullptr, nullptr, -1, nullptr};
+  recipe.main.steps[0].made->run(c);
+  EXPECT_THROW(recipe.main.steps[1].made->run(c), Error);
 }
 
 TEST(Gqa, RefusesWhatCannotBe) {

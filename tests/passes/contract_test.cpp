@@ -414,7 +414,10 @@ TEST_P(PassContract, PredictionsStayNear) {
   } else {
     double kl = mean_divergence(expected, got);
     EXPECT_LT(kl, kEncodeDivergence);
-    EXPECT_GT(kl, 0) << "nothing happened";
+    // One that converts may find that the model is so already.
+    if (make()->kind() == PassKind::encode) {
+      EXPECT_GT(kl, 0) << "nothing happened";
+    }
   }
 }
 

@@ -1,7 +1,10 @@
 // FlashAttention's own rule for errors, on its grid of head sizes, head ratios, lengths and
 // options: against a reference in double, the largest error may be twice (of gradients, three
-// times) that of a plain f32 implementation that holds all scores. Its inputs that overflow a
-// softmax without maxima, and its check for races by repetition.
+// times) that of a plain f32 implementation that holds all scores. Where scores are of some tens,
+// gradients may have four roundings of the log sum on top: backward makes the scores again, with
+// roundings of their own, against a log sum in f32. The rule was made for halves, where these do
+// not show. FlashAttention's inputs that overflow a softmax without maxima, and its check for races
+// by repetition.
 #include "base/threads.h"
 #include "gradients.h"
 #include "plain_attention.h"
@@ -71,16 +74,17 @@ struct Whole {
 };
 
 void expect_rule(const char* what, const Tensor& got, const std::vector<double>& exact,
-                 const std::vector<float>& plain, double factor) {
-  double error = 0, of_plain = 0, rounding = 0;
+                 const std::vector<float>& plain, double factor, double of_log_sum = 0) {
+  double largest = 0, error = 0, of_plain = 0, rounding = 0;
   for (int64_t i = 0; i < got.numel(); ++i) {
     ASSERT_TRUE(std::isfinite(got.data<float>()[i])) << what;
+    largest = std::max(largest, std::fabs(exact[i]));
     error = std::max(error, std::fabs(got.data<float>()[i] - exact[i]));
     of_plain = std::max(of_plain, std::fabs(plain[i] - exact[i]));
     const auto x = static_cast<float>(exact[i]), there = x + 0.3f, back = there - 0.3f;
     rounding = std::max(rounding, std::fabs(double{back} - x));
   }
-  EXPECT_LE(error, factor * of_plain + 2 * rounding) << what;
+  EXPECT_LE(error, factor * of_plain + 2 * rounding + of_log_sum * largest) << what;
 }
 
 void expect_rule(const AttentionSpec& s, int64_t sq, int64_t sk, float q_scale, float kv_scale) {
@@ -95,12 +99,17 @@ void expect_rule(const AttentionSpec& s, int64_t sq, int64_t sk, float q_scale, 
   const Whole<float> plain(s, sq, sk, q, k, v, grad);
   for (Tensor* t : {&q, &k, &v}) t->require_gradient();
   Tape tape;
-  Tensor o = attention(s, q, k, v, {{0, sq, 0, sk}});
+  Tensor sums, o = attention(s, q, k, v, {{0, sq, 0, sk}}, {}, &sums);
   tape.backward(o, grad.clone());
+  double rounding = 0;
+  for (int64_t i = 0; i < sums.numel(); ++i)
+    if (std::isfinite(sums.data<float>()[i]))
+      rounding = std::max(rounding, 0x1p-22 * std::fabs(sums.data<float>()[i]));
+  if (rounding < 0x1p-22 * 10) rounding = 0;
   expect_rule("O", o, exact.o, plain.o, 2);
-  expect_rule("dQ", q.gradient(), exact.dq, plain.dq, 3);
-  expect_rule("dK", k.gradient(), exact.dk, plain.dk, 3);
-  expect_rule("dV", v.gradient(), exact.dv, plain.dv, 3);
+  expect_rule("dQ", q.gradient(), exact.dq, plain.dq, 3, rounding);
+  expect_rule("dK", k.gradient(), exact.dk, plain.dk, 3, rounding);
+  expect_rule("dV", v.gradient(), exact.dv, plain.dv, 3, rounding);
 }
 
 // Each size of head meets another ratio, pattern and pair of lengths; every option meets several.

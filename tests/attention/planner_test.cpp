@@ -3,6 +3,7 @@
 
 #include "base/threads.h"
 #include "plain_attention.h"
+#include "testing.h"
 
 namespace hone {
 namespace {

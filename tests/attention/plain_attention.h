@@ -54,10 +54,13 @@ inline PlainAttention plain_attention(
     }
     if (!sinks.empty()) total += std::exp(sinks[h] - top);
     out.log_sum[row * s.heads + h] = top + std::log(total);
+    uint64_t keep = 0;
     for (int64_t j = 0; j < std::ssize(weights); ++j) {
       double weight = weights[j] / total;
-      if (dropout.active())
-        weight *= dropout.keep(span, h, p, j / 64 * 64) >> (j % 64) & 1 ? dropout.factor() : 0;
+      if (dropout.active()) {
+        if (j % 64 == 0) keep = dropout.keep(span, h, p, j);
+        weight *= keep >> (j % 64) & 1 ? dropout.factor() : 0;
+      }
       for (int64_t c = 0; weight != 0 && c < s.v_dim; ++c)
         out.o[(row * s.heads + h) * s.v_dim + c] +=
             weight * v[((x.k_begin + j) * s.kv_heads + h / group) * s.v_dim + c];

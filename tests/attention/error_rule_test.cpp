@@ -1,10 +1,10 @@
 // FlashAttention's own rule for errors, on its grid of head sizes, head ratios, lengths and
 // options: against a reference in double, the largest error may be twice (of gradients, three
 // times) that of a plain f32 implementation that holds all scores. Where scores are of some tens,
-// gradients may have four roundings of the log sum on top: backward makes the scores again, with
-// roundings of their own, against a log sum in f32. The rule was made for halves, where these do
-// not show. FlashAttention's inputs that overflow a softmax without maxima, and its check for races
-// by repetition.
+// gradients may have √d/2 roundings of the log sum on top, as sums of d products carry: backward
+// makes the scores again, with roundings of their own, against a log sum in f32. The rule was made
+// for halves, where these do not show. FlashAttention's inputs that overflow a softmax without
+// maxima, and its check for races by repetition.
 #include "base/threads.h"
 #include "gradients.h"
 #include "plain_attention.h"
@@ -101,11 +101,12 @@ void expect_rule(const AttentionSpec& s, int64_t sq, int64_t sk, float q_scale, 
   Tape tape;
   Tensor sums, o = attention(s, q, k, v, {{0, sq, 0, sk}}, {}, &sums);
   tape.backward(o, grad.clone());
+  const double unit = 0x1p-25 * std::sqrt(double(s.k_dim));
   double rounding = 0;
   for (int64_t i = 0; i < sums.numel(); ++i)
     if (std::isfinite(sums.data<float>()[i]))
-      rounding = std::max(rounding, 0x1p-22 * std::fabs(sums.data<float>()[i]));
-  if (rounding < 0x1p-22 * 10) rounding = 0;
+      rounding = std::max(rounding, unit * std::fabs(sums.data<float>()[i]));
+  if (rounding < unit * 10) rounding = 0;
   expect_rule("O", o, exact.o, plain.o, 2);
   expect_rule("dQ", q.gradient(), exact.dq, plain.dq, 3, rounding);
   expect_rule("dK", k.gradient(), exact.dk, plain.dk, 3, rounding);

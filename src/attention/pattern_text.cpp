@@ -180,7 +180,8 @@ using Arguments = std::vector<Argument>;
 
 std::vector<KeyRange> ranges(const Arguments& x) {
   std::vector<KeyRange> out;
-  for (const Argument& a : x) out.push_back({a.a, a.kind == List::numbers ? a.a + 1 : a.b});
+  for (const Argument& a : x)
+    out.push_back({a.a, a.kind == List::numbers ? std::min(a.a, Pattern::kUnlimited) + 1 : a.b});
   return out;
 }
 std::vector<std::pair<int64_t, int64_t>> pairs(const Arguments& x) {

@@ -272,6 +272,7 @@ TEST(Pattern, BadTextsAreRefusedWithThePlace) {
                             {"global(1:3)", "expected global("},
                             {"block_list(4, 3)", "expected block_list("},
                             {"global(5..5)", "begin < end"},
+                            {"global(9223372036854775807)", "begin < end"},
                             {"stride(0)", "at least 1"},
                             {"block(0)", "1 to 2^31"},
                             {"block(4, -1, 0)", "0 or more blocks"},

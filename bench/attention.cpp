@@ -4,22 +4,30 @@
 //   attention [--keys N] [--heads H] [--kv-heads H] [--head-size D] [--rounds N] [--prefill-only]
 //   [--json]
 //
+//   attention --patterns [--most-keys N] [--backward] [--pattern TEXT ...]
+//
 // Operations are counted as 2·(k_dim + v_dim) a query head and a pair that the pattern shows.
+// --patterns runs each pattern over 1024, 4096, … keys, beside what the planner
+// predicts from the tiles that are kept and the peak of this moment, and the largest memory that
+// was added.
 #include "attention/attention.h"
 
 #include <fmt/core.h>
+#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "attention/planner.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/median.h"
 #include "base/threads.h"
 #include "kernels/machine.h"
 #include "kernels/select.h"
+#include "ops/tape.h"
 #include "random_tensor.h"
 
 namespace hone {
@@ -29,6 +37,16 @@ struct Flags {
   int64_t keys = 4096, heads = 8, kv_heads = 8, head_size = 128, rounds = 5;
   std::string isa = "auto";
   bool json = false, prefill_only = false;
+  bool patterns = false, backward = false;
+  int64_t most_keys = 65536;
+  std::vector<std::string> texts{"all",
+                                 "causal",
+                                 "causal & window(512)",
+                                 "causal & (window(512) | prefix(4))",
+                                 "strided(512)",
+                                 "fixed(512, 64)",
+                                 "longformer(256, 64)",
+                                 "causal & block(1024)"};
 };
 
 struct Case {
@@ -125,6 +143,59 @@ void run(const Flags& f) {
                            .dump());
 }
 
+int64_t peak_bytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+void run_patterns(const Flags& f) {
+  kernels::set_isa(f.isa);
+  kernels::RoofMeter meter;
+  AttentionSpec spec;
+  spec.heads = f.heads;
+  spec.kv_heads = f.kv_heads;
+  spec.k_dim = spec.v_dim = f.head_size;
+  spec.scale = 1 / std::sqrt(float(f.head_size));
+  fmt::print("{}/{} heads of {}, {}, {} threads, {}\n{:36} {:>7} {:>10} {:>10} {:>6} {:>7} {:>7}\n",
+             f.heads, f.kv_heads, f.head_size, f.backward ? "backward" : "forward", thread_count(),
+             kernels::table().isa, "", "keys", "ms", "predicted", "ratio", "of f32", "peak MB");
+  for (const std::string& text : f.texts)
+    for (int64_t n = 1024; n <= f.most_keys; n *= 4) {
+      spec.pattern = Pattern::parse(text);
+      Tensor q = random_tensor({n, f.heads * f.head_size}, 1);
+      Tensor k = random_tensor({n, f.kv_heads * f.head_size}, 2);
+      Tensor v = random_tensor({n, f.kv_heads * f.head_size}, 3);
+      const Tensor grad = random_tensor({n, f.heads * f.head_size}, 4);
+      if (f.backward)
+        for (Tensor* t : {&q, &k, &v}) t->require_gradient();
+      std::vector<double> seconds, ratios, of_peak;
+      for (int64_t round = 0; round < f.rounds; ++round) {
+        const kernels::Roofs roofs = meter.measure(true);
+        const AttentionPlan plan = plan_attention(spec, {n, n, f.backward, KvType::f32}, roofs);
+        double took = 0;
+        int calls = 0;
+        for (; took < 0.02; ++calls) {
+          Tape tape;
+          double started = monotonic_seconds();
+          Tensor o = attention(spec, q, k, v, {{0, n, 0, n}});
+          if (f.backward) {
+            started = monotonic_seconds();
+            tape.backward(o, grad);
+          }
+          took += monotonic_seconds() - started;
+        }
+        seconds.push_back(took / calls);
+        ratios.push_back(seconds.back() / *plan.seconds);
+        of_peak.push_back(plan.operations / seconds.back() / roofs.f32_per_second);
+      }
+      const double s = median(seconds), ratio = median(ratios);
+      fmt::print("{:36} {:7} {:10.3f} {:10.3f} {:6.2f} {:5.0f} % {:7.0f}\n", text, n, 1e3 * s,
+                 1e3 * s / ratio, ratio, 100 * median(of_peak), double(peak_bytes()) / 1e6);
+      std::fflush(stdout);
+    }
+}
+
 }  // namespace
 }  // namespace hone
 
@@ -139,9 +210,13 @@ int main(int argc, char** argv) {
   app.add_option("--isa", f.isa);
   app.add_flag("--json", f.json);
   app.add_flag("--prefill-only", f.prefill_only);
+  app.add_flag("--patterns", f.patterns);
+  app.add_flag("--backward", f.backward);
+  app.add_option("--most-keys", f.most_keys)->check(CLI::Range(1024, 1 << 20));
+  app.add_option("--pattern", f.texts);
   CLI11_PARSE(app, argc, argv);
   try {
-    hone::run(f);
+    f.patterns ? hone::run_patterns(f) : hone::run(f);
   } catch (const std::exception& e) {
     fmt::print(stderr, "attention: {}\n", e.what());
     return 1;

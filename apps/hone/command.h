@@ -59,6 +59,7 @@ extern const Command kConvertCommand;
 extern const Command kTrainCommand;
 extern const Command kTuneCommand;
 extern const Command kMergeCommand;
+extern const Command kExplainCommand;
 
 /// Checks of a flag's value. between() refuses NaN as well.
 CLI::Validator between(double low, double high);

@@ -26,9 +26,9 @@ namespace hone {
 namespace {
 
 const Command* const kCommands[] = {
-    &kInfoCommand,      &kGenerateCommand, &kChatCommand,     &kEvalCommand,
-    &kBenchCommand,     &kOptimizeCommand, &kQuantizeCommand, &kConvertCommand,
-    &kPrecisionCommand, &kTrainCommand,    &kTuneCommand,     &kMergeCommand,
+    &kInfoCommand,     &kGenerateCommand, &kChatCommand,    &kEvalCommand,      &kBenchCommand,
+    &kOptimizeCommand, &kQuantizeCommand, &kConvertCommand, &kPrecisionCommand, &kTrainCommand,
+    &kTuneCommand,     &kMergeCommand,    &kExplainCommand,
 };
 
 void add_common_flags(CLI::App& app, CommonOptions& c) {

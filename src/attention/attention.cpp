@@ -6,6 +6,8 @@
 #include <new>
 #include <span>
 
+#include "attention/terms.h"
+#include "attention/units.h"
 #include "base/checked.h"
 #include "base/threads.h"
 #include "kernels/select.h"
@@ -17,36 +19,6 @@ using kernels::AttentionPart;
 using kernels::kPageKeys;
 using kernels::kPanel;
 using kernels::kValueGroup;
-
-// Query rows (heads of a group × positions) that share one pass over the keys: what they need fits
-// the second-level cache beside a tile.
-constexpr int64_t kUnitRows = 128;
-// Keys of one part. The bounds are absolute, and parts are merged in order whether one thread makes
-// them or several, so that the bits are the same.
-constexpr int64_t kSplitKeys = 512;
-
-struct Unit {
-  const SequenceSpan* span;
-  int64_t kv_head;
-  int64_t first, last;  // positions inside the span
-  int64_t splits;
-};
-
-int64_t keys_of(const SequenceSpan& s) { return s.start + s.end - s.begin; }
-
-std::vector<Unit> plan_units(const AttentionSpec& spec, const std::vector<SequenceSpan>& spans) {
-  int64_t per_position = spec.heads / spec.kv_heads;
-  int64_t positions = std::max<int64_t>(1, kUnitRows / per_position);
-  std::vector<Unit> units;
-  // Head by head, so that a head's keys stay in a cache; the last positions, which see the most
-  // keys, first, so that the threads end together.
-  for (const SequenceSpan& s : spans)
-    for (int64_t h = 0; h < spec.kv_heads; ++h)
-      for (int64_t last = s.end - s.begin; last > 0; last -= positions)
-        units.push_back({&s, h, std::max<int64_t>(0, last - positions), last,
-                         ceil_div(keys_of(s), kSplitKeys)});
-  return units;
-}
 
 // Floats that begin with a cache line: vectors that cross one are read and written twice.
 class Buffer {
@@ -72,16 +44,14 @@ class Buffer {
 
 // Buffers of one thread, reused from unit to unit.
 struct Workspace {
-  std::vector<int64_t> q_offset, o_offset;
+  std::vector<int64_t> q_offset, o_offset, bias_offset, query, tile_key;
+  std::vector<float> slope;
   std::vector<kernels::KvTile> tiles;
-  std::vector<uint64_t> masks;
-  Buffer scratch, total, more;
+  std::vector<uint64_t> masks, keep;
+  Buffer scratch, total, more, sink;
 };
 
-// The parts of `rows` rows that begin at `at`; a multiple of a cache line.
-int64_t part_floats(int64_t rows, int64_t dv) {
-  return round_up(rows * (round_up(dv, kValueGroup) + 2), kPanel);
-}
+// The part that begins at `at`.
 AttentionPart part_at(float* at, int64_t rows, int64_t dv) {
   float* top = at + rows * round_up(dv, kValueGroup);
   return {at, top, top + rows};
@@ -90,25 +60,25 @@ AttentionPart part_at(float* at, int64_t rows, int64_t dv) {
 class Attention {
  public:
   Attention(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_t layer, Tensor& o,
-            Tensor* log_sum)
+            Tensor* log_sum, const AttentionTerms& terms)
       : spec_(spec),
+        terms_(terms),
+        dropout_(terms),
+        bias_rows_(terms.bias),
         group_(spec.heads / spec.kv_heads),
         coded_(kv_is_coded(cache.type())),
         q_(q.data<float>()),
+        bias_(terms.bias.empty_handle() ? nullptr : terms.bias.data<float>()),
         o_(o.mutable_data<float>()),
         log_sum_(log_sum == nullptr ? nullptr : log_sum->mutable_data<float>()),
         cache_(cache),
         layer_(layer) {}
 
-  int64_t rows(const Unit& u) const { return group_ * (u.last - u.first); }
-
-  /// The part of the keys of one split; false where nothing sees any of them, which changes
-  /// nothing, so that only the first split's part is made all the same.
-  bool make_part(const Unit& u, int64_t split, Workspace& w, AttentionPart out) {
-    plan_tiles(u, split * kSplitKeys, std::min(keys_of(*u.span), (split + 1) * kSplitKeys), w);
-    if (w.tiles.empty() && split > 0) return false;
+  /// The part of the keys of one split.
+  void make_part(const AttentionUnit& u, int64_t split, Workspace& w, AttentionPart out) {
     locate(u, w);
-    const int64_t n = rows(u), d = round_up(spec_.k_dim, kPanel);
+    plan_tiles(u, split, w);
+    const int64_t n = unit_rows(spec_, u), d = round_up(spec_.k_dim, kPanel);
     const int64_t dv = round_up(spec_.v_dim, kValueGroup);
     kernels::AttentionArgs a{};
     a.q = q_;
@@ -122,90 +92,142 @@ class Attention {
     a.scale = spec_.scale;
     a.softcap = spec_.softcap;
     a.part = out;
+    a.terms = score_terms(u, w);
+    a.tile_key = w.tile_key.data();
+    a.keep = dropout_.active() ? w.keep.data() : nullptr;
     a.scratch = w.scratch.take(n * (2 * d + 2 * kPageKeys + 32) + kPageKeys * (d + dv) + 32);
     kernels::table().attention(&a);
-    return true;
   }
 
-  void merge(const Unit& u, AttentionPart into, AttentionPart from) const {
-    kernels::table().attention_merge(rows(u), spec_.v_dim, into, from);
+  void merge(const AttentionUnit& u, AttentionPart into, AttentionPart from) const {
+    kernels::table().attention_merge(unit_rows(spec_, u), spec_.v_dim, into, from);
   }
 
-  void finish(const Unit& u, Workspace& w, AttentionPart part) const {
+  void finish(const AttentionUnit& u, Workspace& w, AttentionPart part) const {
     locate(u, w);
-    kernels::table().attention_finish(rows(u), spec_.v_dim, part, w.o_offset.data(), o_);
+    if (!terms_.sinks.empty_handle()) merge(u, part, sink_part(u, w));
+    kernels::table().attention_finish(unit_rows(spec_, u), spec_.v_dim, part, w.o_offset.data(),
+                                      o_);
     if (log_sum_ == nullptr) return;
     // Scores are kept in powers of two.
-    for (int64_t r = 0; r < rows(u); ++r)
+    for (int64_t r = 0; r < unit_rows(spec_, u); ++r)
       log_sum_[w.o_offset[r] / spec_.v_dim] =
           static_cast<float>((part.top[r] + std::log2(double{part.sum[r]})) * M_LN2);
   }
 
   /// A whole unit, one split after the other.
-  void run(const Unit& u, Workspace& w) {
-    const int64_t n = rows(u);
+  void run(const AttentionUnit& u, Workspace& w) {
+    const int64_t n = unit_rows(spec_, u);
     const int64_t floats = part_floats(n, spec_.v_dim);
     AttentionPart total = part_at(w.total.take(floats), n, spec_.v_dim);
     AttentionPart more = part_at(w.more.take(floats), n, spec_.v_dim);
-    make_part(u, 0, w, total);
-    for (int64_t split = 1; split < u.splits; ++split)
-      if (make_part(u, split, w, more)) merge(u, total, more);
+    for (size_t i = 0; i < u.rows->splits.size(); ++i) {
+      make_part(u, u.rows->splits[i], w, i == 0 ? total : more);
+      if (i > 0) merge(u, total, more);
+    }
     finish(u, w, total);
   }
 
  private:
-  void locate(const Unit& u, Workspace& w) const {
-    w.q_offset.clear();
-    w.o_offset.clear();
-    for (int64_t p = u.first; p < u.last; ++p)
+  void locate(const AttentionUnit& u, Workspace& w) const {
+    for (auto* v : {&w.q_offset, &w.o_offset, &w.bias_offset, &w.query}) v->clear();
+    w.slope.clear();
+    const AttentionRows& rows = *u.rows;
+    for (int64_t p = rows.first; p < rows.last; ++p)
       for (int64_t g = 0; g < group_; ++g) {
-        int64_t head = u.kv_head * group_ + g, row = u.span->begin + p;
+        int64_t head = u.kv_head * group_ + g, row = rows.span->begin + p;
         w.q_offset.push_back((row * spec_.heads + head) * spec_.k_dim);
         w.o_offset.push_back((row * spec_.heads + head) * spec_.v_dim);
+        w.query.push_back(rows.span->start + p);
+        w.bias_offset.push_back(bias_rows_.offset(head, row));
+        if (!spec_.alibi.slopes.empty()) w.slope.push_back(spec_.alibi.slopes[head]);
       }
   }
 
-  // The tiles of keys [begin, end) that some row sees.
-  void plan_tiles(const Unit& u, int64_t begin, int64_t end, Workspace& w) {
-    const int64_t q0 = u.span->start + u.first, q1 = u.span->start + u.last;
+  kernels::ScoreTerms score_terms(const AttentionUnit& u, const Workspace& w) const {
+    kernels::ScoreTerms t{};
+    t.slope = spec_.alibi.slopes.empty() ? nullptr : w.slope.data();
+    t.query = w.query.data();
+    t.alibi_signed = spec_.alibi.is_signed;
+    t.alibi_first = spec_.alibi.before_cap;
+    t.bias = bias_;
+    t.bias_offset = w.bias_offset.data();
+    t.keys = keys_of(*u.rows->span);
+    t.keep_factor = dropout_.factor();
+    return t;
+  }
+
+  // The sinks as the part of a key without a value.
+  AttentionPart sink_part(const AttentionUnit& u, Workspace& w) const {
+    const int64_t n = unit_rows(spec_, u), floats = part_floats(n, spec_.v_dim);
+    float* at = w.sink.take(floats);
+    std::fill_n(at, floats, 0.0f);
+    AttentionPart part = part_at(at, n, spec_.v_dim);
+    const float* sinks = terms_.sinks.data<float>() + u.kv_head * group_;
+    for (int64_t r = 0; r < n; ++r) {
+      part.top[r] = static_cast<float>(sinks[r % group_] * M_LOG2E);
+      part.sum[r] = 1;
+    }
+    return part;
+  }
+
+  // The tiles of one split that some row sees.
+  void plan_tiles(const AttentionUnit& u, int64_t split, Workspace& w) {
     w.tiles.clear();
     w.masks.clear();
-    for (int64_t k0 = begin; k0 < end; k0 += kPageKeys) {
-      TileKind kind = spec_.pattern.classify(q0, q1, k0, std::min(k0 + kPageKeys, end));
-      if (kind == TileKind::empty) continue;
-      KvSequence& kv = *u.span->kv;
-      const int64_t page = k0 / kPageKeys;
-      if (!coded_) {
-        add_tile(cache_.pooled(kv, layer_, u.kv_head, page), kind, u, k0, end, q0, q1, w);
-        continue;
-      }
-      // Of a coded cache, queries of later pages see codes, the others f32.
-      const int64_t later = std::clamp(k0 + kPageKeys, q0, q1);
-      if (later < q1)
-        add_tile(cache_.pooled(kv, layer_, u.kv_head, page), kind, u, k0, end, later, q1, w);
-      if (q0 < later)
-        add_tile(cache_.exact(kv, layer_, u.kv_head, page), kind, u, k0, end, q0, later, w);
+    w.tile_key.clear();
+    w.keep.clear();
+    const int64_t begin = split * kSplitTiles, end = begin + kSplitTiles;
+    for (const TileRun& run : u.rows->runs)
+      for (int64_t t = std::max(begin, run.first); t < std::min(end, run.last); ++t)
+        plan_tile(u, t, run.kind, w);
+  }
+
+  void plan_tile(const AttentionUnit& u, int64_t page, TileKind kind, Workspace& w) {
+    KvSequence& kv = *u.rows->span->kv;
+    const int64_t q0 = u.rows->span->start + u.rows->first;
+    const int64_t q1 = u.rows->span->start + u.rows->last;
+    if (!coded_) {
+      add_tile(cache_.pooled(kv, layer_, u.kv_head, page), kind, u, page, q0, q1, w);
+      return;
     }
+    // Of a coded cache, queries of later pages see codes, the others f32.
+    const int64_t later = std::clamp((page + 1) * kPageKeys, q0, q1);
+    if (later < q1)
+      add_tile(cache_.pooled(kv, layer_, u.kv_head, page), kind, u, page, later, q1, w);
+    if (q0 < later)
+      add_tile(cache_.exact(kv, layer_, u.kv_head, page), kind, u, page, q0, later, w);
   }
 
   // For the queries [from, to) of the unit's.
-  void add_tile(kernels::KvTile tile, TileKind kind, const Unit& u, int64_t k0, int64_t end,
+  void add_tile(kernels::KvTile tile, TileKind kind, const AttentionUnit& u, int64_t page,
                 int64_t from, int64_t to, Workspace& w) const {
-    const int64_t keys = std::min(kPageKeys + k0, end) - k0;
+    const int64_t k0 = page * kPageKeys;
+    const int64_t keys = std::min<int64_t>(kPageKeys, keys_of(*u.rows->span) - k0);
     const uint64_t exist = keys == kPageKeys ? ~uint64_t{0} : (uint64_t{1} << keys) - 1;
     w.tiles.push_back(tile);
-    for (int64_t i = u.first; i < u.last; ++i) {
-      const int64_t p = u.span->start + i;
+    w.tile_key.push_back(k0);
+    for (int64_t r = 0; r < unit_rows(spec_, u); r += group_) {
+      const int64_t p = w.query[r];
       uint64_t bits = p < from || p >= to ? 0 : exist;
       if (bits != 0 && kind == TileKind::partial) bits &= spec_.pattern.mask(p, k0);
       w.masks.insert(w.masks.end(), static_cast<size_t>(group_), bits);
+      for (int64_t g = 0; g < group_; ++g) {
+        if (bias_ != nullptr)
+          *(w.masks.end() - group_ + g) &= visible_bits(bias_ + w.bias_offset[r + g] + k0, keys);
+        if (dropout_.active())
+          w.keep.push_back(dropout_.keep(u.rows->sequence, u.kv_head * group_ + g, p, k0));
+      }
     }
   }
 
   const AttentionSpec& spec_;
+  const AttentionTerms& terms_;
+  const AttentionDropout dropout_;
+  const BiasRows bias_rows_;
   const int64_t group_;
   const bool coded_;
-  const float* q_;
+  const float *q_, *bias_;  // bias_: null = none
   float* o_;
   float* log_sum_;
   KvCache& cache_;
@@ -218,64 +240,60 @@ Workspace& workspace() {
 }
 
 // Few units behind many keys: the splits are handed out, and merged when all are there.
-void run_split(Attention& attention, const std::vector<Unit>& units, int64_t dv) {
+void run_split(const AttentionSpec& spec, Attention& attention,
+               const std::vector<AttentionUnit>& units) {
+  const int64_t dv = spec.v_dim;
   struct Item {
     int64_t unit, split, at;  // floats before its part
-    bool made;
   };
   std::vector<Item> items;
   std::vector<int64_t> first{0};  // item of each unit
   int64_t floats = 0;
   for (int64_t i = 0; i < std::ssize(units); ++i) {
-    for (int64_t split = 0; split < units[i].splits; ++split) {
-      items.push_back({i, split, floats, false});
-      floats += part_floats(attention.rows(units[i]), dv);
+    for (int64_t split : units[i].rows->splits) {
+      items.push_back({i, split, floats});
+      floats += part_floats(unit_rows(spec, units[i]), dv);
     }
     first.push_back(std::ssize(items));
   }
   Buffer buffer;
   float* parts = buffer.take(floats);
   auto part = [&](const Item& item) {
-    return part_at(parts + item.at, attention.rows(units[item.unit]), dv);
+    return part_at(parts + item.at, unit_rows(spec, units[item.unit]), dv);
   };
   parallel_for(std::ssize(items), 1, [&](int64_t b, int64_t e) {
-    for (Item& item : std::span(items).subspan(b, e - b))
-      item.made = attention.make_part(units[item.unit], item.split, workspace(), part(item));
+    for (const Item& item : std::span(items).subspan(b, e - b))
+      attention.make_part(units[item.unit], item.split, workspace(), part(item));
   });
   parallel_for(std::ssize(units), 1, [&](int64_t b, int64_t e) {
     for (int64_t i = b; i < e; ++i) {
       AttentionPart total = part(items[first[i]]);
       for (int64_t j = first[i] + 1; j < first[i + 1]; ++j)
-        if (items[j].made) attention.merge(units[i], total, part(items[j]));
+        attention.merge(units[i], total, part(items[j]));
       attention.finish(units[i], workspace(), total);
     }
   });
 }
 
-// Whether the threads share the splits: where there are too few units for them, and the parts are
-// not so many that they need much memory.
-bool shares_splits(const Attention& attention, const std::vector<Unit>& units, int64_t dv) {
-  constexpr int64_t kMostFloats = int64_t{4} << 20;
-  int64_t most_splits = 0, floats = 0;
-  for (const Unit& u : units) {
-    most_splits = std::max(most_splits, u.splits);
-    floats += u.splits * part_floats(attention.rows(u), dv);
-  }
-  return most_splits > 1 && floats <= kMostFloats && std::ssize(units) < 8 * thread_count();
-}
-
 }  // namespace
 
 Tensor attend(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_t layer,
-              const std::vector<SequenceSpan>& spans, Tensor* log_sum) {
-  HONE_ASSERT(spec.kv_heads > 0 && spec.heads % spec.kv_heads == 0);
-  HONE_ASSERT(q.rank() == 2 && q.dim(1) == spec.heads * spec.k_dim);
+              const std::vector<SequenceSpan>& spans, Tensor* log_sum,
+              const AttentionTerms& terms) {
+  check_spec(spec);
+  HONE_CHECK(q.rank() == 2 && q.dim(1) == spec.heads * spec.k_dim, invalid_argument,
+             "attention: expected queries [T, {}], got {} values of rank {}",
+             spec.heads * spec.k_dim, q.numel(), q.rank());
+  int64_t keys = 0;
+  for (const SequenceSpan& s : spans) keys = std::max(keys, keys_of(s));
+  check_terms(spec, terms, q.dim(0), keys);
   Tensor o = Tensor::empty({q.dim(0), spec.heads * spec.v_dim}, DType::f32);
-  std::vector<Unit> units = plan_units(spec, spans);
+  const std::vector<AttentionRows> rows = plan_rows(spec, spans);
+  const std::vector<AttentionUnit> units = plan_units(spec, rows);
   if (log_sum != nullptr) *log_sum = Tensor::empty({q.dim(0), spec.heads}, DType::f32);
-  Attention attention(spec, q, cache, layer, o, log_sum);
-  if (shares_splits(attention, units, spec.v_dim)) {
-    run_split(attention, units, spec.v_dim);
+  Attention attention(spec, q, cache, layer, o, log_sum, terms);
+  if (why_not_shared_splits(spec, units).empty()) {
+    run_split(spec, attention, units);
     return o;
   }
   parallel_for(std::ssize(units), 1, [&](int64_t b, int64_t e) {

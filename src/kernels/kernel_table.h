@@ -97,6 +97,22 @@ struct AttentionPart {
   float* top;  // [rows], −infinity where no key was seen
   float* sum;  // [rows]
 };
+// What changes a score beside its scale and soft cap, and which probabilities survive; null =
+// nothing. A row is a query.
+struct ScoreTerms {
+  // ALiBi: slope[r]·(key − query[r]), or −slope[r]·|key − query[r]|.
+  const float* slope;    // [rows]
+  const int64_t* query;  // [rows], positions
+  int alibi_signed;
+  int alibi_first;  // before the soft cap, else behind it
+  // Added behind the soft cap: row r, key k at bias[bias_offset[r] + k], k < keys.
+  const float* bias;
+  const int64_t* bias_offset;
+  int64_t keys;
+  // Dropout: probabilities whose bit is set are multiplied by keep_factor, the others by 0; the sum
+  // of exponentials takes them all.
+  float keep_factor;
+};
 struct AttentionArgs {
   const float* q;           // row r at q + q_offset[r], D floats
   const int64_t* q_offset;  // [rows]
@@ -106,6 +122,9 @@ struct AttentionArgs {
   float scale;
   float softcap;  // 0 = none
   AttentionPart part;
+  ScoreTerms terms;
+  const int64_t* tile_key;  // [tiles], the position of each tile's first key; only for `terms`
+  const uint64_t* keep;     // [tiles][rows], of dropout; null = none
   // At least rows·(2·D' + 2·kPageKeys + 32) + kPageKeys·(D' + Dv') + 32 floats; fastest where this
   // and the pages begin with a cache line.
   float* scratch;
@@ -120,6 +139,10 @@ struct AttentionGradients {
   const float* delta;    // [rows]: Σ dO·O
   int64_t rows;
   float scale, softcap;
+  ScoreTerms terms;
+  int64_t key;           // the position of the tile's first
+  const uint64_t* keep;  // [rows], of dropout; null = none
+  float* dbias;          // null = not wanted; dL/dbias is added where the bias stands
 };
 
 // One step of an optimizer over n elements of a parameter w of some float type. With g the gradient

@@ -9,9 +9,9 @@
 namespace hone::testing {
 namespace {
 
-const char* const kSubcommands[] = {"info",      "generate", "chat",     "eval",
-                                    "bench",     "optimize", "quantize", "convert",
-                                    "precision", "train",    "tune",     "merge"};
+const char* const kSubcommands[] = {"info",     "generate", "chat",    "eval",      "bench",
+                                    "optimize", "quantize", "convert", "precision", "train",
+                                    "tune",     "merge",    "explain"};
 
 struct Usage : ::testing::Test {
   Usage() : model((scratch / "model").string()), adapter((scratch / "adapter").string()) {
@@ -34,7 +34,9 @@ TEST(Help, IsPrintedForEverySubcommand) {
     Outcome run = run_hone({name, "--help"});
     EXPECT_EQ(run.status, 0) << name;
     EXPECT_EQ(run.err, "") << name;
-    const std::string first = std::string(name) == "train" ? " CONFIG" : " MODEL";
+    const std::string first = std::string(name) == "train"     ? " CONFIG"
+                              : std::string(name) == "explain" ? " TOPIC"
+                                                               : " MODEL";
     EXPECT_NE(run.out.find(std::string("Usage: hone ") + name + first), std::string::npos)
         << run.out;
     for (const char* flag : {"--json", "--quiet", "--threads", "--seed", "--help"})
@@ -184,6 +186,17 @@ TEST_F(Usage, WrongUsageIsOneLineAndStatus2) {
       {{"convert", a, "--layout", "hf", "--base", m, "--out", out}, "peft and gguf"},
       {{"convert", m, "--layout", "peft", "--out", out}, "--base"},
       {{"convert", a, "--base", m, "--decode-to", "f16", "--layout", "gguf", "--out", out}, "--"},
+      {{"explain"}, "TOPIC is required"},
+      {{"explain", "weather", "--queries", "4"}, "weather"},
+      {{"explain", "attention"}, "--queries is required"},
+      {{"explain", "attention", "--queries", "0"}, "--queries"},
+      {{"explain", "attention", "--queries", "4", "--keys", "99999999999"}, "--keys"},
+      {{"explain", "attention", "--queries", "4", "--heads", "6", "--kv-heads", "4"},
+       "no multiple of --kv-heads 4"},
+      {{"explain", "attention", "--queries", "4", "--pattern", "causal & windw(3)"},
+       "at character 10"},
+      {{"explain", "attention", "--queries", "4", "--backward", "--kv-cache", "int8"},
+       "--backward"},
       {{"merge", m, "--out", out}, "--adapter is required"},
       {{"merge", m, "--adapter", a}, "--out is required"},
       {{"merge", m, "--adapter", a + "=x", "--out", out}, "--adapter"},
@@ -262,6 +275,11 @@ TEST_F(Usage, JsonIsOneObjectWithTheDesignsKeys) {
       {{"merge", model, "--adapter", adapter, "--text", text, "--context", "32", "--out", out("t")},
        {"out", "layers", "worst_ratio", "mean_ratio", "erased", "kl_mean", "perplexity",
         "unmerged_perplexity", "weight_bytes"}},
+      {{"explain", "attention", "--queries", "64", "--keys", "4096", "--pattern",
+        "causal & window(512)"},
+       {"pattern", "isa", "threads", "kernel", "path", "units", "unit_rows", "splits", "tiles_kept",
+        "tiles_full", "tiles_all", "operations", "bytes", "memory_bytes", "scores_bytes", "seconds",
+        "refused"}},
       {{"merge", model, "--adapter", adapter, "--advise"},
        {"choices", "measured_on", "recommendation"}},
   };

@@ -219,6 +219,59 @@ TEST_P(AttentionKernelTest, NeighboursChangeNoBitOfARow) {
   }
 }
 
+// ALiBi in every order and sign, a bias that ends inside the last tile, dropout.
+TEST_P(AttentionKernelTest, TermsEqualReference) {
+  const int64_t d = 24, dv = 40, rows = 11, keys = 2 * 64 + 37;
+  Tiles t = make_tiles(kKvF32, 3, d, dv);
+  auto q = random_values(rows * d, 9, 0.5f), bias = random_values(rows * keys, 13);
+  auto slope = random_values(rows, 14, 0.1f);
+  auto masks = some_masks(3, rows), keep = masks;
+  std::mt19937_64 random(15);
+  for (auto& bits : keep) bits = random() | random();
+  for (int64_t r = 0; r < rows; ++r) masks[2 * rows + r] &= (uint64_t{1} << 37) - 1;
+  std::vector<int64_t> query, bias_offset, tile_key{0, 64, 128};
+  for (int64_t r = 0; r < rows; ++r) {
+    query.push_back(60 + 7 * r);
+    bias_offset.push_back(r * keys);
+  }
+  for (int flags = 0; flags < 32; ++flags) {
+    Call call(q, t, masks, rows, flags & 1 ? 4.0f : 0.0f);
+    ScoreTerms& x = call.a.terms;
+    if (flags & 2) x.slope = slope.data();
+    x.query = query.data();
+    x.alibi_signed = flags & 4 ? 1 : 0;
+    x.alibi_first = flags & 8 ? 1 : 0;
+    if (flags & 16) {
+      x.bias = bias.data();
+      x.bias_offset = bias_offset.data();
+      call.a.keep = keep.data();
+      x.keep_factor = 4 / 3.0f;
+    }
+    x.keys = keys;
+    call.a.tile_key = tile_key.data();
+    std::vector<float> o(rows * dv, NAN), expected(dv);
+    k().attention(&call.a);
+    k().attention_finish(rows, dv, call.a.part, call.o_offset.data(), o.data());
+    for (int64_t r = 0; r < rows; ++r) {
+      std::vector<char> seen(3 * 64);
+      std::vector<float> before(3 * 64), behind(3 * 64), factor(3 * 64, 1);
+      for (int64_t j = 0; j < keys; ++j) {
+        seen[j] = (masks[j / 64 * rows + r] >> (j % 64)) & 1;
+        const auto far = static_cast<float>(j - query[r]);
+        const float alibi = x.slope ? slope[r] * (x.alibi_signed ? far : -std::fabs(far)) : 0;
+        (x.alibi_first ? before : behind)[j] = alibi;
+        if (x.bias) behind[j] += bias[r * keys + j];
+        if (call.a.keep) factor[j] = keep[j / 64 * rows + r] >> (j % 64) & 1 ? x.keep_factor : 0;
+      }
+      ref::attention_row(&q[r * d], t.keys.data(), t.values.data(),
+                         reinterpret_cast<bool*>(seen.data()), 3 * 64, d, dv, 0.3f, call.a.softcap,
+                         expected.data(), {before.data(), behind.data(), factor.data()});
+      for (int64_t c = 0; c < dv; ++c)
+        ASSERT_NEAR(o[r * dv + c], expected[c], 3e-5) << "flags " << flags << ", row " << r;
+    }
+  }
+}
+
 TEST_P(AttentionKernelTest, MergedPartsEqualTheWhole) {
   const int64_t d = 24, dv = 40, rows = 5;
   Tiles t = make_tiles(kKvF32, 4, d, dv);

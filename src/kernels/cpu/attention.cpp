@@ -12,6 +12,7 @@
 // result does not depend on which other rows stand beside it. A row that sees no key gives zeros.
 //
 // Limit: operations. Of a row and tile, 8·(D + Dv) are multiply-adds on vectors, about 60 softmax.
+#include "kernels/cpu/scores.h"
 #include "kernels/cpu/simd.h"
 
 namespace hone::kernels::HONE_ISA {
@@ -96,6 +97,8 @@ struct Work {
   float* sums;     // [rows][16], of probabilities
   float *k, *v;    // an expanded tile
   Ahead next_k, next_v;
+  int64_t key;           // of the tile's first
+  const uint64_t* keep;  // [rows] of the tile; or null
 };
 
 // s[r][two panels] = q_r · K + bias_r for R rows.
@@ -149,19 +152,35 @@ HONE_INLINE vf masked(uint64_t mask, int i, vf v, vf other) {
   return select_bits((uint32_t)(mask >> (i * kPanel)) & 0xffffu, v, other);
 }
 
-// Caps and masks the scores, and moves each row's maximum; factor becomes 2^(old − new maximum).
-// Row by row in three sweeps, so that no step waits for the step before it.
-static void find_tops(Work& w, const uint64_t* mask) {
+// Scores in base 2 of one row with all that is added to them.
+HONE_INLINE void add_terms(const Work& w, int64_t r, vf* v) {
+  const ScoreTerms& t = w.a->terms;
   const float softcap = w.a->softcap;
+  for (int i = 0; i < kKeyVectors; ++i) {
+    const int64_t key = w.key + i * kPanel;
+    if (softcap > 0) {
+      if (t.slope && t.alibi_first) v[i] = add(v[i], alibi(t, r, key));
+      v[i] = mul(tanh_f(div(v[i], set_f(softcap))), set_f(softcap * kLog2E));
+    }
+    if (t.slope && !(softcap > 0 && t.alibi_first))
+      v[i] = fma(alibi(t, r, key), set_f(kLog2E), v[i]);
+    if (t.bias) v[i] = fma(bias(t, r, key), set_f(kLog2E), v[i]);
+  }
+}
+
+// Completes and masks the scores, and moves each row's maximum; factor becomes 2^(old − new
+// maximum). Row by row in three sweeps, so that no step waits for the step before it.
+static void find_tops(Work& w, const uint64_t* mask) {
+  const bool changed = w.a->softcap > 0 || w.a->terms.slope || w.a->terms.bias;
   float* top = w.a->part.top;
   for (int64_t r = 0; r < w.rows; ++r) {
     float* s = w.s + r * kPageKeys;
     Ahead::fetch(w.next_k);
     vf v[kKeyVectors];
     for (int i = 0; i < kKeyVectors; ++i) v[i] = load_f(s + i * kPanel);
-    if (softcap > 0 || mask[r] != kAll)
+    if (changed) add_terms(w, r, v);
+    if (changed || mask[r] != kAll)
       for (int i = 0; i < kKeyVectors; ++i) {
-        if (softcap > 0) v[i] = mul(tanh_f(div(v[i], set_f(softcap))), set_f(softcap * kLog2E));
         v[i] = masked(mask[r], i, v[i], set_f(kMinusInfinity));
         store_f(s + i * kPanel, v[i]);
       }
@@ -174,8 +193,8 @@ static void find_tops(Work& w, const uint64_t* mask) {
   for (int64_t r = 0; r < w.rows; r += kPanel) store_f(w.factor + r, exp2_f(load_f(w.factor + r)));
 }
 
-// Scores to probabilities, which are added to the sums. A row that sees nothing of this tile gets
-// zeros: adding them leaves its sums bit for bit.
+// Scores to probabilities, which are added to the sums; then dropout. A row that sees nothing of
+// this tile gets zeros: adding them leaves its sums bit for bit.
 static void exponentiate(Work& w, const uint64_t* mask) {
   const float* top = w.a->part.top;
   for (int64_t r = 0; r < w.rows; ++r) {
@@ -186,9 +205,12 @@ static void exponentiate(Work& w, const uint64_t* mask) {
     for (int i = 0; i < kKeyVectors; ++i) p[i] = exp2_f(sub(load_f(s + i * kPanel), m));
     if (mask[r] != kAll)
       for (int i = 0; i < kKeyVectors; ++i) p[i] = masked(mask[r], i, p[i], zero_f());
-    for (int i = 0; i < kKeyVectors; ++i) store_f(s + i * kPanel, p[i]);
     vf sum = add(add(p[0], p[1]), add(p[2], p[3]));
     store_f(sums, fma(load_f(sums), set_f(w.factor[r]), sum));
+    if (w.keep)
+      for (int i = 0; i < kKeyVectors; ++i)
+        p[i] = masked(w.keep[r], i, mul(p[i], set_f(w.a->terms.keep_factor)), zero_f());
+    for (int i = 0; i < kKeyVectors; ++i) store_f(s + i * kPanel, p[i]);
   }
 }
 
@@ -348,6 +370,8 @@ void attention(const AttentionArgs* a) {
     const uint64_t* mask = a->masks + i * a->rows;
     if (!seen_by(mask, 0, w.rows)) continue;
     Tile tile = open_tile(a->tile[i], w.dp, w.groups);
+    w.key = a->tile_key ? a->tile_key[i] : 0;
+    w.keep = a->keep ? a->keep + i * a->rows : 0;
     w.next_k = w.next_v = {0, 0, 0};
     if (i + 1 < a->tiles && w.rows > kDirectRows) {
       // Cache lines of the page's keys and values; grids of codes come on top of these.

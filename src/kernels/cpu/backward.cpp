@@ -1,6 +1,7 @@
 // What gradients need of rows and elements: the derivatives of norms, activations, softmax and
 // attention's scores, each beside the names of its forward kernel. Sums over rows are left to the
 // caller's order: a kernel adds its rows, from first to last, to what is there.
+#include "kernels/cpu/scores.h"
 #include "kernels/cpu/simd.h"
 
 namespace hone::kernels::HONE_ISA {
@@ -120,22 +121,35 @@ void softmax_of(const float* x, int64_t n, float log_sum, float scale, float* y)
 }
 
 void attention_gradients(const AttentionGradients* a) {
+  const ScoreTerms& t = a->terms;
   const vf scale = set_f(a->scale);
   for (int64_t r = 0; r < a->rows; ++r) {
     float *s = a->s + r * kPageKeys, *dp = a->dp + r * kPageKeys;
     const vf log_sum = set_f(a->log_sum[r]), delta = set_f(a->delta[r]);
     for (int i = 0; i < kPageKeys / kPanel; ++i) {
+      const int64_t key = a->key + i * kPanel;
       vf score = mul(load_f(s + i * kPanel), scale), slope = scale;
+      if (t.slope && t.alibi_first) score = add(score, alibi(t, r, key));
       if (a->softcap > 0) {
-        vf t = tanh_f(div(score, set_f(a->softcap)));
-        score = mul(t, set_f(a->softcap));
-        slope = mul(scale, sub(set_f(1), mul(t, t)));
+        vf c = tanh_f(div(score, set_f(a->softcap)));
+        score = mul(c, set_f(a->softcap));
+        slope = mul(scale, sub(set_f(1), mul(c, c)));
       }
+      if (t.slope && !t.alibi_first) score = add(score, alibi(t, r, key));
+      if (t.bias) score = add(score, bias(t, r, key));
       vf p = exp_f(sub(score, log_sum));
       p = select_bits((uint32_t)(a->mask[r] >> (i * kPanel)) & 0xffffu, p, zero_f());
-      store_f(s + i * kPanel, p);
-      vf ds = mul(mul(p, sub(load_f(dp + i * kPanel), delta)), slope);
-      store_f(dp + i * kPanel, ds);
+      // The factor of dropout.
+      const vf kept = a->keep ? select_bits((uint32_t)(a->keep[r] >> (i * kPanel)) & 0xffffu,
+                                            set_f(t.keep_factor), zero_f())
+                              : set_f(1);
+      store_f(s + i * kPanel, mul(p, kept));
+      vf ds = mul(p, sub(mul(load_f(dp + i * kPanel), kept), delta));
+      if (a->dbias && key < t.keys) {
+        float* to = a->dbias + t.bias_offset[r] + key;
+        store_y(to, add(load_y(to, t.keys - key), ds), t.keys - key);
+      }
+      store_f(dp + i * kPanel, mul(ds, slope));
     }
   }
 }

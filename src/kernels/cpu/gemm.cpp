@@ -137,49 +137,60 @@ void transpose_panel(const void* panel, FloatType type, int64_t k, float* out, i
 
 namespace {
 
-constexpr int kTnRows = 6, kTnCols = 4;
-
-// One tile of c: m ≤ 6 rows, `cols` ≤ 64 columns.
-template <bool kFull>
+// c[kRows][kWide panels] += the sum over all rows of a and b; of the last panel only `cols` columns
+// exist.
+template <int kRows, int kWide, bool kPart>
 static void tn_tile(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows,
-                    int64_t m, int64_t cols, float* c, int64_t ldc) {
-  const int64_t wide = kFull ? kTnCols : (cols + kPanel - 1) / kPanel;
-  vf acc[kTnRows][kTnCols];
-  for (int i = 0; i < kTnRows; ++i)
-    for (int j = 0; j < kTnCols; ++j)
-      acc[i][j] =
-          i < m && j < wide ? load_y(c + i * ldc + j * kPanel, cols - j * kPanel) : zero_f();
+                    int64_t cols, float* c, int64_t ldc) {
+  const int64_t valid = kPart ? cols : kPanel;
+  vf acc[kRows][kWide];
+  for (int i = 0; i < kRows; ++i)
+    for (int j = 0; j < kWide; ++j) acc[i][j] = load_y(c + i * ldc + j * kPanel, valid);
   for (int64_t s = 0; s < rows; ++s, a += lda, b += ldb) {
-    vf v[kTnCols];
-    for (int j = 0; j < kTnCols; ++j)
-      v[j] = kFull      ? load_f(b + j * kPanel)
-             : j < wide ? load_y(b + j * kPanel, cols - j * kPanel)
-                        : zero_f();
-    for (int i = 0; i < kTnRows; ++i) {
-      if (!kFull && i >= m) break;
+    vf v[kWide];
+    for (int j = 0; j < kWide; ++j) v[j] = load_y(b + j * kPanel, valid);
+    for (int i = 0; i < kRows; ++i) {
       vf e = set_f(a[i]);
-      for (int j = 0; j < kTnCols; ++j) acc[i][j] = fma(e, v[j], acc[i][j]);
+      for (int j = 0; j < kWide; ++j) acc[i][j] = fma(e, v[j], acc[i][j]);
     }
   }
-  for (int i = 0; i < m; ++i)
-    for (int j = 0; j < wide; ++j) store_y(c + i * ldc + j * kPanel, acc[i][j], cols - j * kPanel);
+  for (int i = 0; i < kRows; ++i)
+    for (int j = 0; j < kWide; ++j) store_y(c + i * ldc + j * kPanel, acc[i][j], valid);
+}
+
+// All m rows of c. The rows of b that a tile reads are the larger part: they stay in the cache from
+// tile to tile.
+template <int kWide, bool kPart = false>
+static void tn_panels(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows,
+                      int64_t m, int64_t cols, float* c, int64_t ldc) {
+  int64_t i = 0;
+  auto tiles = [&]<int kRows>() {
+    for (; i + kRows <= m; i += kRows)
+      tn_tile<kRows, kWide, kPart>(a + i, lda, b, ldb, rows, cols, c + i * ldc, ldc);
+  };
+  tiles.template operator()<6>();
+  tiles.template operator()<4>();
+  tiles.template operator()<2>();
+  tiles.template operator()<1>();
 }
 
 }  // namespace
 
 void accumulate_tn(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows,
                    int64_t i0, int64_t i1, int64_t j0, int64_t j1, float* c, int64_t ldc) {
-  // The rows of b that a tile reads are the larger part: they stay in the cache from tile to tile.
-  for (int64_t j = j0; j < j1; j += kPanel * kTnCols)
-    for (int64_t i = i0; i < i1; i += kTnRows) {
-      int64_t m = i1 - i < kTnRows ? i1 - i : kTnRows;
-      int64_t cols = j1 - j < kPanel * kTnCols ? j1 - j : kPanel * kTnCols;
-      float* at = c + i * ldc + j;
-      if (m == kTnRows && cols == kPanel * kTnCols)
-        tn_tile<true>(a + i, lda, b + j, ldb, rows, m, cols, at, ldc);
-      else
-        tn_tile<false>(a + i, lda, b + j, ldb, rows, m, cols, at, ldc);
-    }
+  const int64_t m = i1 - i0;
+  a += i0;
+  c += i0 * ldc;
+  int64_t j = j0;
+  for (; j + 4 * kPanel <= j1; j += 4 * kPanel)
+    tn_panels<4>(a, lda, b + j, ldb, rows, m, kPanel, c + j, ldc);
+  for (; j + 2 * kPanel <= j1; j += 2 * kPanel)
+    tn_panels<2>(a, lda, b + j, ldb, rows, m, kPanel, c + j, ldc);
+  if (j + kPanel <= j1) {
+    tn_panels<1>(a, lda, b + j, ldb, rows, m, kPanel, c + j, ldc);
+    j += kPanel;
+  }
+  if (j < j1) tn_panels<1, true>(a, lda, b + j, ldb, rows, m, j1 - j, c + j, ldc);
 }
 
 }  // namespace hone::kernels::HONE_ISA

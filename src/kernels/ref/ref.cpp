@@ -17,14 +17,17 @@ void gemm(const float* x, const float* w, const float* bias, int64_t t, int64_t 
 }
 
 void attention_row(const float* q, const float* k, const float* v, const bool* seen, int64_t keys,
-                   int64_t d, int64_t dv, float scale, float softcap, float* o) {
+                   int64_t d, int64_t dv, float scale, float softcap, float* o,
+                   const RowTerms& terms) {
   std::vector<double> s(static_cast<size_t>(keys));
   double top = -INFINITY;
   for (int64_t j = 0; j < keys; ++j) {
     if (!seen[j]) continue;
     for (int64_t c = 0; c < d; ++c) s[j] += double{q[c]} * k[j * d + c];
     s[j] *= scale;
+    if (terms.before_cap) s[j] += terms.before_cap[j];
     if (softcap > 0) s[j] = softcap * std::tanh(s[j] / softcap);
+    if (terms.behind_cap) s[j] += terms.behind_cap[j];
     top = std::max(top, s[j]);
   }
   double total = 0;
@@ -33,6 +36,7 @@ void attention_row(const float* q, const float* k, const float* v, const bool* s
     if (!seen[j]) continue;
     double p = std::exp(s[j] - top);
     total += p;
+    if (terms.factor) p *= terms.factor[j];
     for (int64_t c = 0; c < dv; ++c) sum[c] += p * v[j * dv + c];
   }
   for (int64_t c = 0; c < dv; ++c) o[c] = total > 0 ? static_cast<float>(sum[c] / total) : 0.0f;

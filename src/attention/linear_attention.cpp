@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "attention/linear_run.h"
 #include "base/checked.h"
-#include "base/threads.h"
+#include "ops/tape.h"
 
 namespace hone {
 namespace {
@@ -62,75 +63,88 @@ void check(const LinearAttentionSpec& s, const LinearAttentionInputs& in,
   }
 }
 
+// v with a 1 behind each head's values.
+Tensor with_ones(const Tensor& v, int64_t heads) {
+  const int64_t rows = v.dim(0) * heads, d = v.dim(1) / heads;
+  Tensor y = Tensor::empty({v.dim(0), heads * (d + 1)}, DType::f32);
+  const float* p = v.data<float>();
+  float* out = y.mutable_data<float>();
+  for (int64_t r = 0; r < rows; ++r) {
+    std::copy_n(p + r * d, d, out + r * (d + 1));
+    out[r * (d + 1) + d] = 1;
+  }
+  if (recorded({&v}))
+    record(y, [v = v.hollow(), rows, d](const Tensor& dy) {
+      Tensor dv = Tensor::empty(v.shape(), DType::f32);
+      for (int64_t r = 0; r < rows; ++r)
+        std::copy_n(dy.data<float>() + r * (d + 1), d, dv.mutable_data<float>() + r * d);
+      add_gradient(v, dv);
+    });
+  return y;
+}
+
+// Each head's values divided by the one behind them plus eps.
+Tensor divided(const Tensor& x, int64_t heads, float eps) {
+  const int64_t rows = x.dim(0) * heads, d = x.dim(1) / heads - 1;
+  Tensor y = Tensor::empty({x.dim(0), heads * d}, DType::f32);
+  const float* p = x.data<float>();
+  float* out = y.mutable_data<float>();
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < d; ++i)
+      out[r * d + i] = p[r * (d + 1) + i] / (p[r * (d + 1) + d] + eps);
+  if (recorded({&x}))
+    record(y, [x, y = y.detached(), rows, d, eps](const Tensor& dy) {
+      Tensor dx = Tensor::empty(x.shape(), DType::f32);
+      const float *p = x.data<float>(), *q = y.data<float>(), *g = dy.data<float>();
+      float* to = dx.mutable_data<float>();
+      for (int64_t r = 0; r < rows; ++r) {
+        const float inverse = 1 / (p[r * (d + 1) + d] + eps);
+        float sum = 0;
+        for (int64_t i = 0; i < d; ++i) {
+          to[r * (d + 1) + i] = g[r * d + i] * inverse;
+          sum -= g[r * d + i] * q[r * d + i];
+        }
+        to[r * (d + 1) + d] = sum * inverse;
+      }
+      add_gradient(x, dx);
+    });
+  return y;
+}
+
+// The same without a divisor, v having the state's columns.
+LinearAttentionInputs undivided(const LinearAttentionSpec& spec, const LinearAttentionInputs& in) {
+  LinearAttentionInputs out = in;
+  if (spec.normalised) out.v = with_ones(in.v, spec.heads);
+  return out;
+}
+Tensor finished(const LinearAttentionSpec& spec, const Tensor& o) {
+  return spec.normalised ? divided(o, spec.heads, spec.eps) : o;
+}
+
 }  // namespace
 
 Tensor linear_attend(const LinearAttentionSpec& spec, const LinearAttentionInputs& in,
-                     std::vector<LinearSpan>& spans, LinearForm) {
+                     std::vector<LinearSpan>& spans, LinearForm form) {
   check(spec, in, spans);
-  for (const LinearSpan& s : spans) HONE_ASSERT(!s.state.empty_handle());
-  const int64_t kd = spec.k_dim, vd = spec.v_dim, columns = spec.state_columns();
-  Tensor o = Tensor::zeros({in.q.dim(0), spec.heads * vd}, DType::f32);
-  parallel_for(std::ssize(spans) * spec.heads, 1, [&](int64_t first, int64_t last) {
-    std::vector<double> p(columns), r(columns);
-    for (int64_t item = first; item < last; ++item) {
-      LinearSpan& span = spans[item / spec.heads];
-      const int64_t h = item % spec.heads, qh = h / (spec.heads / spec.qk_heads);
-      float* s = span.state.mutable_data<float>() + h * kd * columns;
-      for (int64_t t = span.begin; t < span.end; ++t) {
-        const float* q = in.q.data<float>() + (t * spec.qk_heads + qh) * kd;
-        const float* k = in.k.data<float>() + (t * spec.qk_heads + qh) * kd;
-        const float* v = in.v.data<float>() + (t * spec.heads + h) * vd;
-        const float beta =
-            in.beta.empty_handle() ? 1.0f : in.beta.data<float>()[t * spec.heads + h];
-        auto decay = [&](int64_t i) {
-          if (spec.decay == Decay::none) return 1.0f;
-          const int64_t row = in.g.dim(0) == 1 ? 0 : t;
-          const int64_t at = (row * spec.heads + h) * (spec.decay == Decay::head ? 1 : kd) +
-                             (spec.decay == Decay::head ? 0 : i);
-          return std::exp(in.g.data<float>()[at]);
-        };
-        const bool general = spec.low_rank == LowRank::general;
-        std::fill(p.begin(), p.end(), 0.0);
-        std::fill(r.begin(), r.end(), 0.0);
-        for (int64_t i = 0; i < kd; ++i) {
-          const double read = general ? in.a.data<float>()[(t * spec.heads + h) * kd + i]
-                              : spec.low_rank == LowRank::delta ? double{k[i]} * decay(i)
-                                                                : 0.0;
-          for (int64_t j = 0; j < columns; ++j) p[j] += read * s[i * columns + j];
-        }
-        for (int64_t i = 0; i < kd; ++i) {
-          const double d = decay(i),
-                       write = general ? in.b.data<float>()[(t * spec.heads + h) * kd + i]
-                               : spec.low_rank == LowRank::delta ? -beta * double{k[i]}
-                                                                 : 0.0;
-          const double u = in.u.empty_handle() ? 0.0 : in.u.data<float>()[h * kd + i];
-          for (int64_t j = 0; j < columns; ++j) {
-            float& x = s[i * columns + j];
-            const double kv = double{k[i]} * beta * (j < vd ? v[j] : 1.0f);
-            if (spec.reads_previous) r[j] += q[i] * (x + u * kv);
-            x = static_cast<float>(d * x + write * p[j] + kv);
-            if (!spec.reads_previous) r[j] += double{q[i]} * x;
-          }
-        }
-        float* out = o.mutable_data<float>() + (t * spec.heads + h) * vd;
-        const double over = spec.normalised ? 1 / (spec.scale * r[vd] + spec.eps) : 1.0;
-        for (int64_t j = 0; j < vd; ++j) out[j] = static_cast<float>(spec.scale * r[j] * over);
-      }
-    }
-  });
-  return o;
+  TapePause pause;
+  const LinearAttentionInputs own = undivided(spec, in);
+  Tensor o = Tensor::zeros({in.q.dim(0), spec.heads * spec.state_columns()}, DType::f32);
+  std::vector<LinearRun> runs;
+  for (LinearSpan& s : spans) {
+    HONE_ASSERT(!s.state.empty_handle());
+    runs.push_back({s.begin, s.end, s.state.mutable_data<float>(), nullptr});
+  }
+  run_linear(spec, own, runs, form, o);
+  return finished(spec, o);
 }
 
 LinearAttentionResult linear_attention(const LinearAttentionSpec& spec,
                                        const LinearAttentionInputs& in,
                                        const std::vector<LinearSpan>& spans, LinearForm form) {
-  std::vector<LinearSpan> own = spans;
-  for (LinearSpan& s : own)
-    s.state =
-        s.state.empty_handle() ? Tensor::zeros(spec.state_shape(), DType::f32) : s.state.clone();
-  LinearAttentionResult result{linear_attend(spec, in, own, form), {}};
-  for (LinearSpan& s : own) result.states.push_back(s.state);
-  return result;
+  check(spec, in, spans);
+  LinearAttentionResult r = undivided_attention(spec, undivided(spec, in), spans, form);
+  r.o = finished(spec, r.o);
+  return r;
 }
 
 namespace {

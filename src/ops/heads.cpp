@@ -43,8 +43,8 @@ Tensor mul(const Tensor& a, const Tensor& b) {
   Tensor y = product_of(a, b);
   if (recorded({&a, &b}))
     record(y, [a, b](const Tensor& dy) {
-      if (a.requires_gradient()) add_gradient(a, product_of(dy, b));
-      if (b.requires_gradient()) add_gradient(b, product_of(dy, a));
+      if (a.requires_gradient()) add_gradient(a, product_of(b, dy));
+      if (b.requires_gradient()) add_gradient(b, product_of(a, dy));
     });
   return y;
 }
@@ -52,11 +52,11 @@ Tensor mul(const Tensor& a, const Tensor& b) {
 Tensor scale_heads(const Tensor& x, const Tensor& s) {
   const int64_t rows = x.dim(0), heads = s.dim(1), d = x.dim(1) / heads;
   HONE_ASSERT(s.dim(0) == rows && x.dim(1) == heads * d);
-  auto scaled = [d, heads](const Tensor& in, const Tensor& by) {
+  auto scaled = [d](const Tensor& in, const Tensor& by) {
     Tensor y = Tensor::empty(in.shape(), DType::f32);
     const float *p = in.data<float>(), *f = by.data<float>();
     float* out = y.mutable_data<float>();
-    each_row(in.dim(0) * heads, d, [&](int64_t r) {
+    each_row(by.numel(), d, [&](int64_t r) {
       for (int64_t i = r * d; i < (r + 1) * d; ++i) out[i] = p[i] * f[r];
     });
     return y;

@@ -128,14 +128,12 @@ Tensor linear_attend(const LinearAttentionSpec& spec, const LinearAttentionInput
   check(spec, in, spans);
   TapePause pause;
   const LinearAttentionInputs own = undivided(spec, in);
-  Tensor o = Tensor::zeros({in.q.dim(0), spec.heads * spec.state_columns()}, DType::f32);
   std::vector<LinearRun> runs;
   for (LinearSpan& s : spans) {
     HONE_ASSERT(!s.state.empty_handle());
     runs.push_back({s.begin, s.end, s.state.mutable_data<float>(), nullptr});
   }
-  run_linear(spec, own, runs, form, o);
-  return finished(spec, o);
+  return finished(spec, run_linear(spec, own, runs, form));
 }
 
 LinearAttentionResult linear_attention(const LinearAttentionSpec& spec,

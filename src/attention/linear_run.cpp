@@ -115,14 +115,22 @@ void forward(const Run& run, const LinearRun& r, int64_t head, int64_t first, in
 
 }  // namespace
 
-void run_linear(const LinearAttentionSpec& spec, const LinearAttentionInputs& in,
-                const std::vector<LinearRun>& runs, LinearForm form, Tensor& o) {
+Tensor run_linear(const LinearAttentionSpec& spec, const LinearAttentionInputs& in,
+                  const std::vector<LinearRun>& runs, LinearForm form) {
   const Run run(spec, in);
   constexpr int64_t kColumns = 64;  // of one item, where a head is shared
   const int64_t items = std::ssize(runs) * spec.heads;
   const bool share = items < 2 * thread_count() && (runs.empty() || runs[0].saved == nullptr);
   const int64_t width = share ? kColumns : run.columns, parts = ceil_div(run.columns, width);
+  const int64_t rows = in.q.dim(0), row = spec.heads * run.columns;
+  Tensor o = Tensor::empty({rows, row}, DType::f32);
   float* out = o.mutable_data<float>();
+  int64_t behind = 0;
+  for (const LinearRun& r : runs) {
+    std::fill(out + behind * row, out + r.begin * row, 0.0f);
+    behind = r.end;
+  }
+  std::fill(out + behind * row, out + rows * row, 0.0f);
   parallel_for(items * parts, 1, [&](int64_t b, int64_t e) {
     for (int64_t i = b; i < e; ++i) {
       const int64_t first = i % parts * width, head = i / parts % spec.heads;
@@ -130,6 +138,7 @@ void run_linear(const LinearAttentionSpec& spec, const LinearAttentionInputs& in
               form, out);
     }
   });
+  return o;
 }
 
 namespace {
@@ -246,7 +255,7 @@ LinearAttentionResult undivided_attention(const LinearAttentionSpec& spec,
   bool keep = recorded({&in.q, &in.k, &in.v, &in.g, &in.beta, &in.a, &in.b, &in.u});
   for (const LinearSpan& s : spans) keep = keep || recorded({&s.state});
   const int64_t columns = spec.state_columns();
-  LinearAttentionResult result{Tensor::zeros({in.q.dim(0), spec.heads * columns}, DType::f32), {}};
+  LinearAttentionResult result;
   std::vector<LinearRun> runs;
   std::vector<Tensor> saved;
   for (const LinearSpan& s : spans) {
@@ -259,7 +268,7 @@ LinearAttentionResult undivided_attention(const LinearAttentionSpec& spec,
     runs.push_back({s.begin, s.end, result.states.back().mutable_data<float>(),
                     keep ? saved.back().mutable_data<float>() : nullptr});
   }
-  run_linear(spec, in, runs, form, result.o);
+  result.o = run_linear(spec, in, runs, form);
   if (!keep) return result;
   std::vector<Tensor*> results{&result.o};
   for (Tensor& s : result.states) results.push_back(&s);

@@ -15,9 +15,9 @@ struct LinearRun {
   float* state;
   float* saved;
 };
-/// Writes the rows of o [T, heads·columns] that the runs have.
-void run_linear(const LinearAttentionSpec& spec, const LinearAttentionInputs& in,
-                const std::vector<LinearRun>& runs, LinearForm form, Tensor& o);
+/// [T, heads·columns]; the runs are in the order of their rows, rows that none has are zeros.
+Tensor run_linear(const LinearAttentionSpec& spec, const LinearAttentionInputs& in,
+                  const std::vector<LinearRun>& runs, LinearForm form);
 
 /// linear_attention() before its division; recorded.
 LinearAttentionResult undivided_attention(const LinearAttentionSpec& spec,

@@ -24,6 +24,8 @@ using kernels::kLinearSegment;
 using kernels::LinearArgs;
 using kernels::table;
 
+static_assert(kLinearChunk == kernels::kLinearTokens);
+
 const float* at(const Tensor& x, int64_t offset) {
   return x.empty_handle() ? nullptr : x.data<float>() + offset;
 }

@@ -44,4 +44,5 @@ else()
   hone_isa(baseline 0)
 endif()
 target_sources(hone_kernels PRIVATE ${CMAKE_SOURCE_DIR}/src/kernels/ref/ref.cpp
-                                    ${CMAKE_SOURCE_DIR}/src/kernels/ref/optimizer.cpp)
+                                    ${CMAKE_SOURCE_DIR}/src/kernels/ref/optimizer.cpp
+                                    ${CMAKE_SOURCE_DIR}/src/kernels/ref/linear_attention.cpp)

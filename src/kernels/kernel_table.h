@@ -174,6 +174,10 @@ struct UpdateArgs {
                         // 0
 };
 
+// Of linear attention: kernels/linear_attention.h.
+struct LinearArgs;
+struct LinearGradients;
+
 // What training rounds values to. tf32 has 10 bits of fraction, rounded to the nearest (ties away
 // from zero) or cut off.
 enum Rounding { kRoundBf16, kRoundF16, kRoundTf32, kCutTf32 };
@@ -255,6 +259,13 @@ struct KernelTable {
   // y = exp(x − log_sum)·scale; y may be x.
   void (*softmax_of)(const float* x, int64_t n, float log_sum, float scale, float* y);
   void (*attention_gradients)(const AttentionGradients*);
+  // Linear attention of one head of one sequence: token by token, by chunks, and what flows back.
+  void (*linear_recurrent)(const LinearArgs*);
+  void (*linear_chunked)(const LinearArgs*);
+  void (*linear_backward)(const LinearGradients*);
+  // y[i] = f(Σ_j w[j·n + i]·x[j][i] + bias[i]), j < taps in order; f is SiLU where `silu`.
+  void (*short_conv_row)(const float* const* x, const float* w, const float* bias, int64_t taps,
+                         int64_t n, int silu, float* y);
   // Optimizers: UpdateArgs.
   int64_t (*adamw)(const UpdateArgs*);
   int64_t (*adamw_8bit)(const UpdateArgs*);

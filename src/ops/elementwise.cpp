@@ -154,6 +154,26 @@ Derived derive(Nonlinearity f, float x) {
           std::exp(-0.5f * x * x) * static_cast<float>(M_2_SQRTPI * M_SQRT1_2 / 2);
       return {x * cdf, cdf + x * density};
     }
+    case Nonlinearity::sigmoid: {
+      const float s = 1 / (1 + std::exp(-x));
+      return {s, s * (1 - s)};
+    }
+    case Nonlinearity::log_sigmoid:
+      return {std::min(x, 0.0f) - std::log1p(std::exp(-std::fabs(x))), 1 / (1 + std::exp(x))};
+    case Nonlinearity::softplus:
+      return {std::max(x, 0.0f) + std::log1p(std::exp(-std::fabs(x))), 1 / (1 + std::exp(-x))};
+    case Nonlinearity::exp: {
+      const float y = std::exp(x);
+      return {y, y};
+    }
+    case Nonlinearity::squared_relu: {
+      const float y = std::max(x, 0.0f);
+      return {y * y, 2 * y};
+    }
+    case Nonlinearity::elu_plus_one: {
+      const float y = std::exp(std::min(x, 0.0f));
+      return {x > 0 ? x + 1 : y, y};
+    }
     default: {
       const float y = std::tanh(x);
       return {y, 1 - y * y};

@@ -23,8 +23,19 @@ Tensor gather_rows(const Tensor& x, std::span<const int64_t> rows);
 /// element. Srivastava et al. 2014.
 Tensor dropout(const Tensor& x, double p, uint64_t site);
 
-enum class Nonlinearity { relu, silu, gelu, tanh };
-/// Raises invalid_argument naming the known ones; "swish" is silu. gelu is exact, by erf.
+enum class Nonlinearity {
+  relu,
+  silu,
+  gelu,  ///< exact, by erf
+  tanh,
+  sigmoid,
+  log_sigmoid,
+  softplus,
+  exp,
+  squared_relu,
+  elu_plus_one  ///< x + 1 above 0, e^x below: the feature map of Katharopoulos et al. 2020
+};
+/// "relu", "silu" or "swish", "gelu", "tanh"; raises invalid_argument naming them for others.
 Nonlinearity nonlinearity_from_name(std::string_view name);
 Tensor apply(Nonlinearity f, const Tensor& x);
 

@@ -55,6 +55,20 @@ void record(Tensor& y, Tape::Backward backward) {
   t_current->records_.push_back({y.gradient_node(), std::move(backward)});
 }
 
+void record_all(const std::vector<Tensor*>& results,
+                std::function<void(const std::vector<Tensor>& dy)> backward) {
+  auto all = std::make_shared<std::vector<Tensor>>(results.size());
+  // Stands below the results on the tape, so that it comes behind them; a gradient of any of them
+  // is one of it.
+  Tensor anchor = Tensor::zeros({1}, DType::f32);
+  record(anchor, [all, backward = std::move(backward)](const Tensor&) { backward(*all); });
+  for (size_t i = 0; i < results.size(); ++i)
+    record(*results[i], [all, i, anchor](const Tensor& dy) {
+      (*all)[i] = dy;
+      gradient_of(anchor);
+    });
+}
+
 void add_gradient(const Tensor& x, Tensor dx) {
   if (!x.requires_gradient()) return;
   HONE_ASSERT(dx.numel() == x.numel());

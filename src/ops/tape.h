@@ -95,6 +95,10 @@ class TrainingPause {
 bool recorded(std::initializer_list<const Tensor*> inputs);
 /// Marks y, a function's result, and keeps how its gradient flows back.
 void record(Tensor& y, Tape::Backward backward);
+/// The same for a function of several results: its backward runs once, behind all that read any of
+/// them, and gets an empty handle for those to which no gradient came.
+void record_all(const std::vector<Tensor*>& results,
+                std::function<void(const std::vector<Tensor>& dy)> backward);
 /// x's gradient += dx (the elements of x), which may be taken over; nothing where x requires none.
 void add_gradient(const Tensor& x, Tensor dx);
 /// x's gradient, zeros where there was none: for functions that add to it themselves.

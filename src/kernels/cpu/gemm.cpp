@@ -89,38 +89,12 @@ void gemm_f16(const GemmArgs* g) { gemm_float<H16>(g); }
 
 namespace {
 
-typedef float f4 __attribute__((vector_size(16)));
-
-HONE_INLINE f4 load_four(const float* p) {
-  f4 v;
-  memcpy(&v, p, 16);
-  return v;
-}
-
-// in [16][16] to out [16][16] with rows and columns exchanged, by blocks of 4 × 4.
-HONE_INLINE void transpose_block(const float* in, float* out) {
-  typedef int i4 __attribute__((vector_size(16)));
-  for (int r = 0; r < 16; r += 4)
-    for (int c = 0; c < 16; c += 4) {
-      f4 a = load_four(in + r * 16 + c), b = load_four(in + (r + 1) * 16 + c);
-      f4 d = load_four(in + (r + 2) * 16 + c), e = load_four(in + (r + 3) * 16 + c);
-      f4 ab0 = __builtin_shuffle(a, b, i4{0, 4, 1, 5}),
-         ab1 = __builtin_shuffle(a, b, i4{2, 6, 3, 7});
-      f4 de0 = __builtin_shuffle(d, e, i4{0, 4, 1, 5}),
-         de1 = __builtin_shuffle(d, e, i4{2, 6, 3, 7});
-      f4 y[4] = {
-          __builtin_shuffle(ab0, de0, i4{0, 1, 4, 5}), __builtin_shuffle(ab0, de0, i4{2, 3, 6, 7}),
-          __builtin_shuffle(ab1, de1, i4{0, 1, 4, 5}), __builtin_shuffle(ab1, de1, i4{2, 3, 6, 7})};
-      for (int i = 0; i < 4; ++i) memcpy(out + (c + i) * 16 + r, &y[i], 16);
-    }
-}
-
 template <typename L>
 HONE_INLINE void transpose_all(const typename L::T* panel, int64_t k, float* out, int64_t stride) {
   for (int64_t i = 0; i < k; i += kPanel, out += stride) {
     alignas(64) float block[kPanel * kPanel];
     for (int r = 0; r < kPanel; ++r) store_f(block + r * kPanel, L::load(panel + (i + r) * kPanel));
-    transpose_block(block, out);
+    transpose_block(block, kPanel, out, kPanel);
   }
 }
 

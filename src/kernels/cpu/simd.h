@@ -556,6 +556,30 @@ HONE_INLINE void store_y(float* p, vf a, int64_t valid) {
     store_part(p, a, valid);
 }
 
+typedef float f4 __attribute__((vector_size(16)));
+HONE_INLINE f4 load_four(const float* p) {
+  f4 v;
+  memcpy(&v, p, 16);
+  return v;
+}
+// out[16][16] = in[16][16] with rows and columns exchanged, by blocks of 4 × 4.
+HONE_INLINE void transpose_block(const float* in, int64_t ld, float* out, int64_t out_ld) {
+  typedef int i4 __attribute__((vector_size(16)));
+  for (int r = 0; r < 16; r += 4)
+    for (int c = 0; c < 16; c += 4) {
+      f4 a = load_four(in + r * ld + c), b = load_four(in + (r + 1) * ld + c);
+      f4 d = load_four(in + (r + 2) * ld + c), e = load_four(in + (r + 3) * ld + c);
+      f4 ab0 = __builtin_shuffle(a, b, i4{0, 4, 1, 5}),
+         ab1 = __builtin_shuffle(a, b, i4{2, 6, 3, 7});
+      f4 de0 = __builtin_shuffle(d, e, i4{0, 4, 1, 5}),
+         de1 = __builtin_shuffle(d, e, i4{2, 6, 3, 7});
+      f4 y[4] = {
+          __builtin_shuffle(ab0, de0, i4{0, 1, 4, 5}), __builtin_shuffle(ab0, de0, i4{2, 3, 6, 7}),
+          __builtin_shuffle(ab1, de1, i4{0, 1, 4, 5}), __builtin_shuffle(ab1, de1, i4{2, 3, 6, 7})};
+      for (int i = 0; i < 4; ++i) memcpy(out + (c + i) * out_ld + r, &y[i], 16);
+    }
+}
+
 // Sixteen floats from storage of a float type.
 struct F32 {
   typedef float T;

@@ -46,6 +46,10 @@ void gelu_tanh_mul_backward(const float*, const float*, const float*, int64_t, f
 void gelu_tanh_backward(const float*, const float*, int64_t, float*);
 void softmax_of(const float*, int64_t, float, float, float*);
 void attention_gradients(const AttentionGradients*);
+void linear_recurrent(const LinearArgs*);
+void linear_chunked(const LinearArgs*);
+void linear_backward(const LinearGradients*);
+void short_conv_row(const float* const*, const float*, const float*, int64_t, int64_t, int, float*);
 
 int64_t adamw(const UpdateArgs*);
 int64_t adamw_8bit(const UpdateArgs*);
@@ -95,6 +99,10 @@ const KernelTable kTable = {
     gelu_tanh_backward,
     softmax_of,
     attention_gradients,
+    linear_recurrent,
+    linear_chunked,
+    linear_backward,
+    short_conv_row,
     adamw,
     adamw_8bit,
     sgd,

@@ -175,6 +175,7 @@ class Attention {
       if (kind == TileKind::empty) continue;
       KvSequence& kv = *u.span->kv;
       const int64_t page = k0 / kPageKeys;
+      if (kv.pages[page] == KvSequence::kDropped) continue;  // none of these rows sees it
       if (!coded_) {
         add_tile(cache_.pooled(kv, layer_, u.kv_head, page), kind, u, k0, end, q0, q1, w);
         continue;

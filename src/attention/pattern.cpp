@@ -150,6 +150,26 @@ int64_t Pattern::reach() const {
       [](int64_t a, int64_t b) { return std::min(a, b); }, [](int64_t) { return INT64_MAX; });
 }
 
+Horizon Pattern::horizon() const {
+  struct Both {
+    Horizon seen, unseen;
+  };
+  auto leaf = [](const PatternNode& n) -> Both {
+    if (n.kind == Kind::window) return {{0, n.a}, {}};
+    if (n.kind == Kind::prefix) return {{n.a, 0}, {}};
+    return {};
+  };
+  auto both = [](const Both& a, const Both& b) -> Both {
+    return {{std::max(a.seen.first, b.seen.first), std::min(a.seen.reach, b.seen.reach)},
+            a.unseen | b.unseen};
+  };
+  return evaluate<Both>(nodes_, leaf, both,
+                        [](const Both& a) -> Both {
+                          return {a.unseen, a.seen};
+                        })
+      .seen;
+}
+
 std::string Pattern::describe() const {
   return evaluate<std::string>(
       nodes_,

@@ -44,9 +44,39 @@ inline const std::vector<TinyFixture>& tiny_fixtures() {
          "sliding_window": 16, "query_pre_attn_scalar": 32, "rope_theta": 1000000.0,
          "rope_local_base_freq": 10000.0})",
        false},
+      {"mamba2", "mamba2", R"({"model_type": "mamba2", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 2, "num_heads": 4, "head_dim": 32, "n_groups": 2, "state_size": 32,
+         "conv_kernel": 4, "use_conv_bias": true, "layer_norm_epsilon": 1e-5,
+         "max_position_embeddings": 256, "tie_word_embeddings": false})",
+       false},
+      {"qwen3_5", "qwen3_5", R"({"model_type": "qwen3_5_text", "vocab_size": 272,
+         "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2,
+         "num_key_value_heads": 1, "head_dim": 64, "intermediate_size": 96,
+         "max_position_embeddings": 256, "linear_num_value_heads": 4, "linear_num_key_heads": 2,
+         "linear_key_head_dim": 32, "linear_value_head_dim": 32, "linear_conv_kernel_dim": 4,
+         "rms_norm_eps": 0.01, "layer_types": ["linear_attention", "linear_attention", "linear_attention",
+           "full_attention"], "rope_theta": 10000.0, "tie_word_embeddings": false})",
+       false},
+      {"rwkv5", "rwkv5", R"({"model_type": "rwkv5", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 2, "head_size": 32, "attention_hidden_size": 64,
+         "intermediate_size": 96, "context_length": 256, "tie_word_embeddings": false})",
+       false},
+      {"rwkv6", "rwkv6", R"({"model_type": "rwkv6", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 2, "head_size": 32, "attention_hidden_size": 64,
+         "intermediate_size": 96, "context_length": 256, "time_mix_extra_dim": 8,
+         "time_decay_extra_dim": 16, "tie_word_embeddings": false})",
+       false},
+      {"rwkv7", "rwkv7", R"({"model_type": "rwkv7", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 4, "head_dim": 32, "intermediate_size": 96,
+         "max_position_embeddings": 256, "decay_low_rank_dim": 16, "a_low_rank_dim": 8,
+         "v_low_rank_dim": 8, "gate_low_rank_dim": 16, "tie_word_embeddings": false})",
+       false},
   };
   return kFixtures;
 }
+
+/// Those whose layers are softmax attention and an MLP, for what is defined on these alone.
+inline std::vector<TinyFixture> softmax_fixtures();
 
 inline const TinyFixture& tiny_fixture(const std::string& name) {
   for (const TinyFixture& f : tiny_fixtures())
@@ -93,6 +123,13 @@ inline ModelConfig tiny_config(const TinyFixture& fixture) {
   return c;
 }
 
+inline std::vector<TinyFixture> softmax_fixtures() {
+  std::vector<TinyFixture> some;
+  for (const TinyFixture& f : tiny_fixtures())
+    if (tiny_config(f).mixer.empty()) some.push_back(f);
+  return some;
+}
+
 /// [N, K] of a matrix, [n] of a vector; biases have the rows of their matrix.
 inline Shape role_shape(Role role, const ModelConfig& c) {
   switch (role) {
@@ -101,6 +138,7 @@ inline Shape role_shape(Role role, const ModelConfig& c) {
       return {c.vocabulary, c.width};
     case Role::positions:
       return {c.context, c.width};
+    case Role::embedding_norm:
     case Role::final_norm:
     case Role::mixer_norm:
     case Role::post_mixer_norm:
@@ -111,6 +149,7 @@ inline Shape role_shape(Role role, const ModelConfig& c) {
     case Role::k_norm:
       return {c.head_dim};
     case Role::q:
+    case Role::attention_gate:
       return {c.heads * c.head_dim, c.width};
     case Role::k:
     case Role::v:
@@ -126,6 +165,29 @@ inline Shape role_shape(Role role, const ModelConfig& c) {
   throw std::runtime_error("a role without a shape");
 }
 
+/// Those of a mixer of nn/registry.h.
+inline void add_mixer_tensors(const TinyFixture& fixture, const ModelConfig& c,
+                              const std::string& mixer, int64_t layer, uint32_t& seed,
+                              std::map<std::string, Tensor>& out) {
+  const Family& family = family_named(fixture.family);
+  std::unique_ptr<Mixer> made = make_mixer(mixer, c.mixer_spec(layer));
+  for (const MixerParameter& p : made->parameters()) {
+    const MixerSlot& s = mixer_slot(family, p.name);
+    if (s.part > 0) continue;
+    const std::string name = slot_name(s.hf, layer);
+    const Shape shape = stored_shape(s, p.shape, c.mixing.heads);
+    const bool matrix = p.linear != nullptr && !p.bias;
+    Tensor t = random_tensor(shape, seed++,
+                             matrix ? 0.7f / std::sqrt(static_cast<float>(p.shape[1])) : 0.3f);
+    if (p.norm != nullptr) {
+      for (int64_t i = 0; i < t.numel(); ++i) t.mutable_data<float>()[i] += 1;
+      if (p.norm->kind == Norm::Kind::layer)
+        out[name + ".bias"] = random_tensor(shape, seed++, 0.1f);
+    }
+    out[p.norm != nullptr ? name + ".weight" : name] = t;
+  }
+}
+
 /// Every tensor of the checkpoint under its Hugging Face name. Norm weights differ from entry to
 /// entry, so that who forgets to apply one is found out.
 inline std::map<std::string, Tensor> tiny_tensors(const TinyFixture& fixture, uint32_t seed = 1) {
@@ -133,6 +195,8 @@ inline std::map<std::string, Tensor> tiny_tensors(const TinyFixture& fixture, ui
   std::map<std::string, Tensor> out;
   auto add = [&](const Slot& s, int64_t layer) {
     if ((s.role == Role::head && c.tied_head) || s.part > 0) return;
+    const bool of_softmax = s.role >= Role::q && s.role <= Role::k_norm;
+    if (of_softmax && c.is_recurrent(layer)) return;
     std::string name = slot_name(s.hf, layer);
     Shape shape = role_shape(s.role, c);
     bool matrix = shape.size() == 2;
@@ -146,11 +210,17 @@ inline std::map<std::string, Tensor> tiny_tensors(const TinyFixture& fixture, ui
     if (!matrix)
       for (int64_t i = 0; i < rows; ++i) t.mutable_data<float>()[i] += 1 - c.norm_offset;
     out[name + ".weight"] = t;
-    bool has_bias = matrix ? is_layer_role(s.role) : c.norm == Norm::Kind::layer;
-    if (fixture.biases && has_bias) out[name + ".bias"] = random_tensor({rows}, seed++, 0.1f);
+    bool has_bias = matrix ? fixture.biases && is_layer_role(s.role)
+                           : c.norm == Norm::Kind::layer && (fixture.biases || c.norm_bias);
+    if (has_bias) out[name + ".bias"] = random_tensor({rows}, seed++, 0.1f);
   };
   for (const Slot& s : family_named(fixture.family).slots)
     for (int64_t layer = 0; layer < (is_layer_role(s.role) ? c.layers : 1); ++layer) add(s, layer);
+  for (int64_t layer = 0; layer < c.layers; ++layer) {
+    if (c.is_recurrent(layer)) add_mixer_tensors(fixture, c, c.mixer, layer, seed, out);
+    if (c.feed_forward != "mlp" && c.feed_forward != "none")
+      add_mixer_tensors(fixture, c, c.feed_forward, layer, seed, out);
+  }
   return out;
 }
 

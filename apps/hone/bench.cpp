@@ -65,14 +65,16 @@ class Sequences {
 
   /// Of all sequences, each so long.
   int64_t cache_bytes(int64_t length) const {
-    return checked_mul(
-        checked_mul(ceil_div(length, int64_t{kernels::kPageKeys}), cache_.page_bytes(), "KV cache"),
-        std::ssize(sequences_), "KV cache");
+    return checked_mul(checked_add(checked_mul(ceil_div(length, int64_t{kernels::kPageKeys}),
+                                               cache_.page_bytes(), "KV cache"),
+                                   model_.state_bytes(), "KV cache"),
+                       std::ssize(sequences_), "KV cache");
   }
   void fill(int64_t depth) {
     for (KvSequence& s : sequences_) {
       model_.begin(cache_, s, activations_);
       run(s, 0, depth);
+      KvCache::keep(s);
     }
   }
   void truncate(int64_t length) {

@@ -24,11 +24,12 @@ struct Facts {
   int64_t stored_bytes = 0;   // of matrices, as in the file
   int64_t running_bytes = 0;  // of all weights, as they run
   double kv_per_token = 0;    // bytes
+  int64_t state_bytes = 0;    // of the recurrent state of one sequence
   std::string kv;             // type of the cache
   std::vector<int64_t> contexts;
 
   double memory(int64_t context) const {
-    return double(running_bytes) + kv_per_token * double(context);
+    return double(running_bytes) + double(state_bytes) + kv_per_token * double(context);
   }
 };
 
@@ -47,6 +48,7 @@ Facts facts_of(LoadedModel& m, KvType kv) {
   f.running_bytes = m.running_bytes();
   KvCache cache(model.kv_shapes(), kv);
   f.kv = kv_type_name(kv);
+  f.state_bytes = model.state_bytes();
   f.kv_per_token = double(cache.page_bytes()) / double(kernels::kPageKeys);
   for (int64_t c : kContexts)
     if (c < m.config.context) f.contexts.push_back(c);
@@ -72,7 +74,8 @@ Json to_json(LoadedModel& m, const Facts& f) {
             {"chat_template", !m.chat_template.empty()},
             {"weight_bytes", f.stored_bytes},
             {"running_bytes", f.running_bytes},
-            {"kv_bytes_per_token", int64_t(f.kv_per_token)}};
+            {"kv_bytes_per_token", int64_t(f.kv_per_token)},
+            {"state_bytes", f.state_bytes}};
   for (const auto& [name, s] : f.encodings)
     j["encodings"][name] = {{"parameters", s.parameters}, {"bytes", s.bytes}};
   for (int64_t context : f.contexts)
@@ -104,6 +107,8 @@ std::string to_table(LoadedModel& m, const Facts& f) {
   row("in memory",
       fmt::format("{} of weights, {} of KV cache ({}) a token",
                   human_bytes(double(f.running_bytes)), human_bytes(f.kv_per_token), f.kv));
+  if (f.state_bytes > 0)
+    row("", fmt::format("{} of recurrent state a sequence", human_bytes(double(f.state_bytes))));
   for (int64_t context : f.contexts)
     row("", fmt::format("{} with {} tokens", human_bytes(f.memory(context)), context));
   return text_table(rows, Columns::words);

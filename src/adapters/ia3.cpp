@@ -128,21 +128,23 @@ std::unique_ptr<Adapter> make(Model& model, const AdapterOptions& o) {
   // As published: keys, values, and what the last layer of the MLP multiplies.
   Block& first = model.blocks.at(0);
   auto leaf = [](const std::string& name) { return name.substr(name.rfind('.') + 1); };
-  const std::string down = leaf(first.mlp.down.name());
+  HONE_CHECK(first.feed_forward != nullptr, unsupported, "IA3 needs a feed-forward in each block");
+  Linear& last = first.feed_forward->output();
+  const std::string down = leaf(last.name());
   if (o.targets == "all-linear") {
     c.target_modules = {};
     for (const PeftModule& m : peft_modules(model)) {
       const std::string name = leaf(m.name);
       const bool wanted = m.name.find("attn") != std::string::npos
                               ? name != leaf(first.mixer->output().name()) && name != "q_proj"
-                              : name == down && m.parts[0] == &first.mlp.down;
+                              : name == down && m.parts[0] == &last;
       if (wanted && std::ranges::find(c.target_modules.names, name) == c.target_modules.names.end())
         c.target_modules.names.push_back(name);
     }
   }
   // peft matches by the end of the name; the attention's output may be called like the MLP's.
-  c.feedforward_modules.names = {
-      first.mlp.down.name().find(".mlp.") != std::string::npos ? "mlp." + down : down};
+  c.feedforward_modules.names = {last.name().find(".mlp.") != std::string::npos ? "mlp." + down
+                                                                                : down};
   return std::make_unique<Ia3Adapter>(std::move(files), modules_of(model, c));
 }
 

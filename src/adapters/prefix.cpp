@@ -103,6 +103,8 @@ class PrefixAdapter : public Adapter {
 
 int64_t width_of(const Model& model) {
   const std::vector<KvShape> shapes = model.kv_shapes();
+  HONE_CHECK(model.state_bytes() == 0, unsupported,
+             "prefix tuning needs softmax attention in all layers");
   for (const KvShape& s : shapes)
     HONE_CHECK(s.kv_heads == shapes[0].kv_heads && s.k_dim == s.v_dim && s.k_dim == shapes[0].k_dim,
                unsupported, "prefix tuning needs keys and values of one size in all layers");
@@ -123,11 +125,13 @@ void fill_from_tokens(Model& model, const std::vector<int32_t>& tokens, int64_t 
   for (int64_t i = 0; i < n; ++i) ids.push_back(tokens[size_t(i) % tokens.size()]);
   batch.append(ids, nullptr);
   KvCache none({});
-  Tensor x = model.embed(batch);
+  BlockState state;
+  state.residual = model.embed(batch);
   for (int64_t layer = 0; layer < std::ssize(model.blocks); ++layer) {
     Block& b = model.blocks[size_t(layer)];
     auto& a = dynamic_cast<SoftmaxAttention&>(*b.mixer);
-    const LinearInput in(b.enter(x).x);
+    b.enter(state);
+    const LinearInput in(state.x);
     Tensor k = a.k.forward(in, Activations::f32), v = a.v.forward(in, Activations::f32);
     if (a.k_norm.defined()) k = a.k_norm.forward(k);
     if (a.rope.defined()) a.rope.apply(k, a.spec.k_dim, batch.positions);
@@ -136,7 +140,7 @@ void fill_from_tokens(Model& model, const std::vector<int32_t>& tokens, int64_t 
       std::copy_n(k.data<float>() + i * width, width, row);
       std::copy_n(v.data<float>() + i * width, width, row + width);
     }
-    x = b.forward(x, batch, none, layer);
+    b.forward(state, batch, none, layer);
   }
 }
 

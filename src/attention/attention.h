@@ -56,6 +56,9 @@ struct SequenceSpan {
   int64_t start = 0;
   KvSequence* kv = nullptr;
   int64_t keys = -1;  ///< that rows may see; −1: up to the span's end
+  /// Where the layers' recurrent state is found and left, as KvSequence::recurrent; null = it
+  /// begins with zeros and is forgotten.
+  std::vector<RecurrentState>* recurrent = nullptr;
 };
 
 /// q [T, heads·k_dim] against the keys and values of each span's sequence in `cache`, which must

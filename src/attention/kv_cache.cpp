@@ -17,6 +17,9 @@ KvCache::KvCache(std::vector<KvShape> layers, KvType type)
       pooled_(layout_of(type)),
       exact_(layout_of(KvType::f32)),
       exact_layer_bytes_(0) {
+  horizon_ = {0, 0};
+  for (const KvShape& s : shapes_)
+    if (s.kv_heads > 0) horizon_ = horizon_ | s.horizon;
   for (size_t i = 0; i < shapes_.size(); ++i) {
     int64_t end = i + 1 < shapes_.size() ? exact_.offsets[i + 1] : exact_.bytes;
     exact_layer_bytes_ = std::max(exact_layer_bytes_, end - exact_.offsets[i]);
@@ -70,6 +73,7 @@ kernels::KvTile KvCache::exact(KvSequence& s, int64_t layer, int64_t head, int64
 }
 
 void KvCache::reserve(KvSequence& s, int64_t length) {
+  if (page_bytes() == 0) return;  // no layer has keys
   auto need = static_cast<size_t>(ceil_div(length, kPageKeys));
   size_t missing = need - std::min(need, s.pages.size() + free_.size());
   if (missing > 0)
@@ -97,6 +101,7 @@ void KvCache::reserve(KvSequence& s, int64_t length) {
 void KvCache::commit(KvSequence& s, int64_t length) {
   const bool other_page = length / kPageKeys != s.length / kPageKeys;
   s.length = length;
+  if (other_page) drop_unseen(s);
   if (!kv_is_coded(type_)) return;
   s.exact.between = {};
   if (!other_page) return;
@@ -104,7 +109,50 @@ void KvCache::commit(KvSequence& s, int64_t length) {
   s.exact.last = 0;
 }
 
-void KvCache::truncate(KvSequence& s, int64_t length) {
+namespace {
+
+std::vector<RecurrentState> copy_of(const std::vector<RecurrentState>& states) {
+  std::vector<RecurrentState> out = states;
+  for (RecurrentState& state : out)
+    for (Tensor& t : state) t = t.clone();
+  return out;
+}
+
+// The last place at or before `length` that the recurrent state can go back to.
+int64_t go_back(KvSequence& s, int64_t length) {
+  while (!s.kept.empty() && s.kept.back().length > length) s.kept.pop_back();
+  s.recurrent = s.kept.empty() ? std::vector<RecurrentState>() : copy_of(s.kept.back().recurrent);
+  return s.kept.empty() ? 0 : s.kept.back().length;
+}
+
+}  // namespace
+
+void KvCache::keep(KvSequence& s) {
+  if (s.recurrent.empty() || (!s.kept.empty() && s.kept.back().length == s.length)) return;
+  if (s.kept.size() == kMostKept) s.kept.erase(s.kept.begin());
+  s.kept.push_back({s.length, copy_of(s.recurrent)});
+}
+
+void KvCache::give_back(KvSequence& s, int64_t index) {
+  const int64_t page = std::exchange(s.pages[index], KvSequence::kDropped);
+  if (page == KvSequence::kDropped) return;
+  if (!kv_is_coded(type_)) forget(pooled_, pages_[page].mutable_raw(), 0);
+  free_.push_back(page);
+}
+
+void KvCache::drop_unseen(KvSequence& s) {
+  const int64_t first = horizon_.first_seen(s.length) / kPageKeys;
+  for (int64_t i = ceil_div(horizon_.first, kPageKeys); i < first && i < std::ssize(s.pages); ++i)
+    give_back(s, i);
+}
+
+int64_t KvCache::truncate(KvSequence& s, int64_t length) {
+  if (length < s.length && !s.recurrent.empty()) length = go_back(s, length);
+  // The first query behind `length` sees keys of a page that is gone.
+  for (int64_t i = horizon_.first_seen(length) / kPageKeys; i < ceil_div(length, kPageKeys); ++i)
+    if (i < std::ssize(s.pages) && s.pages[i] == KvSequence::kDropped) length = 0;
+  if (length == 0) s.recurrent.clear();
+  if (length == 0) s.kept.clear();
   auto keep = static_cast<size_t>(ceil_div(length, kPageKeys));
   const bool coded = kv_is_coded(type_);
   if (coded && length < s.length) {
@@ -116,13 +164,12 @@ void KvCache::truncate(KvSequence& s, int64_t length) {
       forget(exact_, s.exact.tail.mutable_raw(), length % kPageKeys);
   }
   while (s.pages.size() > keep) {
-    if (!coded) forget(pooled_, pages_[s.pages.back()].mutable_raw(), 0);
-    free_.push_back(s.pages.back());
+    give_back(s, std::ssize(s.pages) - 1);
     s.pages.pop_back();
   }
-  if (!coded && s.length > length && length % kPageKeys != 0)
+  if (!coded && s.length > length && length % kPageKeys != 0 && !s.pages.empty())
     forget(pooled_, pages_[s.pages.back()].mutable_raw(), length % kPageKeys);
-  s.length = std::min(s.length, length);
+  return s.length = std::min(s.length, length);
 }
 
 void KvCache::forget(const Layout& l, std::byte* page, int64_t slot) {

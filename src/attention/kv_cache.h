@@ -1,4 +1,4 @@
-// The paged KV cache of softmax attention.
+// The paged KV cache of softmax attention, and what else the layers keep of a sequence.
 //
 // A page holds kPageKeys = 64 consecutive positions of one sequence, for every layer and kv head at
 // once, in the layout of kv_page.h. A sequence is a list of page numbers and a length; pages go
@@ -16,21 +16,37 @@
 #include <vector>
 
 #include "attention/kv_page.h"
+#include "attention/pattern.h"
 #include "tensor/tensor.h"
 
 namespace hone {
 
-/// K and V sizes of one layer.
+/// K and V sizes of one layer, and which keys its queries may see.
 struct KvShape {
   int64_t kv_heads = 0;
   int64_t k_dim = 0;  ///< per head
   int64_t v_dim = 0;
+  Horizon horizon = {};
 };
+
+/// What one mixer keeps of a sequence beside keys and values, behind all its positions: the
+/// tensors whose shapes it declares, or none at the beginning, which stands for zeros.
+using RecurrentState = std::vector<Tensor>;
 
 /// One sequence's place in a KvCache. While a batch runs, `length` is what it held before.
 struct KvSequence {
-  std::vector<int64_t> pages;
-  int64_t length = 0;  ///< positions that hold keys
+  std::vector<int64_t> pages;  ///< kDropped where no later query sees one
+  int64_t length = 0;          ///< positions that hold keys
+  static constexpr int64_t kDropped = -1;
+
+  /// Of each layer's mixer and feed-forward in turn; empty where no layer has any.
+  std::vector<RecurrentState> recurrent;
+  /// What it was behind `length` positions, ascending: where truncate() can go back to.
+  struct Kept {
+    int64_t length = 0;
+    std::vector<RecurrentState> recurrent;
+  };
+  std::vector<Kept> kept;
 
   /// Of coded caches: f32 pages of the positions from the page of `length` on.
   struct Exact {
@@ -55,10 +71,20 @@ class KvCache {
   /// Gives `s` the pages for `length` positions; raises out_of_memory with the size where the
   /// system has no more.
   void reserve(KvSequence& s, int64_t length);
-  /// Says that all layers hold `length` positions.
+  /// Says that all layers hold `length` positions. Pages that no query behind them sees, in any
+  /// layer, are given back: where all have windows, a sequence takes constant memory.
   void commit(KvSequence& s, int64_t length);
   /// Forgets all positions from `length` on and gives back the pages that are no longer needed.
-  void truncate(KvSequence& s, int64_t length);
+  /// Returns the length that is left, from where the caller runs what is missing again: a recurrent
+  /// state cannot be cut, but only be put back to where it was kept last, or to the beginning; and
+  /// to the beginning goes who would need pages that were given back.
+  int64_t truncate(KvSequence& s, int64_t length);
+  /// Keeps a copy of the recurrent state behind `length` positions, for truncate(): the last
+  /// kMostKept. Nothing where there is none.
+  static void keep(KvSequence& s);
+  static constexpr size_t kMostKept = 4;
+  /// Whether pages are given back before a sequence ends.
+  bool drops() const { return page_bytes() > 0 && horizon_.reach != INT64_MAX; }
 
   /// Writes keys and values of `count` positions from `start` on: rows of k are [kv_heads·k_dim],
   /// of v [kv_heads·v_dim]. The pages must have been reserved; in a coded cache `start` is the
@@ -96,7 +122,11 @@ class KvCache {
   /// Fills the tail with the values of page `index` from the pool.
   void reopen(KvSequence& s, int64_t index);
 
+  void drop_unseen(KvSequence& s);
+  void give_back(KvSequence& s, int64_t index);
+
   std::vector<KvShape> shapes_;
+  Horizon horizon_;  // of all layers
   KvType type_;
   Layout pooled_, exact_;      // exact_: f32
   int64_t exact_layer_bytes_;  // the most of one layer

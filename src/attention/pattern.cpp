@@ -278,4 +278,23 @@ int64_t Pattern::reach() const {
       [](int64_t a, int64_t b) { return std::min(a, b); }, [](int64_t) { return INT64_MAX; });
 }
 
+Horizon Pattern::horizon() const {
+  struct Both {
+    Horizon seen, unseen;
+  };
+  auto leaf = [](PatternLeaf n) -> Both {
+    if (n.n.kind == Kind::prefix) return {{n.n.a, 0}, {}};
+    return {{0, leaf_reach(n)}, {}};
+  };
+  auto both = [](const Both& a, const Both& b) -> Both {
+    return {{std::max(a.seen.first, b.seen.first), std::min(a.seen.reach, b.seen.reach)},
+            a.unseen | b.unseen};
+  };
+  return evaluate<Both>(*this, leaf, both,
+                        [](const Both& a) -> Both {
+                          return {a.unseen, a.seen};
+                        })
+      .seen;
+}
+
 }  // namespace hone

@@ -63,6 +63,17 @@ struct TileRun {
   TileKind kind = TileKind::full;
 };
 
+/// Where the keys are that a query at position q may see: below `first`, or above q − reach.
+struct Horizon {
+  int64_t first = 0;
+  int64_t reach = INT64_MAX;
+  Horizon operator|(const Horizon& b) const {
+    return {std::max(first, b.first), std::max(reach, b.reach)};
+  }
+  /// The least position, but for those below `first`, that queries from `q` on may see.
+  int64_t first_seen(int64_t q) const { return reach > q ? 0 : q - reach + 1; }
+};
+
 class Pattern {
  public:
   static constexpr int64_t kTile = 64;
@@ -118,6 +129,8 @@ class Pattern {
   std::vector<TileRun> tile_runs(int64_t q0, int64_t q1, int64_t keys) const;
   /// No query sees a key so far away: |query − key| < reach. INT64_MAX where there is no bound.
   int64_t reach() const;
+  /// As narrow as windows and prefixes say; no key elsewhere is seen.
+  Horizon horizon() const;
   /// "causal & window(512)", in infix: what parse() reads.
   std::string describe() const;
   /// Raises invalid_argument with the place and what was expected there. docs/attention.md has the

@@ -150,7 +150,7 @@ class PrecisionRun {
     });
     for (size_t lane = first_; lane < lanes_.size(); ++lane) {
       InPlace in(norms[lane]);
-      for (BlockState& s : states_[lane]) s = block.enter(s.residual);
+      for (BlockState& s : states_[lane]) block.enter(s);
     }
     auto stages = block.stages();
     for (int s = 0; s < Block::kStages; ++s) stage(b, s, stages[static_cast<size_t>(s)], norms);
@@ -204,13 +204,7 @@ class PrecisionRun {
     int64_t rows = 0;
   };
 
-  static std::vector<Norm*> norms_of(Block& b) {
-    std::vector<Norm*> all{&b.mixer_norm, &b.post_mixer_norm, &b.mlp_norm, &b.post_mlp_norm};
-    if (auto* a = dynamic_cast<SoftmaxAttention*>(b.mixer.get()))
-      all.insert(all.end(), {&a->q_norm, &a->k_norm});
-    std::erase_if(all, [](const Norm* n) { return !n->defined(); });
-    return all;
-  }
+  static std::vector<Norm*> norms_of(Block& b) { return b.norms(); }
 
   void each_variant(const std::function<void(size_t lane)>& f) const {
     for (size_t lane = 1; lane < lanes_.size(); ++lane) f(lane);
@@ -473,6 +467,10 @@ class PrecisionRun {
 std::vector<Predictions> PrecisionWalk::run(std::span<const PrecisionVariant> variants,
                                             PrecisionRecord* record, const Progress& progress) {
   HONE_ASSERT(record || !original_.empty());
+  for (const Block& b : model_.blocks)
+    for (const Mixer* half : b.mixers())
+      HONE_CHECK(half->shares_input() && half->state_shapes().empty(), unsupported,
+                 "precision: models with recurrent state are not followed yet");
   PrecisionRun run(model_, samples_, variants, record);
   const auto blocks = std::ssize(model_.blocks);
   auto report = [&](int64_t done) {

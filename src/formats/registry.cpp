@@ -9,14 +9,15 @@ const Layout& gguf();
 const Layout& gptq();
 const Layout& gptq_v2();
 const Layout& bitsandbytes();
+const Layout& rwkv_cpp();
 const Layout& hf();
 }  // namespace layout_entry
 
 std::span<const Layout> layouts() {
   // "hf" comes last: it names the quantisation method of a directory that nobody above knows.
   static const Layout kLayouts[] = {
-      layout_entry::gguf(),         layout_entry::gptq(), layout_entry::gptq_v2(),
-      layout_entry::bitsandbytes(), layout_entry::hf(),
+      layout_entry::rwkv_cpp(), layout_entry::gguf(),         layout_entry::gptq(),
+      layout_entry::gptq_v2(),  layout_entry::bitsandbytes(), layout_entry::hf(),
   };
   return kLayouts;
 }

@@ -9,7 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "nn/layers.h"
+#include "nn/mlp.h"
+#include "nn/registry.h"
 
 namespace hone {
 
@@ -28,11 +29,13 @@ struct ModelConfig {
 
   Norm::Kind norm = Norm::Kind::rms;
   float norm_eps = 1e-5f;
-  float norm_offset = 0;    ///< of the stored norm weights: 1 where a file stores w and means 1+w
-  bool qk_norm = false;     ///< norm over each head of q and k
-  bool post_norms = false;  ///< norms after the mixer and after the MLP as well
+  float norm_offset = 0;  ///< of the stored norm weights: 1 where a file stores w and means 1+w
+  bool gated_attention = false;  ///< softmax attention's result is multiplied by the σ of a gate
+  bool qk_norm = false;          ///< norm over each head of q and k
+  bool post_norms = false;       ///< norms after the mixer and after the MLP as well
 
-  bool rotary = true;  ///< else learned positions
+  bool rotary = true;
+  bool learned_positions = false;
   float rope_theta = 10000;
   int64_t rope_dim = 0;  ///< 0 = head_dim
   RopeScaling rope_scaling;
@@ -40,6 +43,14 @@ struct ModelConfig {
 
   int64_t window = 0;          ///< keys a windowed layer sees; 0 = none
   std::vector<bool> windowed;  ///< [layers], or empty: none
+
+  /// Of layers whose mixer is not softmax attention: its name in nn/registry.h; empty = none.
+  std::string mixer;
+  std::vector<bool> softmax;  ///< [layers]: those with softmax attention all the same; empty = none
+  std::string feed_forward = "mlp";  ///< or "none", or a name in nn/registry.h
+  /// What both are made of, but for width, hidden size and layer, which are those of the model.
+  MixerSpec mixing;
+  bool embedding_norm = false;  ///< a norm between the embedding and the first layer
 
   float attention_scale = 0;  ///< 0 = 1/√head_dim
   float attention_softcap = 0;
@@ -52,6 +63,11 @@ struct ModelConfig {
   bool attention_bias = false;
   bool mlp_bias = false;
   bool norm_bias = false;
+
+  /// Whether layer i mixes tokens by `mixer`.
+  bool is_recurrent(int64_t i) const { return !mixer.empty() && (softmax.empty() || !softmax[i]); }
+  bool has_softmax() const;
+  MixerSpec mixer_spec(int64_t layer) const;
 
   /// Refuses sizes that cannot be (0, negative, not divisible, beyond 2^31): corrupt, naming
   /// `source`.

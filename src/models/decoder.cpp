@@ -1,8 +1,8 @@
 #include "models/decoder.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 #include <utility>
 
 #include "encodings/encoding.h"
@@ -44,10 +44,11 @@ class Builder {
     m->context = c_.context;
     m->embedding = Embedding(r_.path(Role::embedding, 0),
                              r_.matrix(Role::embedding, 0, c_.vocabulary, c_.width));
+    if (c_.embedding_norm) m->embedding_norm = read_norm(c_, r_, Role::embedding_norm, 0, c_.width);
     m->embedding_scale = c_.embedding_scale;
     m->logit_softcap = c_.logit_softcap;
-    if (!c_.rotary) m->position_name = r_.path(Role::positions, 0);
-    if (!c_.rotary)
+    if (c_.learned_positions) m->position_name = r_.path(Role::positions, 0);
+    if (c_.learned_positions)
       m->position_table = decode_weight(r_.matrix(Role::positions, 0, c_.context, c_.width));
     make_ropes();
     for (int64_t i = 0; i < c_.layers; ++i) m->blocks.push_back(block(i));
@@ -98,17 +99,38 @@ class Builder {
   Block block(int64_t i) {
     Block b;
     b.mixer_norm = read_norm(c_, r_, Role::mixer_norm, i, c_.width);
-    b.mlp_norm = read_norm(c_, r_, Role::mlp_norm, i, c_.width);
+    if (c_.feed_forward != "none") b.mlp_norm = read_norm(c_, r_, Role::mlp_norm, i, c_.width);
     if (c_.post_norms) {
       b.post_mixer_norm = read_norm(c_, r_, Role::post_mixer_norm, i, c_.width);
       b.post_mlp_norm = read_norm(c_, r_, Role::post_mlp_norm, i, c_.width);
     }
-    b.mixer = attention(i);
-    b.mlp.activation = c_.activation;
-    if (c_.gated_mlp) b.mlp.gate = linear(Role::gate, i, c_.ffn, c_.width);
-    b.mlp.up = linear(Role::up, i, c_.ffn, c_.width);
-    b.mlp.down = linear(Role::down, i, c_.width, c_.ffn);
+    if (c_.is_recurrent(i))
+      b.mixer = made(c_.mixer, i);
+    else
+      b.mixer = attention(i);
+    if (c_.feed_forward == "mlp")
+      b.feed_forward = mlp(i);
+    else if (c_.feed_forward != "none")
+      b.feed_forward = made(c_.feed_forward, i);
     return b;
+  }
+
+  std::unique_ptr<Mixer> made(const std::string& name, int64_t i) {
+    std::unique_ptr<Mixer> m = make_mixer(name, c_.mixer_spec(i));
+    r_.fill(*m, i, transform_);
+    if (!pack_) return m;
+    for (const MixerParameter& p : m->parameters())
+      if (p.linear != nullptr && !p.bias) p.linear->pack(false);
+    return m;
+  }
+
+  std::unique_ptr<Mlp> mlp(int64_t i) {
+    auto m = std::make_unique<Mlp>();
+    m->activation = c_.activation;
+    if (c_.gated_mlp) m->gate = linear(Role::gate, i, c_.ffn, c_.width);
+    m->up = linear(Role::up, i, c_.ffn, c_.width);
+    m->down = linear(Role::down, i, c_.width, c_.ffn);
+    return m;
   }
 
   std::unique_ptr<SoftmaxAttention> attention(int64_t i) {
@@ -125,6 +147,8 @@ class Builder {
     a->k = linear(Role::k, i, c_.kv_heads * c_.head_dim, c_.width);
     a->v = linear(Role::v, i, c_.kv_heads * c_.head_dim, c_.width);
     a->o = linear(Role::o, i, c_.width, c_.heads * c_.head_dim);
+    if (c_.gated_attention)
+      a->gate = linear(Role::attention_gate, i, c_.heads * c_.head_dim, c_.width);
     if (c_.qk_norm) {
       a->q_norm = read_norm(c_, r_, Role::q_norm, i, c_.head_dim);
       a->k_norm = read_norm(c_, r_, Role::k_norm, i, c_.head_dim);
@@ -171,9 +195,9 @@ std::optional<Weight> ParameterReader::stored(Role role, int64_t layer) const {
 }
 
 std::string ParameterReader::path(Role role, int64_t layer) const {
-  const Slot* s = slot(role);
-  HONE_ASSERT(s != nullptr);
-  return module_path(*s, layer);
+  for (const Slot& s : family_.canonical().slots)
+    if (s.role == role) return module_path(s, layer);
+  fail(ErrorKind::internal, "{}: no slot for this role", family_.name);
 }
 
 Weight ParameterReader::matrix(Role role, int64_t layer, int64_t n, int64_t k) const {
@@ -195,9 +219,7 @@ Weight ParameterReader::matrix(Role role, int64_t layer, int64_t n, int64_t k) c
     for (const auto& [plane, t] : stored.planes) t.release_pages();
   };
   if (s->parts > 0) {
-    std::vector<int64_t> order(static_cast<size_t>(n));
-    std::iota(order.begin(), order.end(), s->part * n);
-    permute(order);
+    permute(part_rows(*s, n, config_.head_dim));
   }
   if (s->gguf_paired_rows && names_.gguf) permute(unpair_rows(n, config_.head_dim));
   return w;
@@ -218,7 +240,12 @@ Tensor ParameterReader::vector(Role role, int64_t layer, const char* suffix, int
              names_.source, name, shape_string(expected), shape_string(w.shape));
   Tensor t = decode_weight(w);
   for (const auto& [plane, stored] : w.planes) stored.release_pages();
-  if (s->parts > 0) t = t.rows(s->part * n, (s->part + 1) * n).clone();
+  if (s->parts > 0) {
+    Tensor part = Tensor::empty({n}, DType::f32);
+    auto order = part_rows(*s, n, config_.head_dim);
+    for (int64_t i = 0; i < n; ++i) part.mutable_data<float>()[i] = t.data<float>()[order[i]];
+    t = part;
+  }
   if (s->gguf_paired_rows && names_.gguf) {
     Tensor sorted = Tensor::empty({n}, DType::f32);
     auto order = unpair_rows(n, config_.head_dim);
@@ -227,12 +254,72 @@ Tensor ParameterReader::vector(Role role, int64_t layer, const char* suffix, int
   }
   bool is_norm = role == Role::final_norm || role == Role::mixer_norm ||
                  role == Role::post_mixer_norm || role == Role::mlp_norm ||
-                 role == Role::post_mlp_norm || role == Role::q_norm || role == Role::k_norm;
+                 role == Role::post_mlp_norm || role == Role::embedding_norm ||
+                 role == Role::q_norm || role == Role::k_norm;
   if (names_.gguf && is_norm && family_.gguf_norm_shift != 0) {
     float* values = t.mutable_data<float>();
     for (int64_t i = 0; i < n; ++i) values[i] -= family_.gguf_norm_shift;
   }
   return t;
+}
+
+Weight ParameterReader::part_of(const MixerSlot& s, const std::string& name,
+                                const Shape& shape) const {
+  HONE_CHECK(names_.has(name), corrupt, "{}: the tensor '{}' is missing", names_.source, name);
+  Weight w = names_.get(name);
+  const Shape expected = stored_shape(s, shape, config_.mixing.heads);
+  HONE_CHECK(w.shape == expected, corrupt, "{}: tensor '{}': expected shape {}, got {}",
+             names_.source, name, shape_string(expected), shape_string(w.shape));
+  if (s.parts == 0 && !s.transposed && !s.filter && shape.size() == 2) {
+    encoding(w.encoding).validate(w);
+    return w;
+  }
+  auto values = w.planes.find("values");
+  HONE_CHECK(values != w.planes.end(), unsupported, "{}: tensor '{}': must be float, not {}",
+             names_.source, name, w.encoding);
+  Tensor t = values->second;
+  if (s.parts > 0) t = t.rows(s.part, s.part + 1);
+  t = s.transposed ? transposed(t.reshape({shape[1], shape[0]})) : t.reshape(shape);
+  return float_weight(t);
+}
+
+void ParameterReader::fill(Mixer& mixer, int64_t layer, const WeightTransform& change) const {
+  const std::vector<Linear*> inputs = mixer.inputs();
+  for (const MixerParameter& p : mixer.parameters()) {
+    const MixerSlot& s = mixer_slot(family_, p.name);
+    const std::string name = slot_name(s.hf, layer);
+    if (p.linear != nullptr && !p.bias) {
+      Weight w = part_of(s, name, p.shape);
+      const MixerSlot& named = mixer_slot(family_.canonical(), p.name);
+      std::string path = slot_name(named.hf, layer);
+      if (path.ends_with(".weight")) path.resize(path.size() - std::strlen(".weight"));
+      if (named.parts > 0) path += fmt::format(".{}", named.part);
+      const bool changes =
+          p.linear == &mixer.output() || std::ranges::find(inputs, p.linear) != inputs.end();
+      if (change && changes) w = change(std::move(w), Role::o, path);
+      *p.linear = Linear(path, std::move(w), {});
+      continue;
+    }
+    auto vector = [&](const std::string& of) {
+      Tensor t = part_of(s, of, p.shape).planes.at("values").to(DType::f32);
+      float* x = t.mutable_data<float>();
+      for (int64_t i = 0; i < t.numel(); ++i) {
+        if (s.kept == MixerSlot::Kept::complement) x[i] = 1 - x[i];
+        if (s.kept == MixerSlot::Kept::decay) x[i] = std::log(-std::log(x[i]));
+      }
+      return t;
+    };
+    const std::string own = slot_name(mixer_slot(family_.canonical(), p.name).hf, layer);
+    if (p.norm != nullptr) {
+      p.norm->name = own;
+      p.norm->weight = vector(name + ".weight");
+      if (p.norm->kind == Norm::Kind::layer) p.norm->bias = vector(name + ".bias");
+    } else if (p.bias) {
+      p.linear->set_bias(vector(name));
+    } else {
+      *p.vector = {own, vector(name)};
+    }
+  }
 }
 
 std::vector<int64_t> unpair_rows(int64_t rows, int64_t head_dim) {

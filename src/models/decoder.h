@@ -20,6 +20,10 @@ struct ParameterNames {
   std::function<Weight(const std::string&)> get;
 };
 
+/// Called with each Linear's weight as it is read; returns what the Model keeps. For load-time
+/// quantisation. `role` is never embedding.
+using WeightTransform = std::function<Weight(Weight w, Role role, const std::string& path)>;
+
 /// Reads parameters in hone's canonical form: Hugging Face's row order, one matrix for each role.
 class ParameterReader {
  public:
@@ -31,12 +35,15 @@ class ParameterReader {
   Weight matrix(Role role, int64_t layer, int64_t n, int64_t k) const;
   /// A vector as f32 [n]; an empty handle where the file has none and `required` is false.
   Tensor vector(Role role, int64_t layer, const char* suffix, int64_t n, bool required) const;
+  /// Fills a mixer's parameters. `change` is applied to the weights that passes may change.
+  void fill(Mixer& mixer, int64_t layer, const WeightTransform& change) const;
   /// The matrix as the file holds it; nothing where it has none.
   std::optional<Weight> stored(Role role, int64_t layer) const;
   std::string path(Role role, int64_t layer) const;
   const ParameterNames& names() const { return names_; }
 
  private:
+  Weight part_of(const MixerSlot& slot, const std::string& name, const Shape& shape) const;
   const Slot* slot(Role role) const;
   std::string stored_name(const Slot& slot, int64_t layer, const char* suffix) const;
 
@@ -44,10 +51,6 @@ class ParameterReader {
   const ModelConfig& config_;
   ParameterNames names_;
 };
-
-/// Called with each Linear's weight as it is read; returns what the Model keeps. For load-time
-/// quantisation. `role` is never embedding.
-using WeightTransform = std::function<Weight(Weight w, Role role, const std::string& path)>;
 
 /// The order of canonical rows in a matrix whose heads have paired rows (see Slot), for both
 /// directions: canonical row i is paired row order[i].

@@ -92,6 +92,8 @@ class Exporter {
       : m_(m), o_(o), plan_(plan), gguf_(o.layout == "gguf"), layout_(layout(o.layout)) {}
 
   CheckpointContents contents() {
+    HONE_CHECK(!gguf_ || !m_.family->gguf_architectures.empty(), unsupported,
+               "gguf: files of {} models are not written", m_.family->name);
     collect();
     if (!gguf_) settle_vectors();
     CheckpointContents c;
@@ -127,9 +129,53 @@ class Exporter {
     if (gguf_) add_rope_divisors();
     for (const Slot& s : m_.family->slots)
       if (!is_layer_role(s.role)) add_slot(s, 0);
-    for (int64_t i = 0; i < static_cast<int64_t>(model.blocks.size()); ++i)
+    for (int64_t i = 0; i < static_cast<int64_t>(model.blocks.size()); ++i) {
       for (const Slot& s : m_.family->slots)
         if (is_layer_role(s.role)) add_slot(s, i);
+      for (Mixer* half : model.blocks[i].mixers()) add_mixer(*half, i);
+    }
+  }
+
+  // The parameters of a mixer that the family describes by name.
+  void add_mixer(Mixer& mixer, int64_t layer) {
+    for (const MixerParameter& p : mixer.parameters()) {
+      const MixerSlot& s = mixer_slot(*m_.family, p.name);
+      const std::string name = slot_name(s.hf, layer);
+      if (p.norm != nullptr) {
+        add_stored(s, name + ".weight", p.norm->weight);
+        if (!p.norm->bias.empty_handle()) add_stored(s, name + ".bias", p.norm->bias);
+      } else if (p.vector != nullptr || p.bias) {
+        add_stored(s, name, p.bias ? p.linear->bias() : p.vector->values);
+      } else if (s.transposed || s.parts > 0) {
+        add_part(s, name, decode_weight(p.linear->weight()));
+      } else {
+        const std::string& path = p.linear->name();
+        const Slot plain{Role::o, path.c_str(), path.c_str()};
+        add_matrix(plain, layer, {planned(path, p.linear->weight())});
+      }
+    }
+  }
+
+  void add_stored(const MixerSlot& s, const std::string& name, const Tensor& values) {
+    Tensor t = values.reshape(stored_shape(s, values.shape(), m_.config.mixing.heads));
+    HONE_ASSERT(s.kept != MixerSlot::Kept::decay);  // of files that are only read
+    if (s.kept == MixerSlot::Kept::complement) {
+      t = t.clone();
+      for (int64_t i = 0; i < t.numel(); ++i) t.mutable_data<float>()[i] = 1 - t.data<float>()[i];
+    }
+    put_vector(name, t);
+  }
+
+  // The parts of one tensor arrive in any order; the last one writes it.
+  void add_part(const MixerSlot& s, const std::string& name, const Tensor& values) {
+    std::map<int, Tensor>& parts = parts_[name];
+    parts[s.part] = s.transposed ? transposed(values) : values;
+    if (std::ssize(parts) < s.parts) return;
+    std::vector<float> all;
+    for (const auto& [part, t] : parts)
+      all.insert(all.end(), t.data<float>(), t.data<float>() + t.numel());
+    put_vector(name, Tensor::from(all, stored_shape(s, values.shape(), m_.config.mixing.heads)));
+    parts_.erase(name);
   }
 
   const Linear* linear_of(Role role, int64_t layer) const {
@@ -144,12 +190,14 @@ class Exporter {
         return a ? &a->v : nullptr;
       case Role::o:
         return a ? &a->o : nullptr;
+      case Role::attention_gate:
+        return a ? &a->gate : nullptr;
       case Role::gate:
-        return &b.mlp.gate;
+        return b.mlp() ? &b.mlp()->gate : nullptr;
       case Role::up:
-        return &b.mlp.up;
+        return b.mlp() ? &b.mlp()->up : nullptr;
       case Role::down:
-        return &b.mlp.down;
+        return b.mlp() ? &b.mlp()->down : nullptr;
       default:
         return nullptr;
     }
@@ -157,6 +205,7 @@ class Exporter {
 
   const Norm* norm_of(Role role, int64_t layer) const {
     if (role == Role::final_norm) return &m_.model->final_norm;
+    if (role == Role::embedding_norm) return &m_.model->embedding_norm;
     Block& b = m_.model->blocks[layer];
     auto* a = dynamic_cast<SoftmaxAttention*>(b.mixer.get());
     switch (role) {
@@ -224,15 +273,29 @@ class Exporter {
     fused_.push_back(planned(l.name(), l.weight()));
     if (!l.bias().empty_handle()) fused_bias_.push_back(l.bias());
     if (s.part + 1 < s.parts) return;
-    add_matrix(s, layer, fused_);
+    const std::vector<int64_t> order = joined_rows(s, l.out_features());
+    add_matrix(s, layer, fused_, order);
     if (!fused_bias_.empty()) {
       std::vector<float> all;
       for (const Tensor& t : fused_bias_)
         all.insert(all.end(), t.data<float>(), t.data<float>() + t.numel());
-      add_vector(s, layer, ".bias", Tensor::from(all));
+      std::vector<float> sorted = all;
+      for (size_t i = 0; i < order.size(); ++i) sorted[i] = all[static_cast<size_t>(order[i])];
+      add_vector(s, layer, ".bias", Tensor::from(sorted));
     }
     fused_.clear();
     fused_bias_.clear();
+  }
+
+  // Stored row i is row order[i] of the parts below each other; empty where they stand so.
+  std::vector<int64_t> joined_rows(const Slot& s, int64_t rows) const {
+    if (!s.parts_by_head) return {};
+    std::vector<int64_t> order(static_cast<size_t>(rows * s.parts));
+    for (Slot part = s; part.part >= 0; --part.part) {
+      const std::vector<int64_t> own = part_rows(part, rows, m_.config.head_dim);
+      for (int64_t i = 0; i < rows; ++i) order[own[i]] = part.part * rows + i;
+    }
+    return order;
   }
 
   Tensor ordered(const Slot& s, const Tensor& bias) const {
@@ -245,9 +308,12 @@ class Exporter {
   }
 
   void add_vector(const Slot& s, int64_t layer, const char* suffix, const Tensor& t) {
+    put_vector(name_of(s, layer, suffix), t);
+  }
+
+  void put_vector(const std::string& name, const Tensor& t) {
     Weight w = float_weight(t);
-    items_.push_back(
-        {{name_of(s, layer, suffix), w.shape, w.encoding, w.params}, [w] { return w; }, t});
+    items_.push_back({{name, w.shape, w.encoding, w.params}, [w] { return w; }, t});
   }
 
   // The float type of most values that are written as floats.
@@ -280,7 +346,8 @@ class Exporter {
     }
   }
 
-  void add_matrix(const Slot& s, int64_t layer, std::vector<Weight> parts) {
+  void add_matrix(const Slot& s, int64_t layer, std::vector<Weight> parts,
+                  const std::vector<int64_t>& order = {}) {
     std::string name = name_of(s, layer, ".weight");
     check_joinable(parts, name);
     // What is written is decided on the first part: its parameters and encoding.
@@ -290,8 +357,9 @@ class Exporter {
                    o_.layout == "gptq_v2" || !o_.decode_to.empty(),
                unsupported, "{}: the layout {} cannot hold a quantised matrix stored as [in, out]",
                name, o_.layout);
-    auto make = [this, s, name, parts, transpose, untouched]() -> Weight {
+    auto make = [this, s, name, parts, transpose, untouched, order]() -> Weight {
       Weight w = parts.size() == 1 ? parts[0] : concat_rows(parts);
+      if (!order.empty()) w = encoding(w.encoding).permute_rows(w, order);
       if (gguf_) {
         w = exact_gguf_weight(w);
         if (s.gguf_paired_rows)
@@ -335,7 +403,7 @@ class Exporter {
   std::string decoded_type() const { return o_.decode_to.empty() ? "f16" : o_.decode_to; }
 
   Json hf_config() const {
-    if (m_.checkpoint->gguf() == nullptr) {
+    if (m_.checkpoint->gguf() == nullptr && m_.layout != "rwkv_cpp") {
       Json c = m_.checkpoint->config;
       c.erase("quantization_config");
       c["tie_word_embeddings"] = m_.model->tied_head;
@@ -349,7 +417,7 @@ class Exporter {
     c["architectures"] = Json::array();
     c["model_type"] = "";
     c["vocab_size"] = m.vocabulary;
-    if (m.rotary) {
+    if (m.rotary && m.has_softmax()) {
       c["hidden_size"] = m.width;
       c["intermediate_size"] = m.ffn;
       c["num_hidden_layers"] = m.layers;
@@ -403,6 +471,7 @@ class Exporter {
   std::vector<Item> items_;
   std::vector<Weight> fused_;
   std::vector<Tensor> fused_bias_;
+  std::map<std::string, std::map<int, Tensor>> parts_;  // of tensors that are not complete
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -52,10 +53,36 @@ std::string slot_name(const char* pattern, int64_t layer) {
   return name;
 }
 
+const MixerSlot& mixer_slot(const Family& family, std::string_view parameter) {
+  for (const MixerSlot& s : family.mixer_slots)
+    if (s.parameter == parameter) return s;
+  fail(ErrorKind::internal, "{}: no slot for a mixer's '{}'", family.name, parameter);
+}
+
+Shape stored_shape(const MixerSlot& slot, const Shape& shape, int64_t heads) {
+  Shape out = shape;
+  if (slot.by_heads) out = {heads, shape[0] / heads};
+  if (slot.transposed) std::swap(out[0], out[1]);
+  if (slot.filter) out.insert(out.begin() + 1, 1);
+  out.insert(out.begin(), static_cast<size_t>(slot.ones), 1);
+  if (slot.parts > 0) out.insert(out.begin(), slot.parts);
+  return out;
+}
+
+std::vector<int64_t> part_rows(const Slot& s, int64_t rows, int64_t head_dim) {
+  std::vector<int64_t> order(static_cast<size_t>(rows));
+  const int64_t block = s.parts_by_head ? head_dim : rows;
+  for (int64_t i = 0; i < rows; ++i) order[i] = (i / block * s.parts + s.part) * block + i % block;
+  return order;
+}
+
 std::string module_path(const Slot& slot, int64_t layer) {
   std::string name = slot_name(slot.hf, layer);
   if (slot.parts == 0) return name;
-  const char* part = slot.role == Role::q ? ".q" : slot.role == Role::k ? ".k" : ".v";
+  const char* part = slot.role == Role::q   ? ".q"
+                     : slot.role == Role::k ? ".k"
+                     : slot.role == Role::v ? ".v"
+                                            : ".gate";
   return name + part;
 }
 
@@ -145,6 +172,18 @@ void read_common_gguf(const GgufFile& f, ModelConfig& m) {
   m.tied_head = f.find_tensor("output.weight") == nullptr;
 }
 
+bool ModelConfig::has_softmax() const {
+  return mixer.empty() || std::ranges::find(softmax, true) != softmax.end();
+}
+
+MixerSpec ModelConfig::mixer_spec(int64_t layer) const {
+  MixerSpec s = mixing;
+  s.width = width;
+  s.hidden = ffn;
+  s.first = layer == 0;
+  return s;
+}
+
 void ModelConfig::validate(const std::string& source) const {
   auto check = [&](const char* what, int64_t value, int64_t limit) {
     HONE_CHECK(value > 0 && value <= limit, corrupt, "{}: {} is {}: expected 1 to {}", source, what,
@@ -153,11 +192,26 @@ void ModelConfig::validate(const std::string& source) const {
   check("vocabulary size", vocabulary, 1 << 26);
   check("hidden size", width, 1 << 20);
   check("number of layers", layers, kMaxLayers);
+  if (feed_forward != "none") check("feed-forward size", ffn, 1 << 24);
+  check("context length", context, int64_t{1} << 31);
+  HONE_CHECK(norm_eps >= 0 && norm_eps < 1, corrupt, "{}: norm epsilon {}", source, norm_eps);
+  HONE_CHECK(softmax.empty() || static_cast<int64_t>(softmax.size()) == layers, corrupt,
+             "{}: {} kinds of layers for {} layers", source, softmax.size(), layers);
+  if (!mixer.empty()) {
+    check("number of heads of the state", mixing.heads, 1 << 16);
+    check("number of key heads", mixing.qk_heads, mixing.heads);
+    check("key size", mixing.k_dim, 1 << 14);
+    check("value size", mixing.v_dim, 1 << 14);
+    HONE_CHECK(mixing.heads % mixing.qk_heads == 0, corrupt,
+               "{}: {} heads do not divide into {} key heads", source, mixing.heads,
+               mixing.qk_heads);
+    HONE_CHECK(mixing.eps >= 0 && mixing.eps < 1, corrupt, "{}: norm epsilon {}", source,
+               mixing.eps);
+  }
+  if (!has_softmax()) return;
   check("number of heads", heads, 1 << 16);
   check("number of kv heads", kv_heads, heads);
   check("head size", head_dim, 1 << 14);
-  check("feed-forward size", ffn, 1 << 24);
-  check("context length", context, int64_t{1} << 31);
   HONE_CHECK(heads % kv_heads == 0, corrupt, "{}: {} heads do not divide into {} kv heads", source,
              heads, kv_heads);
   int64_t rotated = rope_dim == 0 ? head_dim : rope_dim;
@@ -167,7 +221,6 @@ void ModelConfig::validate(const std::string& source) const {
              "{}: {} attention types for {} layers", source, windowed.size(), layers);
   HONE_CHECK(windowed.empty() || window > 0, corrupt, "{}: a sliding window of {} keys", source,
              window);
-  HONE_CHECK(norm_eps >= 0 && norm_eps < 1, corrupt, "{}: norm epsilon {}", source, norm_eps);
   auto check_float = [&](const char* what, float value, bool zero) {
     HONE_CHECK(std::isfinite(value) && (value > 0 || (zero && value == 0)), corrupt,
                "{}: {} is {}: expected a positive number", source, what, value);

@@ -19,6 +19,7 @@ namespace hone {
 /// What a parameter is for. Roles from `mixer_norm` on exist once a layer.
 enum class Role {
   embedding,
+  embedding_norm,
   positions,
   final_norm,
   head,
@@ -30,6 +31,7 @@ enum class Role {
   k,
   v,
   o,
+  attention_gate,
   q_norm,
   k_norm,
   gate,
@@ -39,7 +41,7 @@ enum class Role {
 constexpr bool is_layer_role(Role r) { return r >= Role::mixer_norm; }
 /// Matrices that multiply activations.
 constexpr bool is_linear_role(Role r) {
-  return r == Role::head || (r >= Role::q && r <= Role::o) || r >= Role::gate;
+  return r == Role::head || (r >= Role::q && r <= Role::attention_gate) || r >= Role::gate;
 }
 
 /// One parameter. Names lack ".weight"; "{}" stands for the layer number. A module's path, which
@@ -54,6 +56,22 @@ struct Slot {
   bool hf_transposed = false;
   /// Row block `part` of `parts` equal ones of a stored matrix, in both formats; 0 parts = whole.
   int part = 0, parts = 0;
+  bool parts_by_head = false;  ///< the blocks are those of each head in turn
+};
+
+/// One parameter of a mixer of nn/registry.h, by the name that it has there.
+struct MixerSlot {
+  const char* parameter;
+  const char* hf;  ///< the whole name; of a norm without ".weight"
+  /// How the file keeps it: ones in front of the shape, its one dimension as [heads, rest], a
+  /// matrix as [in, out].
+  int ones = 0;
+  bool by_heads = false, transposed = false;
+  /// As 1 − x, or as exp(−exp(x)).
+  enum class Kept { value, complement, decay } kept = Kept::value;
+  /// Part `part` of `parts` that are kept as one tensor [parts, …].
+  int part = 0, parts = 0;
+  bool filter = false;  ///< [C, W] is kept as [C, 1, W]
 };
 
 struct Family {
@@ -68,6 +86,12 @@ struct Family {
   void (*to_gguf)(const ModelConfig& config, std::vector<GgufEntry>& out);
   std::vector<Slot> slots;
   float gguf_norm_shift = 0;  ///< GGUF stores norm weights plus this (Gemma: 1)
+  std::vector<MixerSlot> mixer_slots = {};
+  /// The family whose names modules have and files get, where these are of files that are only
+  /// read.
+  const Family* written_as = nullptr;
+
+  const Family& canonical() const { return written_as == nullptr ? *this : *written_as; }
 };
 
 /// The family for a model_type or a GGUF architecture; raises unsupported naming the known ones.
@@ -77,6 +101,12 @@ std::span<const Family* const> families();
 
 /// A slot's name with the layer number in place of "{}".
 std::string slot_name(const char* pattern, int64_t layer);
+/// The slot of a mixer's parameter; a family that has none of this name is a bug.
+const MixerSlot& mixer_slot(const Family& family, std::string_view parameter);
+/// Shape of the tensor that holds a parameter of this shape.
+Shape stored_shape(const MixerSlot& slot, const Shape& shape, int64_t heads);
+/// Row i of a slot's part, of `rows`, is row order[i] of the stored matrix.
+std::vector<int64_t> part_rows(const Slot& slot, int64_t rows, int64_t head_dim);
 /// The module path of a slot.
 std::string module_path(const Slot& slot, int64_t layer);
 

@@ -11,6 +11,7 @@ namespace {
 void common(ModelConfig& m) {
   m.norm = Norm::Kind::layer;
   m.rotary = false;
+  m.learned_positions = true;
   m.gated_mlp = false;
   m.activation = Mlp::Activation::gelu_tanh;
   m.kv_heads = m.heads;

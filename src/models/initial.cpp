@@ -40,7 +40,7 @@ class Initial {
       case Role::head:
         return !c_.tied_head;
       case Role::positions:
-        return !c_.rotary;
+        return c_.learned_positions;
       case Role::q_norm:
       case Role::k_norm:
         return c_.qk_norm;
@@ -49,6 +49,8 @@ class Initial {
         return c_.post_norms;
       case Role::gate:
         return c_.gated_mlp;
+      case Role::embedding_norm:
+        return c_.embedding_norm;
       default:
         return true;
     }
@@ -135,6 +137,10 @@ void write_initial_model(const std::filesystem::path& path, const Json& config,
   c.family = family.name;
   family.from_hf(config, c);
   c.validate(source);
+  HONE_CHECK(c.mixer.empty(), unsupported,
+             "{} models begin with values that are a rule for each parameter, which hone does not "
+             "know; train an existing checkpoint",
+             family.name);
   const double deviation = config_float(config, "initializer_range", 0.02);
   HONE_CHECK(deviation > 0 && deviation < 1, invalid_argument, "initializer_range is {}",
              deviation);

@@ -95,6 +95,11 @@ int64_t memory_need(const LoadedModel& m, const ParameterReader& reader, const L
     for (int64_t i = 0; i < (mapped ? m.config.layers : 1); ++i)
       if (auto w = reader.stored(s.role, i)) add(*w, !target.empty(), mapped ? 1 : m.config.layers);
   }
+  for (const MixerSlot& s : m.family->mixer_slots)
+    for (int64_t i = 0; i < m.config.layers; ++i)
+      if (std::string name = slot_name(s.hf, i);
+          name.ends_with(".weight") && reader.names().has(name))
+        add(reader.names().get(name), !target.empty(), 1);
   return total + largest;
 }
 
@@ -141,7 +146,8 @@ void read_directory(LoadedModel& m) {
     fail(e.kind(), "{}/{}", m.path, e.what());
   }
   // Configs need not say it; one that says otherwise needs the tensor.
-  if (!config.contains("tie_word_embeddings") && !m.checkpoint->has("lm_head.weight"))
+  if (!config.contains("tie_word_embeddings") && !m.checkpoint->has("lm_head.weight") &&
+      !m.checkpoint->has("head.weight"))
     m.config.tied_head = true;
   if (config.contains("eos_token_id")) add_end_ids(m, config["eos_token_id"], source);
   if (std::string text = text_of(m, "generation_config.json"); !text.empty()) {
@@ -251,6 +257,7 @@ LoadedModel load_model(const fs::path& path, const LoadOptions& options) {
   require_memory(memory_need(m, reader, options), m.path);
   m.model = build_model(m.config, reader, load_as_transform(options), options.inference);
   check_all_read(m, read);
+  m.family = &m.family->canonical();
   return m;
 }
 

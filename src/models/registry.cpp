@@ -7,12 +7,17 @@ namespace hone {
 extern const Family kLlamaFamily;
 extern const Family kGpt2Family;
 extern const Family kGemma3Family;
+extern const Family kMamba2Family;
+extern const Family kQwen35Family;
+extern const Family kRwkv5Family, kRwkv5CppFamily;
+extern const Family kRwkv6Family, kRwkv6CppFamily;
+extern const Family kRwkv7Family, kRwkv7CppFamily;
 
 std::span<const Family* const> family_registry() {
   static const Family* const kFamilies[] = {
-      &kLlamaFamily,
-      &kGpt2Family,
-      &kGemma3Family,
+      &kLlamaFamily,    &kGpt2Family,  &kGemma3Family,   &kMamba2Family,
+      &kQwen35Family,   &kRwkv5Family, &kRwkv5CppFamily, &kRwkv6Family,
+      &kRwkv6CppFamily, &kRwkv7Family, &kRwkv7CppFamily,
   };
   return kFamilies;
 }

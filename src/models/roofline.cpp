@@ -26,6 +26,7 @@ double least_seconds(const Work& w, const kernels::Roofs& r, int64_t tokens, int
     int64_t first = std::max<int64_t>(0, depth - a.reach + 1);  // that the first query still sees
     bytes += n * a.kv_bytes * double(depth + tokens - first);
   }
+  bytes += 2 * n * w.state_bytes;
   double operations =
       (w.int8_operations * t + w.head_int8 * n) / r.int8_per_second + f32 / r.f32_per_second;
   // Without such weights the roof may be unknown.
@@ -38,6 +39,7 @@ double least_seconds(const Work& w, const kernels::Roofs& r, int64_t tokens, int
 
 Work work_of(Model& m, Activations a, KvType kv) {
   Work w;
+  w.state_bytes = double(m.state_bytes());
   for (Linear* l : m.linears()) {
     w.weight_bytes += double(l->resident_bytes());
     double operations = 2.0 * double(l->out_features()) * double(l->in_features());

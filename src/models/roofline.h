@@ -1,7 +1,8 @@
 // The least time that a model's work can take on a machine (kernels/machine.h), and so the fraction
 // of the machine's limits that a measured speed reaches.
 //
-// A step reads every weight once, and the keys and values that its queries see. Its operations are
+// A step reads every weight once, the keys and values that its queries see, and recurrent states,
+// which it writes as well. Its operations are
 // 2 for each weight and token, of the type that its
 // activations have; attention's products of visible pairs are f32. The head multiplies one row of
 // each sequence. The limit is the longer of the two times.
@@ -25,6 +26,7 @@ struct Work {
     int64_t reach = 0;           ///< keys that a query sees at most
   };
   std::vector<Attention> layers;
+  double state_bytes = 0;  ///< of one sequence's recurrent states
 };
 /// `kv` is the type of the KV cache.
 Work work_of(Model& model, Activations a, KvType kv = KvType::f32);

@@ -1,11 +1,13 @@
 #include "models/session.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace hone {
 Session::Session(Model& model, Activations activations, KvType kv)
-    : model_(model), activations_(activations), cache_(model.kv_shapes(), kv) {}
+    : model_(model),
+      activations_(activations),
+      cache_(model.kv_shapes(), kv),
+      keeps_tokens_(model.state_bytes() > 0 || cache_.drops()) {}
 
 void Session::check_room(size_t more) const {
   const int64_t used = std::max(sequence_.length, model_.virtual_tokens());
@@ -14,23 +16,40 @@ void Session::check_room(size_t more) const {
              model_.context);
 }
 
-Tensor Session::run(std::span<const int32_t> tokens) {
-  if (sequence_.length == 0) {
-    model_.begin(cache_, sequence_, activations_);
-    before_ = sequence_.length;
+void Session::run(std::span<const int32_t> tokens, const std::function<void(const Tensor&)>& f) {
+  if (tokens.size() > 1) KvCache::keep(sequence_);
+  for (size_t at = 0; at < tokens.size(); at += kChunkTokens) {
+    if (sequence_.length == 0) {
+      model_.begin(cache_, sequence_, activations_);
+      before_ = sequence_.length;
+    }
+    const auto chunk = tokens.subspan(at, std::min<size_t>(kChunkTokens, tokens.size() - at));
+    Batch batch;
+    batch.activations = activations_;
+    batch.append(chunk, &sequence_);
+    f(model_.forward(batch, cache_));
+    if (keeps_tokens_) tokens_.insert(tokens_.end(), chunk.begin(), chunk.end());
   }
-  Batch batch;
-  batch.activations = activations_;
-  batch.append(tokens, &sequence_);
-  return model_.forward(batch, cache_);
+}
+
+void Session::truncate(int64_t length) {
+  length = std::min(length, this->length());
+  const int64_t left = std::max<int64_t>(0, cache_.truncate(sequence_, length + before_) - before_);
+  if (sequence_.length == 0) before_ = 0;
+  if (left == length) {
+    if (!tokens_.empty()) tokens_.resize(static_cast<size_t>(length));
+    return;
+  }
+  const std::vector<int32_t> again(tokens_.begin() + left, tokens_.begin() + length);
+  tokens_.resize(static_cast<size_t>(left));
+  run(again, [](const Tensor&) {});
 }
 
 Tensor Session::append(std::span<const int32_t> tokens) {
   HONE_CHECK(!tokens.empty(), invalid_argument, "no tokens to run");
   check_room(tokens.size());
   Tensor last;
-  for (size_t at = 0; at < tokens.size(); at += kChunkTokens)
-    last = run(tokens.subspan(at, std::min<size_t>(kChunkTokens, tokens.size() - at)));
+  run(tokens, [&](const Tensor& x) { last = x; });
   last = last.rows(last.dim(0) - 1, last.dim(0));
   return logits(last).reshape({model_.vocabulary()});
 }
@@ -38,11 +57,8 @@ Tensor Session::append(std::span<const int32_t> tokens) {
 Tensor Session::hidden(std::span<const int32_t> tokens) {
   check_room(tokens.size());
   Tensor all = Tensor::empty({static_cast<int64_t>(tokens.size()), model_.width()}, DType::f32);
-  for (size_t at = 0; at < tokens.size(); at += kChunkTokens) {
-    Tensor part = run(tokens.subspan(at, std::min<size_t>(kChunkTokens, tokens.size() - at)));
-    std::memcpy(all.mutable_data<float>() + static_cast<int64_t>(at) * model_.width(),
-                part.data<float>(), static_cast<size_t>(part.byte_size()));
-  }
+  float* to = all.mutable_data<float>();
+  run(tokens, [&](const Tensor& x) { to = std::copy_n(x.data<float>(), x.numel(), to); });
   return all;
 }
 

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <vector>
 
 #include "nn/model.h"
 
@@ -25,22 +27,27 @@ class Session {
   Tensor hidden(std::span<const int32_t> tokens);
   /// Logits [R, V] of rows of hidden().
   Tensor logits(const Tensor& hidden) { return model_.logits(hidden, activations_); }
-  /// Forgets all positions from `length` on.
-  void truncate(int64_t length) { cache_.truncate(sequence_, length + before_); }
+  /// Forgets all positions from `length` on. Where a recurrent state has to be made for that
+  /// length, tokens run again: from the beginning, or from the start of one of the last few inputs
+  /// of several tokens.
+  void truncate(int64_t length);
   /// Tokens it holds, without a prefix or a prompt.
   int64_t length() const { return sequence_.length - before_; }
   Model& model() { return model_; }
   int64_t page_bytes() const { return cache_.page_bytes(); }
 
  private:
-  Tensor run(std::span<const int32_t> tokens);
+  /// Appends, in chunks; each chunk's hidden states go to `f`.
+  void run(std::span<const int32_t> tokens, const std::function<void(const Tensor&)>& f);
   void check_room(size_t more) const;
 
   Model& model_;
   Activations activations_;
   KvCache cache_;
   KvSequence sequence_;
-  int64_t before_ = 0;  // positions of a prefix and a prompt
+  bool keeps_tokens_;            // where truncate() may have to run them again
+  std::vector<int32_t> tokens_;  // what it holds
+  int64_t before_ = 0;           // positions of a prefix and a prompt
 };
 
 }  // namespace hone

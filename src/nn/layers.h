@@ -1,4 +1,4 @@
-// The small layers of a transformer: Linear, Embedding, Norm, Rope, Mlp.
+// The small layers of a transformer: Linear, Embedding, Norm, Rope.
 //
 // A layer owns its parameters and knows its module path (Hugging Face's name without ".weight"),
 // which is what recipes and adapters address. Linear's forward names no encoding and no method.
@@ -181,18 +181,6 @@ class Rope {
   int64_t dim_ = 0;
   std::vector<float> frequencies_;  // [dim/2]
   std::shared_ptr<Latest> latest_;  // shared by copies
-};
-
-struct Mlp {
-  /// Gated: SwiGLU and GeGLU (Shazeer 2020).
-  enum class Activation { silu, gelu_tanh };
-  Activation activation = Activation::silu;
-  Linear gate;  ///< undefined in an ungated MLP
-  Linear up;
-  Linear down;
-  /// What down multiplies: x [T, D] → [T, F]. Under a tape `again`, if given, becomes what makes it
-  /// anew from the halves that the tape keeps; it stays empty where there are none.
-  Tensor expand(const LinearInput& x, Activations a, std::function<Tensor()>* again = nullptr);
 };
 
 }  // namespace hone

@@ -4,27 +4,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <set>
 #include <utility>
 
 #include "base/threads.h"
 #include "ops/dense.h"
+#include "ops/elementwise.h"
+#include "ops/heads.h"
 #include "ops/tape.h"
 
 namespace hone {
-
-void Batch::append(std::span<const int32_t> more, KvSequence* sequence, int64_t start) {
-  SequenceSpan span;
-  span.begin = size();
-  span.start = sequence == nullptr ? start : sequence->length;
-  span.kv = sequence;
-  for (size_t i = 0; i < more.size(); ++i) {
-    tokens.push_back(more[i]);
-    positions.push_back(span.start + static_cast<int64_t>(i));
-  }
-  span.end = size();
-  spans.push_back(span);
-}
 
 namespace {
 
@@ -58,11 +48,18 @@ Tensor with_prefix(const Tensor& rows, const Tensor& first,
 
 }  // namespace
 
-Tensor SoftmaxAttention::mix(const LinearInput& in, const Batch& batch, KvCache& cache,
-                             int64_t layer) {
+Mixed SoftmaxAttention::mix(const LinearInput& in, const Batch& batch, MixerState& state) {
   std::vector<Linear*> linears = inputs();
   std::vector<Tensor> products = forward_all(linears, in, batch.activations);
-  Tensor &qs = products[0], &ks = products[1], &vs = products[2];
+  Tensor y = attended(products[0], products[1], products[2], batch, state);
+  if (!gate.defined()) return y;
+  return ops::mul(y, ops::apply(ops::Nonlinearity::sigmoid, products[3]));
+}
+
+Tensor SoftmaxAttention::attended(Tensor& qs, Tensor& ks, Tensor& vs, const Batch& batch,
+                                  MixerState& state) {
+  KvCache& cache = state.cache;
+  const int64_t layer = state.layer;
   if (q_norm.defined()) qs = q_norm.forward(qs);
   if (k_norm.defined()) ks = k_norm.forward(ks);
   if (rope.defined()) {
@@ -96,63 +93,83 @@ std::string SoftmaxAttention::describe() const {
                      spec.k_dim);
 }
 
-Tensor Block::forward(const Tensor& x, const Batch& batch, KvCache& cache, int64_t layer) {
-  BlockState state = enter(x, batch.checkpointing);
-  for (int stage = 0; stage < kStages; ++stage) advance(state, stage, batch, cache, layer);
-  return state.residual;
+void Block::forward(BlockState& s, const Batch& batch, KvCache& cache, int64_t layer) {
+  enter(s, batch.checkpointing);
+  for (int stage = 0; stage < kStages; ++stage) advance(s, stage, batch, cache, layer);
 }
 
-BlockState Block::enter(const Tensor& x, Checkpointing checkpointing) const {
-  BlockState s{x, mixer_norm.forward(x), {}, {}};
+void Block::enter(BlockState& s, Checkpointing checkpointing) const {
+  s.x = mixer_norm.forward(s.residual);
+  s.again = nullptr;
   if (checkpointing == Checkpointing::cheap && recorded({&s.x}))
-    s.again = [norm = mixer_norm, x] { return norm.forward(x); };
-  if (!adapters.empty()) s.entered = s.x;
-  return s;
+    s.again = [norm = mixer_norm, x = s.residual] { return norm.forward(x); };
+  s.entered = adapters.empty() ? Tensor() : s.x;
 }
 
 void Block::advance(BlockState& s, int stage, const Batch& batch, KvCache& cache, int64_t layer) {
-  const Activations a = batch.activations;
-  const bool cheap = batch.checkpointing == Checkpointing::cheap;
+  HONE_ASSERT(stage < kStages);
+  if (stage >= 2 && feed_forward == nullptr) return;
+  Mixer& half = stage < 2 ? *mixer : *feed_forward;
   const LinearInput in(s.x, std::exchange(s.again, nullptr));
-  switch (stage) {
-    case 0:
-      s.x = mixer->mix(in, batch, cache, layer);
-      break;
-    case 1: {
-      Tensor y = mixer->output().forward(in, a);
-      for (const auto& adapter : adapters) y = adapter->mixer_output(s.entered, y, a);
-      if (post_mixer_norm.defined()) y = post_mixer_norm.forward(y);
-      ops::SumAndNorm both = mlp_norm.forward_sum(s.residual, y);
-      s.residual = both.sum;
-      s.x = both.norm;
-      if (cheap && recorded({&s.x}))
-        s.again = [norm = mlp_norm, x = s.residual] { return norm.forward(x); };
-      if (!adapters.empty()) s.entered = s.x;
-      break;
-    }
-    case 2:
-      s.x = mlp.expand(in, a, cheap ? &s.again : nullptr);
-      break;
-    default: {
-      HONE_ASSERT(stage == kStages - 1);
-      Tensor y = mlp.down.forward(in, a);
-      for (const auto& adapter : adapters) y = adapter->mlp_output(s.entered, y, a);
-      if (post_mlp_norm.defined()) y = post_mlp_norm.forward(y);
-      s.residual = ops::add(s.residual, y);
-      s.x = s.entered = {};
-    }
+  if (stage % 2 == 0) {
+    MixerState state{cache, layer, s.recurrent[static_cast<size_t>(stage / 2)], s.shared};
+    Mixed mixed = half.mix(in, batch, state);
+    s.x = mixed.x;
+    s.again = std::move(mixed.again);
+    s.gate = mixed.gate;
+    return;
   }
+  Tensor y = half.output().forward(in, batch.activations);
+  if (!s.gate.empty_handle()) y = ops::mul(y, std::exchange(s.gate, {}));
+  for (const auto& adapter : adapters)
+    y = stage == 1 ? adapter->mixer_output(s.entered, y, batch.activations)
+                   : adapter->mlp_output(s.entered, y, batch.activations);
+  const Norm& post = stage == 1 ? post_mixer_norm : post_mlp_norm;
+  if (post.defined()) y = post.forward(y);
+  if (stage == 1 && feed_forward != nullptr) {
+    ops::SumAndNorm both = mlp_norm.forward_sum(s.residual, y);
+    s.residual = both.sum;
+    s.x = both.norm;
+    if (batch.checkpointing == Checkpointing::cheap && recorded({&s.x}))
+      s.again = [norm = mlp_norm, x = s.residual] { return norm.forward(x); };
+    s.entered = adapters.empty() ? Tensor() : s.x;
+    return;
+  }
+  s.residual = ops::add(s.residual, y);
+  s.x = s.entered = {};
+}
+
+std::vector<Mixer*> Block::mixers() const {
+  if (feed_forward == nullptr) return {mixer.get()};
+  return {mixer.get(), feed_forward.get()};
+}
+
+bool Block::shares_input(int stage) const {
+  return stage % 2 == 1 || mixers().size() <= static_cast<size_t>(stage / 2) ||
+         mixers()[static_cast<size_t>(stage / 2)]->shares_input();
+}
+
+Tensor Block::input_of(int stage, size_t i, BlockState& s, const Batch& batch) {
+  if (shares_input(stage)) return s.x;
+  KvCache none({});
+  MixerState state{none, 0, s.recurrent[static_cast<size_t>(stage / 2)], s.shared};
+  return mixers()[static_cast<size_t>(stage / 2)]->input_of(i, s.x, batch, state);
 }
 
 std::vector<std::vector<Linear*>> Block::stages() {
-  std::vector<Linear*> wide = {&mlp.up};
-  if (mlp.gate.defined()) wide.insert(wide.begin(), &mlp.gate);
-  return {mixer->inputs(), {&mixer->output()}, wide, {&mlp.down}};
+  std::vector<std::vector<Linear*>> all;
+  for (Mixer* half : mixers()) {
+    all.push_back(half->inputs());
+    all.push_back({&half->output()});
+  }
+  all.resize(kStages);
+  return all;
 }
 
 std::vector<Norm*> Block::norms() {
   std::vector<Norm*> all = {&mixer_norm, &post_mixer_norm, &mlp_norm, &post_mlp_norm};
-  for (Norm* n : mixer->norms()) all.push_back(n);
+  for (Mixer* half : mixers())
+    for (Norm* n : half->norms()) all.push_back(n);
   std::erase_if(all, [](Norm* n) { return !n->defined(); });
   return all;
 }
@@ -163,11 +180,31 @@ std::vector<KvShape> Model::kv_shapes() const {
   return shapes;
 }
 
+int64_t Model::state_bytes() const {
+  int64_t bytes = 0;
+  for (const Block& b : blocks)
+    for (const Mixer* half : b.mixers()) bytes += hone::state_bytes(*half);
+  return bytes;
+}
+
 std::vector<Linear*> Model::linears() {
   std::vector<Linear*> all;
   for (Block& b : blocks)
     for (auto& stage : b.stages()) all.insert(all.end(), stage.begin(), stage.end());
   all.push_back(&head);
+  return all;
+}
+
+std::vector<Linear*> Model::side_linears() {
+  std::vector<Linear*> all;
+  for (Block& b : blocks)
+    for (Mixer* half : b.mixers()) {
+      const std::vector<Linear*> inputs = half->inputs();
+      for (const MixerParameter& p : half->parameters())
+        if (p.linear != nullptr && !p.bias && p.linear != &half->output() &&
+            std::ranges::find(inputs, p.linear) == inputs.end())
+          all.push_back(p.linear);
+    }
   return all;
 }
 
@@ -177,7 +214,14 @@ int64_t Model::parameter_count() {
   for (Block& b : blocks)
     for (Norm* x : b.norms()) norm(*x);
   norm(final_norm);
-  for (Linear* l : linears()) {
+  norm(embedding_norm);
+  for (Block& b : blocks)
+    for (Mixer* half : b.mixers())
+      for (const MixerParameter& p : half->parameters())
+        if (p.vector != nullptr) n += p.vector->values.numel();
+  std::vector<Linear*> all = linears();
+  for (Linear* l : side_linears()) all.push_back(l);
+  for (Linear* l : all) {
     if (l == &head && tied_head) continue;
     n += l->out_features() * l->in_features();
     if (!l->bias().empty_handle()) n += l->bias().numel();
@@ -198,6 +242,7 @@ Tensor Model::embed(const Batch& batch) const {
   if (prompted)
     for (int32_t& id : ids) id = std::max(id, 0);
   Tensor x = embedding.forward(ids);
+  if (embedding_norm.defined()) x = embedding_norm.forward(x);
   if (embedding_scale != 1) x = ops::scale(x, embedding_scale);
   if (prompted) x = put_prompt(x, batch.tokens);
   if (position_table.empty_handle()) return x;
@@ -298,39 +343,100 @@ void Model::begin(KvCache& cache, KvSequence& sequence, Activations a) {
   forward(batch, cache);
 }
 
+namespace {
+
+// What the spans' sequences keep of one layer goes into its block, and back to them.
+void lend(const Batch& batch, size_t layer, size_t layers, BlockState& s) {
+  for (std::vector<RecurrentState>& half : s.recurrent) half.assign(batch.spans.size(), {});
+  for (size_t i = 0; i < batch.spans.size(); ++i) {
+    std::vector<RecurrentState>* kept = batch.spans[i].recurrent;
+    if (kept == nullptr || kept->empty()) continue;
+    HONE_ASSERT(kept->size() == 2 * layers);
+    for (size_t half : {0, 1}) s.recurrent[half][i] = (*kept)[2 * layer + half];
+  }
+}
+
+void give_back(const Batch& batch, size_t layer, size_t layers, const BlockState& s) {
+  for (size_t i = 0; i < batch.spans.size(); ++i) {
+    std::vector<RecurrentState>* kept = batch.spans[i].recurrent;
+    if (kept == nullptr) continue;
+    kept->resize(2 * layers);
+    for (size_t half : {0, 1}) (*kept)[2 * layer + half] = s.recurrent[half][i];
+  }
+}
+
+}  // namespace
+
+void cut_states(std::vector<RecurrentState>& states) {
+  for (RecurrentState& state : states)
+    for (Tensor& t : state) t = t.detached();
+}
+
 Tensor Model::forward(const Batch& batch, KvCache& cache) {
   if (batch.cached())
     for (const SequenceSpan& s : batch.spans) cache.reserve(*s.kv, s.start + s.end - s.begin);
   if (prefix != nullptr) prefix->begin();
-  Tensor x = embed(batch);
-  for (size_t i = 0; i < blocks.size(); ++i)
-    x = blocks[i].forward(x, batch, cache, static_cast<int64_t>(i));
+  const bool recurrent = state_bytes() > 0;
+  BlockState s;
+  s.residual = embed(batch);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (recurrent) lend(batch, i, blocks.size(), s);
+    blocks[i].forward(s, batch, cache, static_cast<int64_t>(i));
+    if (recurrent) give_back(batch, i, blocks.size(), s);
+  }
   if (batch.cached())
-    for (const SequenceSpan& s : batch.spans) cache.commit(*s.kv, s.start + s.end - s.begin);
-  return x;
+    for (const SequenceSpan& span : batch.spans)
+      cache.commit(*span.kv, span.start + span.end - span.begin);
+  return s.residual;
 }
+
+namespace {
+
+// A forward without a cache, for as long as a tape may run parts of it again.
+struct Run {
+  Batch batch;
+  KvCache none{{}};
+  Tensor shared;
+  // What each block starts from, the second time as the first.
+  std::vector<std::optional<BlockState>> entered;
+};
+
+Tensor run_block(Model& m, Run& run, size_t i, const Tensor& x) {
+  const bool first = !run.entered[i].has_value();
+  if (first) lend(run.batch, i, m.blocks.size(), run.entered[i].emplace());
+  BlockState s = *run.entered[i];
+  s.residual = x;
+  s.shared = run.shared;
+  m.blocks[i].forward(s, run.batch, run.none, static_cast<int64_t>(i));
+  if (first) give_back(run.batch, i, m.blocks.size(), s);
+  if (first) run.shared = s.shared;
+  return s.residual;
+}
+
+}  // namespace
 
 Tensor Model::forward(const Batch& batch) {
   HONE_ASSERT(!batch.cached());
-  // What runs again in the backward needs both then.
-  auto held = std::make_shared<const Batch>(batch);
-  auto none = std::make_shared<KvCache>(std::vector<KvShape>{});
-  auto block = [this, held, none](size_t i) {
-    return [this, held, none, i](const Tensor& x) {
-      return blocks[i].forward(x, *held, *none, static_cast<int64_t>(i));
-    };
-  };
+  auto held = std::make_shared<Run>();
+  held->batch = batch;
+  held->entered.resize(blocks.size());
   const bool each =
       batch.checkpointing == Checkpointing::block || batch.checkpointing == Checkpointing::root;
-  auto run = [block, each](Tensor x, size_t first, size_t last) {
-    for (size_t i = first; i < last; ++i) x = each ? checkpoint(block(i), x) : block(i)(x);
+  auto run = [this, held, each](Tensor x, size_t first, size_t last) {
+    for (size_t i = first; i < last; ++i) {
+      auto block = [this, held, i](const Tensor& in) { return run_block(*this, *held, i, in); };
+      x = each ? checkpoint(block, x) : block(x);
+    }
     return x;
   };
   if (prefix != nullptr) prefix->begin();
   Tensor x = embed(batch);
-  if (batch.checkpointing != Checkpointing::root) return run(x, 0, blocks.size());
+  // What all layers share has a gradient where it is made outside their checkpoints.
+  size_t done = 0;
+  if (blocks[0].mixer->gives_shared()) x = run_block(*this, *held, done++, x);
+  if (batch.checkpointing != Checkpointing::root) return run(x, done, blocks.size());
   const auto group = static_cast<size_t>(std::ceil(std::sqrt(static_cast<double>(blocks.size()))));
-  for (size_t i = 0; i < blocks.size(); i += group) {
+  for (size_t i = done; i < blocks.size(); i += group) {
     const size_t last = std::min(blocks.size(), i + group);
     x = checkpoint([run, i, last](const Tensor& in) { return run(in, i, last); }, x);
   }
@@ -367,12 +473,17 @@ std::vector<NamedTensor> Model::train(const std::function<bool(const std::string
     if (tied_head) head.train_weight(&values);
     return values;
   });
+  norm(embedding_norm);
   vector(position_name + ".weight", position_table);
   for (Block& b : blocks) {
     for (Norm* n : b.norms()) norm(*n);
     for (auto& stage : b.stages())
       for (Linear* l : stage) linear(*l);
+    for (Mixer* half : b.mixers())
+      for (const MixerParameter& p : half->parameters())
+        if (p.vector != nullptr) vector(p.vector->path, p.vector->values);
   }
+  for (Linear* l : side_linears()) linear(*l);
   norm(final_norm);
   if (!tied_head) linear(head);
   return all;
@@ -380,10 +491,12 @@ std::vector<NamedTensor> Model::train(const std::function<bool(const std::string
 
 void Model::values_changed() {
   for (Linear* l : linears()) l->repack();
+  for (Linear* l : side_linears()) l->repack();
 }
 
 void Model::pack(bool keep) {
   std::vector<Linear*> all = linears();
+  for (Linear* l : side_linears()) all.push_back(l);
   // Packing is parallel inside each Linear; one at a time keeps the peak at one layer.
   for (Linear* l : all) l->pack(keep);
 }

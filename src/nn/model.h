@@ -2,105 +2,89 @@
 // work on.
 //
 // A Model is an embedding, a stack of Blocks, a final norm and a head. A Block is
-// x + post(mixer(pre(x))), then x + post(mlp(pre(x))), with the post norms optional. Families
-// differ in the parts they put in, never in this file.
+// x + post(mixer(pre(x))), then x + post(feed_forward(pre(x))), with the post norms and the second
+// half optional. Families differ in the parts they put in, never in this file.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "attention/attention.h"
 #include "encodings/linear_loss.h"
-#include "nn/layers.h"
+#include "nn/mixer.h"
+#include "nn/mlp.h"
 
 namespace hone {
-
-/// Tokens of one or more sequences that run together.
-/// What a tape keeps of the blocks that it records; the rest is computed again in the backward, to
-/// the same bits (Chen et al. 2016).
-enum class Checkpointing {
-  none,   ///< everything that a gradient needs
-  cheap,  ///< not the results of norms and activations
-  block,  ///< each block's input
-  root,   ///< the input of every √L-th block, and of each block of one such group at a time
-};
-
-struct Batch {
-  std::vector<int32_t> tokens;      ///< [T]
-  std::vector<int64_t> positions;   ///< [T]
-  std::vector<SequenceSpan> spans;  ///< cover [0, T) in order
-  Activations activations = Activations::f32;
-  Checkpointing checkpointing = Checkpointing::none;
-
-  /// Adds `tokens` behind what `sequence` already holds; with null they are a whole sequence that
-  /// needs no cache, as in training, at positions from `start` on. Either all sequences of a batch
-  /// have one or none.
-  void append(std::span<const int32_t> more, KvSequence* sequence, int64_t start = 0);
-  bool cached() const { return !spans.empty() && spans[0].kv != nullptr; }
-  int64_t size() const { return static_cast<int64_t>(tokens.size()); }
-};
-
-/// Mixes information across positions: softmax attention, later linear attention and memories.
-class Mixer {
- public:
-  virtual ~Mixer() = default;
-  /// Everything before the output projection: x [T, D] → [T, K], which output() multiplies. State
-  /// of layer `layer` is read from and written to `cache`.
-  virtual Tensor mix(const LinearInput& x, const Batch& batch, KvCache& cache, int64_t layer) = 0;
-  /// The linears that multiply mix's input; they share it.
-  virtual std::vector<Linear*> inputs() = 0;
-  virtual Linear& output() = 0;
-  virtual std::vector<Norm*> norms() { return {}; }
-  virtual KvShape kv_shape() const = 0;
-  /// For `hone info`: "causal & window(512), 8/4 heads of 64".
-  virtual std::string describe() const = 0;
-};
 
 class SoftmaxAttention : public Mixer {
  public:
   AttentionSpec spec;
   Linear q, k, v, o;
+  Linear gate;                     ///< the result is multiplied by its σ; undefined = none
   Norm q_norm, k_norm;             ///< over each head, before the rotation; undefined = none
   Rope rope;                       ///< undefined = none
   std::shared_ptr<Prefix> prefix;  ///< in front of every sequence; null = none
 
-  Tensor mix(const LinearInput& x, const Batch& batch, KvCache& cache, int64_t layer) override;
-  std::vector<Linear*> inputs() override { return {&q, &k, &v}; }
+  Mixed mix(const LinearInput& x, const Batch& batch, MixerState& state) override;
+  std::vector<Linear*> inputs() override {
+    if (gate.defined()) return {&q, &k, &v, &gate};
+    return {&q, &k, &v};
+  }
   Linear& output() override { return o; }
   std::vector<Norm*> norms() override { return {&q_norm, &k_norm}; }
-  KvShape kv_shape() const override { return {spec.kv_heads, spec.k_dim, spec.v_dim}; }
+  KvShape kv_shape() const override {
+    return {spec.kv_heads, spec.k_dim, spec.v_dim, spec.pattern.horizon()};
+  }
   std::string describe() const override;
+
+ private:
+  Tensor attended(Tensor& q, Tensor& k, Tensor& v, const Batch& batch, MixerState& state);
 };
 
 /// Where a batch stands inside a block.
 struct BlockState {
   Tensor residual;                ///< [T, D]
   Tensor x;                       ///< [T, K]: what the linears of the next stage multiply
-  Tensor entered;                 ///< what the mixer or the MLP got, for adapters
+  Tensor entered;                 ///< what the mixer or the feed-forward got, for adapters
   std::function<Tensor()> again;  ///< makes x anew; empty where it is kept
+  Tensor gate;                    ///< of Mixed
+  Tensor shared;                  ///< of MixerState; goes from block to block
+  /// Of the mixer and of the feed-forward, [spans]: what the block got, then what it leaves. Empty
+  /// where all sequences begin.
+  std::array<std::vector<RecurrentState>, 2> recurrent;
 };
 
-/// A block runs in four stages; the linears of one stage share their input: the mixer's inputs, its
-/// output projection, the MLP's gate and up, its down.
+/// A block runs in four stages; the linears of one stage share their input, or are asked for each
+/// one's: the mixer's inputs, its output projection, the feed-forward's inputs (gate and up), its
+/// output (down).
 struct Block {
   static constexpr int kStages = 4;
   Norm mixer_norm, post_mixer_norm;  ///< post norms undefined = none
   Norm mlp_norm, post_mlp_norm;
   std::unique_ptr<Mixer> mixer;
-  Mlp mlp;
+  std::unique_ptr<Mixer> feed_forward;  ///< null = none: the last two stages do nothing
   /// In the order in which they work.
   std::vector<std::shared_ptr<BlockAdapter>> adapters;
 
-  Tensor forward(const Tensor& x, const Batch& batch, KvCache& cache, int64_t layer);
-  /// The state in front of stage 0, for hidden states x [T, D].
-  BlockState enter(const Tensor& x, Checkpointing checkpointing = Checkpointing::none) const;
+  /// The whole block, for s.residual, s.shared and s.recurrent, which become what it leaves.
+  void forward(BlockState& s, const Batch& batch, KvCache& cache, int64_t layer);
+  /// The state in front of stage 0, for hidden states s.residual [T, D].
+  void enter(BlockState& s, Checkpointing checkpointing = Checkpointing::none) const;
   /// Runs one stage; behind the last, `x` is empty and `residual` the block's output.
   void advance(BlockState& state, int stage, const Batch& batch, KvCache& cache, int64_t layer);
   /// The linears of each stage, in order.
   std::vector<std::vector<Linear*>> stages();
+  /// Whether the linears of a stage share their input; else each one's is input_of().
+  bool shares_input(int stage) const;
+  /// What linear i of a stage multiplies, for a state in front of it.
+  Tensor input_of(int stage, size_t i, BlockState& state, const Batch& batch);
   std::vector<Norm*> norms();
+  /// Its halves: one or two.
+  std::vector<Mixer*> mixers() const;
+  /// The feed-forward, if it is an MLP, else null.
+  Mlp* mlp() const { return dynamic_cast<Mlp*>(feed_forward.get()); }
 };
 
 class ParameterStack;
@@ -110,6 +94,7 @@ class Model {
   std::string family;
   int64_t context = 0;  ///< positions it was trained for
   Embedding embedding;
+  Norm embedding_norm;  ///< undefined = none
   float embedding_scale = 1;
   Tensor position_table;  ///< [context, D] learned positions, or an empty handle
   std::string position_name;
@@ -128,8 +113,12 @@ class Model {
   int64_t vocabulary() const { return head.out_features(); }
   int64_t width() const { return embedding.weight().cols(); }
   std::vector<KvShape> kv_shapes() const;
-  /// Every Linear: the blocks' in order, then the head.
+  /// Bytes of the recurrent state of one sequence, whatever its length.
+  int64_t state_bytes() const;
+  /// Every Linear that passes may change: the blocks' in order, then the head.
   std::vector<Linear*> linears();
+  /// The small ones inside mixers, which passes leave as they are.
+  std::vector<Linear*> side_linears();
   /// Parameters, a tied head counted once.
   int64_t parameter_count();
   /// What products with activations of precision `a` use: "int8", "bf16", "f32", or several of
@@ -152,7 +141,9 @@ class Model {
   /// the spans' sequences, whose lengths grow.
   Tensor forward(const Batch& batch, KvCache& cache);
   /// The same for sequences without a cache, which a tape may record: of all that a sequence of
-  /// training holds, the prompt's tokens included.
+  /// training holds, the prompt's tokens included. The recurrent state of a span that carries one
+  /// goes on from there; gradients flow back into the segment that left it, while its tape lives,
+  /// unless it was cut (cut_states) or checkpointing is by blocks, which cuts it.
   Tensor forward(const Batch& batch);
 
   /// Makes the weights and vectors that `select` takes by name ("<module>.weight") require
@@ -172,5 +163,8 @@ class Model {
  private:
   Tensor put_prompt(const Tensor& x, const std::vector<int32_t>& tokens) const;
 };
+
+/// Ends what a tape records at these states: truncated backpropagation through time.
+void cut_states(std::vector<RecurrentState>& states);
 
 }  // namespace hone

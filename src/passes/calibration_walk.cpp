@@ -24,11 +24,24 @@ CalibrationWalk::CalibrationWalk(Model& model, const Calibration& calibration)
 }
 
 void CalibrationWalk::enter_block() {
-  for (BlockState& s : states_) s = model_.blocks[block_].enter(s.residual);
+  for (BlockState& s : states_) {
+    s.recurrent = {};  // every sample begins
+    model_.blocks[block_].enter(s);
+  }
 }
 
-void CalibrationWalk::visit_inputs(const std::function<void(const Tensor& x)>& f) const {
-  for (const BlockState& s : states_) f(s.x);
+Batch CalibrationWalk::batch_of(size_t state) const {
+  const auto& samples = calibration_.samples;
+  Batch batch;
+  for (size_t i = state * kBatchSamples; i < std::min(samples.size(), (state + 1) * kBatchSamples);
+       ++i)
+    batch.append(samples[i], nullptr);
+  return batch;
+}
+
+void CalibrationWalk::visit_inputs(size_t i, const std::function<void(const Tensor& x)>& f) {
+  for (size_t s = 0; s < states_.size(); ++s)
+    f(model_.blocks[block_].input_of(stage_, i, states_[s], batch_of(s)));
 }
 
 void CalibrationWalk::advance() {

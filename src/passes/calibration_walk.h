@@ -20,8 +20,8 @@ class CalibrationWalk {
 
   int64_t block() const { return block_; }
   int stage() const { return stage_; }
-  /// Calls f with what the linears of this stage multiply, [T, K], a few samples at a time.
-  void visit_inputs(const std::function<void(const Tensor& x)>& f) const;
+  /// Calls f with what linear i of this stage multiplies, [T, K], a few samples at a time.
+  void visit_inputs(size_t i, const std::function<void(const Tensor& x)>& f);
   /// Runs this stage with the weights it has now. Behind a block's last stage the walk stands in
   /// front of the next block, and the block's kernel layouts are gone.
   void advance();
@@ -41,6 +41,7 @@ class CalibrationWalk {
 
  private:
   void enter_block();
+  Batch batch_of(size_t state) const;
 
   Model& model_;
   const Calibration& calibration_;

@@ -58,16 +58,21 @@ class Gptq final : public Pass {
     f.params.symmetric = o_.symmetric;
     return f;
   }
+  // Of a stage's linears, or one that all share.
+  using Hessians = std::vector<Tensor>;
   void quantize_block(PassContext& c, CalibrationWalk& walk);
-  void quantize_stage(PassContext& c, const std::vector<Linear*>& stage, const Tensor& hessian);
+  void quantize_stage(PassContext& c, const std::vector<Linear*>& stage, const Hessians& hessians);
 
   GptqOptions o_;
 };
 
 void Gptq::quantize_stage(PassContext& c, const std::vector<Linear*>& stage,
-                          const Tensor& hessian) {
-  GptqFactor factor = gptq_factor(hessian, o_);
-  for (Linear* l : stage) {
+                          const Hessians& hessians) {
+  GptqFactor factor;
+  for (size_t i = 0; i < stage.size(); ++i) {
+    Linear* l = stage[i];
+    const Tensor& hessian = hessians[std::min(i, hessians.size() - 1)];
+    if (i < hessians.size()) factor = gptq_factor(hessian, o_);
     Tensor values = decode_weight(l->weight());
     Weight solved = gptq_solve(values, factor, o_);
     Weight nearest = encode_module(l->name(), values, nearest_form(values.dim(1)));
@@ -92,29 +97,39 @@ void Gptq::quantize_stage(PassContext& c, const std::vector<Linear*>& stage,
 
 void Gptq::quantize_block(PassContext& c, CalibrationWalk& walk) {
   std::vector<Linear*> selected = c.selected(walk.block(), false);
-  auto stages = c.model.model->blocks[walk.block()].stages();
+  Block& block = c.model.model->blocks[walk.block()];
+  const auto whole = block.stages();
+  auto stages = whole;
   for (auto& stage : stages)
     std::erase_if(stage, [&](Linear* l) {
       return std::find(selected.begin(), selected.end(), l) == selected.end();
     });
-  auto hessian_here = [&] {
-    int64_t k = stages[walk.stage()][0]->in_features();
-    Tensor h = Tensor::zeros({k, k}, DType::f32);
-    walk.visit_inputs([&](const Tensor& x) { ops::accumulate_gram(x, h); });
-    return h;
+  auto hessians_here = [&] {
+    Hessians all;
+    const auto& here = stages[walk.stage()];
+    for (size_t i = 0; i < (block.shares_input(walk.stage()) ? 1 : here.size()); ++i) {
+      int64_t k = here[i]->in_features();
+      Tensor h = Tensor::zeros({k, k}, DType::f32);
+      const auto& unselected = whole[walk.stage()];
+      auto at = std::ranges::find(unselected, here[i]) - unselected.begin();
+      walk.visit_inputs(static_cast<size_t>(at),
+                        [&](const Tensor& x) { ops::accumulate_gram(x, h); });
+      all.push_back(h);
+    }
+    return all;
   };
   if (o_.true_sequential) {
     for (int stage = 0; stage < Block::kStages; ++stage) {
-      if (!stages[stage].empty()) quantize_stage(c, stages[stage], hessian_here());
+      if (!stages[stage].empty()) quantize_stage(c, stages[stage], hessians_here());
       bool seen = stage + 1 < Block::kStages || !walk.in_last_block();
       if (seen) walk.advance();
     }
     return;
   }
   CalibrationWalk::Place start = walk.place();
-  std::vector<Tensor> hessians(stages.size());
+  std::vector<Hessians> hessians(stages.size());
   for (int stage = 0; stage < Block::kStages; ++stage) {
-    if (!stages[stage].empty()) hessians[stage] = hessian_here();
+    if (!stages[stage].empty()) hessians[stage] = hessians_here();
     if (stage + 1 < Block::kStages) walk.advance();
   }
   walk.go_back(start);

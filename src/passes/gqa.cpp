@@ -240,11 +240,11 @@ class Gqa final : public Pass {
   }
 
  private:
-  static Inputs inputs_of(const CalibrationWalk& walk, int64_t d) {
+  static Inputs inputs_of(CalibrationWalk& walk, int64_t d) {
     Tensor gram = Tensor::zeros({d, d}, DType::f32);
     Inputs in;
     in.sum.resize(static_cast<size_t>(d));
-    walk.visit_inputs([&](const Tensor& x) {
+    walk.visit_inputs(0, [&](const Tensor& x) {
       ops::accumulate_gram(x, gram);
       in.count += double(x.dim(0));
       for (int64_t r = 0; r < x.dim(0); ++r)

@@ -112,12 +112,18 @@ class Rotate final : public Pass {
                "rotate: neither residual nor values: nothing to do");
   }
   void check_model(const Model& m) const override {
-    for (const Block& b : m.blocks)
+    for (const Block& b : m.blocks) {
+      HONE_CHECK(!residual_ || (dynamic_cast<SoftmaxAttention*>(b.mixer.get()) && b.mlp()),
+                 unsupported,
+                 "rotate: layers of this {} scale their input channel by channel, which a rotation "
+                 "would mix; set residual: false",
+                 m.family);
       HONE_CHECK(!residual_ || (!b.post_mixer_norm.defined() && !b.post_mlp_norm.defined()),
                  unsupported,
                  "rotate: this {} has norms on the outputs of its layers, whose weights cannot be "
                  "folded; set residual: false",
                  m.family);
+    }
   }
   WeightForm form(int64_t) const override { return {"f32", {}}; }
   void run(PassContext& c) override {

@@ -23,7 +23,7 @@ void PrintTo(const Case& c, std::ostream* out) { *out << c.method->name << " on 
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const AdapterMethod& m : adapter_methods())
-    for (const TinyFixture& f : tiny_fixtures()) all.push_back({&m, f.name});
+    for (const TinyFixture& f : softmax_fixtures()) all.push_back({&m, f.name});
   return all;
 }
 

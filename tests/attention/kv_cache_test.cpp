@@ -2,8 +2,11 @@
 #include "attention/kv_cache.h"
 
 #include <algorithm>
+#include <cstring>
 #include <set>
+#include <tuple>
 
+#include "attention/attention.h"
 #include "testing.h"
 
 namespace hone {
@@ -213,6 +216,39 @@ TEST(KvCache, ACutCodedPageIsOpenedAgain) {
   cache.reserve(s, 51);
   cache.write(0, s, 50, 1, k.data(), v.data());
   EXPECT_EQ(key(50), k[0]);
+}
+
+// Constant memory behind a window, with the first keys kept, and the bits of a cache that keeps
+// all.
+TEST(KvCache, GivesBackPagesThatNoLaterQuerySees) {
+  AttentionSpec spec;
+  spec.heads = spec.kv_heads = 1;
+  spec.k_dim = spec.v_dim = 4;
+  spec.pattern = Pattern::causal() & (Pattern::window(100) | Pattern::prefix(70));
+  for (KvType type : {KvType::f32, KvType::int8}) {
+    KvCache all({{1, 4, 4}}, type), some({{1, 4, 4, spec.pattern.horizon()}}, type);
+    KvSequence a, b;
+    for (int64_t at = 0; at < 1500; at += 50) {
+      const Tensor k = testing::random_tensor({50, 4}, 1 + uint32_t(at));
+      const Tensor v = testing::random_tensor({50, 4}, 2 + uint32_t(at));
+      const Tensor q = testing::random_tensor({50, 4}, 3 + uint32_t(at));
+      Tensor results[2];
+      for (auto [cache, s, y] : {std::tuple(&all, &a, &results[0]), {&some, &b, &results[1]}}) {
+        cache->reserve(*s, at + 50);
+        cache->write(0, *s, at, 50, k.data<float>(), v.data<float>());
+        *y = attend(spec, q, *cache, 0, {{0, 50, at, s}});
+        cache->commit(*s, at + 50);
+      }
+      ASSERT_EQ(0, std::memcmp(results[0].raw(), results[1].raw(), 50 * 4 * 4)) << at;
+      // Two of the first keys, and those of the window and of the page that is being filled.
+      EXPECT_LE(std::ranges::count_if(b.pages, [](int64_t p) { return p >= 0; }), 2 + 3) << at;
+    }
+    EXPECT_GE(b.pages[0], 0);
+    EXPECT_GE(b.pages[1], 0);
+    EXPECT_EQ(some.truncate(b, 1490), 1490);
+    EXPECT_EQ(some.truncate(b, 700), 0) << "its window is gone";
+    EXPECT_EQ(all.truncate(a, 700), 700);
+  }
 }
 
 TEST(KvCache, RefusesToWriteBeyondItsPages) {

@@ -193,7 +193,7 @@ Plain compare_plainly(Model& a, Model& b, const Samples& samples) {
 }
 
 TEST_F(PrecisionTest, PredictionsAreThoseOfModelsWithReplacedWeights) {
-  for (const TinyFixture& f : tiny_fixtures()) {
+  for (const TinyFixture& f : softmax_fixtures()) {
     LoadedModel m = write(f.name);
     PrecisionReport r = measure_precision(m, tiny_samples(), {});
     const std::string end = fmt::format("block {} after mlp", m.model->blocks.size() - 1);
@@ -215,7 +215,7 @@ TEST_F(PrecisionTest, PredictionsAreThoseOfModelsWithReplacedWeights) {
 }
 
 TEST_F(PrecisionTest, ANormalModelIsSafeInBothHalves) {
-  for (const TinyFixture& f : tiny_fixtures()) {
+  for (const TinyFixture& f : softmax_fixtures()) {
     SCOPED_TRACE(f.name);
     LoadedModel m = write(f.name);
     PrecisionOptions o;

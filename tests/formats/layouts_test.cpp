@@ -402,6 +402,7 @@ TEST_F(Layouts, WritesAllOrNothing) {
   CheckpointContents c = one("x.weight", float_matrix(DType::bf16));
   c.weight = [](const std::string&) -> Weight { fail(ErrorKind::io, "the source broke"); };
   for (const Layout& l : layouts()) {
+    if (l.write == nullptr) continue;
     expect_error(ErrorKind::io, {"the source broke"},
                  [&] { write_checkpoint(l.name, scratch_ / "out", c); });
     EXPECT_TRUE(fs::is_empty(scratch_.path())) << l.name;

@@ -120,6 +120,7 @@ TEST_P(FamilyContract, TripsThroughFilesKeepEveryBit) {
   std::vector<int32_t> ids = tiny_ids(40, 4);
   Tensor expected = all_logits(m, ids);
   for (const char* layout : {"hf", "gguf"}) {
+    if (std::string(layout) == "gguf" && m.family->gguf_architectures.empty()) continue;
     fs::path out = scratch_ / (std::string(layout) == "gguf" ? "out.gguf" : "out");
     ExportOptions o;
     o.layout = layout;
@@ -140,6 +141,10 @@ TEST_P(FamilyContract, GgufBecomesADirectoryAgain) {
   LoadedModel m = load_editable(path());
   ExportOptions gguf;
   gguf.layout = "gguf";
+  if (m.family->gguf_architectures.empty()) {
+    EXPECT_THROW(export_model(m, scratch_ / "a.gguf", gguf), Error);
+    return;
+  }
   export_model(m, scratch_ / "a.gguf", gguf);
   LoadedModel from_gguf = load_editable(scratch_ / "a.gguf");
   export_model(from_gguf, scratch_ / "back", {});
@@ -260,6 +265,7 @@ TEST(FamilyRegistry, EveryFamilyHasATinyFixtureAndAGolden) {
     EXPECT_TRUE(fs::exists(e.path() / "logits.safetensors")) << e.path();
   }
   for (const Family* f : families()) {
+    if (f->written_as != nullptr) continue;  // other names of a family that is tested
     EXPECT_TRUE(fixtures.contains(f->name)) << f->name << ": no line in tests/tiny_models.h";
     for (const char* type : f->hf_types)
       EXPECT_TRUE(goldens.contains(type))

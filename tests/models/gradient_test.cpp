@@ -111,7 +111,7 @@ TEST_P(Gradients, ReachParametersBehindFrozenEmbeddings) {
   options.inference = false;
   LoadedModel loaded = load_model(scratch / "model", options);
   Model& m = *loaded.model;
-  const std::string only = m.blocks[1].mlp.up.name() + ".weight";
+  const std::string only = m.blocks[1].mixer->output().name() + ".weight";
   for (Checkpointing c : {Checkpointing::none, Checkpointing::block, Checkpointing::root}) {
     std::vector<NamedTensor> trained = m.train([&](const std::string& n) { return n == only; });
     ASSERT_EQ(trained.size(), 1u);

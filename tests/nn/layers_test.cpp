@@ -1,5 +1,5 @@
 // The small layers against their formulas in double.
-#include "nn/layers.h"
+#include "nn/mlp.h"
 
 #include "testing.h"
 

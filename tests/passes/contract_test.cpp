@@ -319,7 +319,7 @@ TEST_P(PassContract, AGlobNamesExactlyWhatChanges) {
   LoadedModel original = load();
   auto before = digests(original);
   Model& model = *original.model;
-  std::string up = model.blocks[1].mlp.up.name();
+  std::string up = model.blocks[1].mlp()->up.name();
   bool blocks_only = make()->blocks_only();
   for (const std::string& glob :
        {up, std::string("*.0.*"), model.embedding.name(), std::string(model.head.name()),
@@ -424,7 +424,7 @@ TEST_P(PassContract, PredictionsStayNear) {
 /// GPT-2 stores matrices as [in, out], which bitsandbytes' layout cannot say.
 bool must_refuse(const std::string& model, LoadedModel& m) {
   if (model != "gpt2") return false;
-  const std::string& e = m.model->blocks[0].mlp.up.weight().encoding;
+  const std::string& e = m.model->blocks[0].mlp()->up.weight().encoding;
   return e == "nf4" || e == "fp4" || e == "int8_row";
 }
 

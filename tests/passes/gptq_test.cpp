@@ -166,7 +166,9 @@ TEST(Gptq, WithoutTrueSequentialEveryStageSeesTheUntouchedBlock) {
     batch.append(calibration.samples[i], &sequences[i]);
     cache.reserve(sequences[i], 40);
   }
-  BlockState state = block.enter(original.model->embed(batch));
+  BlockState state;
+  state.residual = original.model->embed(batch);
+  block.enter(state);
   GptqOptions o;
   o.group = 64;
   auto stages = block.stages(), solved = m.model->blocks[0].stages();

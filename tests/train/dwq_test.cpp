@@ -170,7 +170,7 @@ TEST(Dwq, RefusesScalesThatAreNotFloats) {
             std::string::npos);
   // Mixed: what can be trained is, and the other is named.
   Tiny mixed("int_group", {.bits = 4, .group = 32});
-  Linear& down = mixed.model().blocks[0].mlp.down;
+  Linear& down = mixed.model().blocks[0].mlp()->down;
   const Tensor values = decode_weight(down.weight());
   down.set_weight(encoding("q4_k").encode(values.data<float>(), values.dim(0), values.dim(1), {}));
   const auto made = prepare_dwq(mixed.model());

@@ -29,7 +29,14 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    Mamba2Config,
+    Qwen3_5TextConfig,
+)
 
 OUT = Path(__file__).resolve().parents[2] / "tests" / "golden" / "families"
 PROMPT, STEPS, VOCAB = 40, 8, 128
@@ -95,6 +102,38 @@ GEMMA3 = dict(
 )
 
 
+MAMBA2 = dict(
+    vocab_size=VOCAB,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_heads=8,
+    head_dim=8,
+    n_groups=2,
+    state_size=16,
+    conv_kernel=4,
+    use_bias=True,
+    layer_norm_epsilon=1e-5,
+    chunk_size=16,
+)
+QWEN35 = dict(
+    vocab_size=VOCAB,
+    hidden_size=32,
+    intermediate_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    max_position_embeddings=128,
+    linear_num_value_heads=4,
+    linear_num_key_heads=2,
+    linear_key_head_dim=8,
+    linear_value_head_dim=16,
+    linear_conv_kernel_dim=4,
+    layer_types=["linear_attention", "full_attention", "linear_attention"],
+    rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+)
+
+
 def without(config, **changes):
     """A copy of a config with some fields changed."""
     result = copy.deepcopy(config)
@@ -149,7 +188,8 @@ def build(config, seed):
     """A model whose every parameter is random, and whose logits vary."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
-    zero_centred = config.model_type == "gemma3_text"  # its norms multiply by 1 + weight
+    # Their norms multiply by 1 + weight.
+    zero_centred = config.model_type in ("gemma3_text", "qwen3_5_text")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape)
@@ -173,10 +213,11 @@ def run(model, ids):
 @torch.no_grad()
 def run_with_cache(model, ids):
     """The logits of every token, fed one at a time."""
+    key = "cache_params" if model.config.model_type == "mamba2" else "past_key_values"
     cache, rows = None, []
     for token in ids:
-        out = model(input_ids=token.view(1, 1), past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
+        out = model(input_ids=token.view(1, 1), use_cache=True, **{key: cache})
+        cache = out[key]
         rows.append(out.logits[0, 0])
     return torch.stack(rows)
 
@@ -305,6 +346,12 @@ def main():
     )
     matters = [*gemma_matters(old), without(old, final_logit_softcapping=None)]
     make("gemma3_old_config", old, 8, matters=matters, old_config=old_gemma_config)
+
+    mamba2 = Mamba2Config(**MAMBA2)
+    make("mamba2", mamba2, 9, matters=[without(mamba2, use_conv_bias=False)])
+    qwen35 = Qwen3_5TextConfig(**QWEN35)
+    rope = {**QWEN35["rope_parameters"], "partial_rotary_factor": 0.25}
+    make("qwen3_5", qwen35, 10, matters=[without(qwen35, rope_parameters=rope)])
 
 
 if __name__ == "__main__":

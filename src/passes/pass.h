@@ -67,7 +67,7 @@ enum class PassKind {
   /// and calibration; no unit of it is stored, a resumed run does it again.
   transform,
   convert,  ///< likewise, into a model that computes nearly the same (gqa)
-  encode,  ///< changes how weights are stored: once for each module
+  encode,   ///< changes how weights are stored: once for each module
 };
 
 class Pass {

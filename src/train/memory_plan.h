@@ -19,8 +19,8 @@ struct MemoryPlan {
   int64_t total() const { return weights + step + optimizer + rest; }
 };
 
-/// Of steps of `accumulate` parts of `rows` sequences of `length` tokens each, all targets. Nothing is changed; raises
-/// out_of_memory where even the rehearsal finds no room.
+/// Of steps of `accumulate` parts of `rows` sequences of `length` tokens each, all targets. Nothing
+/// is changed; raises out_of_memory where even the rehearsal finds no room.
 MemoryPlan plan_memory(Model& model, Trainer& trainer, Objective& objective, int64_t rows,
                        int64_t length, int64_t accumulate = 1);
 

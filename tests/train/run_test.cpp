@@ -265,7 +265,7 @@ TEST(TrainingRun, WeightsThatF16CannotHoldAreNamed) {
     LoadOptions load;
     load.inference = false;
     LoadedModel m = load_model(source_file("models/hone-austen-3m"), load);
-    Linear& up = m.model->blocks[1].mlp.up;
+    Linear& up = m.model->blocks[1].mlp()->up;
     Tensor values = decode_weight(up.weight());
     values.mutable_data<float>()[3] = 7e4f;
     up.set_weight(float_weight(values));
@@ -277,7 +277,7 @@ TEST(TrainingRun, WeightsThatF16CannotHoldAreNamed) {
     ASSERT_TRUE(w.steps[0].skipped);
     EXPECT_EQ(w.steps[0].overflow, up.name() + what);
     EXPECT_GT(run.rounded().at(up.name() + what).overflows, 0);
-    EXPECT_EQ(run.rounded().at(m.model->blocks[0].mlp.up.name() + what).overflows, 0);
+    EXPECT_EQ(run.rounded().at(m.model->blocks[0].mlp()->up.name() + what).overflows, 0);
   }
 }
 

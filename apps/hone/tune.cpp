@@ -70,7 +70,7 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
       ->type_name("NAME")
       ->required();
   app.add_option("--data", c->options.data,
-                 "text, JSONL, instructions or chats to learn from (repeatable)")
+                 "text, JSONL, instructions or chats (repeatable)")
       ->allow_extra_args(false)
       ->type_name("FILE")
       ->required();

@@ -65,7 +65,7 @@ void AdapterOptions::visit(OptionVisitor& v) {
   v.option("projection", projection, "train it through an MLP");
   v.option("hidden", hidden, "width of that MLP");
   v.belong_to("houlsby, pfeiffer, parallel");
-  v.option("reduction", reduction, "width of the model / width of the adapter");
+  v.option("reduction", reduction, "width of the model / of the adapter");
   v.option("nonlinearity", nonlinearity, "relu, silu, gelu or tanh");
   v.belong_to("");
 }

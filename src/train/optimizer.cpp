@@ -47,7 +47,7 @@ void check_range(const OptimizerOptions& o, const char* key, double value, doubl
 
 void OptimizerOptions::visit(OptionVisitor& v) {
   v.option("optimizer", optimizer, "adamw, adamw8bit, adafactor, sgd or lion");
-  v.option("lr", lr, "learning rate; -1: the default of what is trained, for lion a tenth of it");
+  v.option("lr", lr, "learning rate; -1: the default of what is trained, lion: a tenth");
   v.option("weight_decay", weight_decay,
            "-1: the method's default, 0.01 for adamw and adamw8bit, else 0");
   v.option("beta1", beta1, "decay of the first moment; -1: 0.9, for adafactor 0 (no such moment)");

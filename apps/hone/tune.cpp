@@ -69,8 +69,7 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
       ->check(one_of(methods))
       ->type_name("NAME")
       ->required();
-  app.add_option("--data", c->options.data,
-                 "text, JSONL, instructions or chats (repeatable)")
+  app.add_option("--data", c->options.data, "text, JSONL, instructions or chats (repeatable)")
       ->allow_extra_args(false)
       ->type_name("FILE")
       ->required();

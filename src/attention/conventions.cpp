@@ -97,15 +97,7 @@ AttentionSpec from_ggml(const HeadShape& shape, const GgmlArguments& a) {
     window = Pattern::block(a.n_swa, 0, Pattern::kUnlimited);
   AttentionSpec spec = make_spec(shape, a.scale, a.logit_softcap,
                                  both(a.causal, Pattern::causal(), a.n_swa > 0, std::move(window)));
-  if (a.max_bias > 0) {
-    // The heads up to a power of two, then those between them.
-    const double power = std::exp2(std::floor(std::log2(double(shape.heads))));
-    for (int64_t h = 0; h < shape.heads; ++h) {
-      const double i = double(h) < power ? double(h + 1) : 2 * (double(h) - power) + 1;
-      const double bias = double(h) < power ? a.max_bias : a.max_bias / 2;
-      spec.alibi.slopes.push_back(static_cast<float>(std::exp2(-bias * i / power)));
-    }
-  }
+  if (a.max_bias > 0) spec.alibi.slopes = alibi_slopes(shape.heads, a.max_bias);
   return spec;
 }
 

@@ -11,15 +11,15 @@ namespace {
 constexpr double kSteps = 65536;
 }
 
-std::vector<float> alibi_slopes(int64_t heads) {
+std::vector<float> alibi_slopes(int64_t heads, double most) {
   HONE_CHECK(heads > 0, invalid_argument, "ALiBi of {} heads: expected at least 1", heads);
   int64_t power = 1;
   while (2 * power <= heads) power *= 2;
   std::vector<float> slopes;
   for (int64_t i = 1; i <= power; ++i)
-    slopes.push_back(static_cast<float>(std::exp2(-8.0 * double(i) / double(power))));
+    slopes.push_back(static_cast<float>(std::exp2(-most * double(i) / double(power))));
   for (int64_t i = 1; std::ssize(slopes) < heads; i += 2)
-    slopes.push_back(static_cast<float>(std::exp2(-8.0 * double(i) / double(2 * power))));
+    slopes.push_back(static_cast<float>(std::exp2(-most * double(i) / double(2 * power))));
   return slopes;
 }
 

@@ -12,7 +12,6 @@
 
 #include "nn/recurrence.h"
 #include "nn/registry.h"
-#include "ops/between.h"
 #include "ops/dense.h"
 #include "ops/elementwise.h"
 #include "ops/heads.h"

@@ -4,7 +4,6 @@
 // Spec: width, hidden. State: the token before, [1, D].
 #include "nn/recurrence.h"
 #include "nn/registry.h"
-#include "ops/between.h"
 #include "ops/elementwise.h"
 
 namespace hone {

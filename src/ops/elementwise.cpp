@@ -24,6 +24,17 @@ Tensor each(const Shape& shape, F f) {
   return y;
 }
 
+// dx, of as many rows as `like` has: a parameter that served all rows gets their sum, in order.
+void add_rows(const Tensor& like, const Tensor& dx) {
+  if (like.numel() == dx.numel()) {
+    add_gradient(like, dx);
+    return;
+  }
+  float* sum = gradient_of(like).mutable_data<float>();
+  const float* d = dx.data<float>();
+  for (int64_t i = 0; i < dx.numel(); ++i) sum[i % like.numel()] += d[i];
+}
+
 }  // namespace
 
 Tensor scale_columns(const Tensor& x, const Tensor& c) {
@@ -190,6 +201,25 @@ Tensor apply(Nonlinearity f, const Tensor& x) {
     record(y, [x, f](const Tensor& dy) {
       const float *v = x.data<float>(), *g = dy.data<float>();
       add_gradient(x, each(x.shape(), [&](int64_t i) { return g[i] * derive(f, v[i]).slope; }));
+    });
+  return y;
+}
+
+Tensor lerp(const Tensor& a, const Tensor& b, const Tensor& c) {
+  const int64_t n = c.numel();
+  HONE_ASSERT(a.numel() == b.numel() && a.numel() % n == 0);
+  const float *p = a.data<float>(), *q = b.data<float>(), *f = c.data<float>();
+  Tensor y = each(a.shape(), [=](int64_t i) { return p[i] + (q[i] - p[i]) * f[i % n]; });
+  if (recorded({&a, &b, &c}))
+    record(y, [a, b, c, n](const Tensor& dy) {
+      const float *g = dy.data<float>(), *f = c.data<float>();
+      const float *p = a.data<float>(), *q = b.data<float>();
+      if (a.requires_gradient())
+        add_gradient(a, each(a.shape(), [=](int64_t i) { return g[i] * (1 - f[i % n]); }));
+      if (b.requires_gradient())
+        add_gradient(b, each(b.shape(), [=](int64_t i) { return g[i] * f[i % n]; }));
+      if (c.requires_gradient())
+        add_rows(c, each(a.shape(), [=](int64_t i) { return g[i] * (q[i] - p[i]); }));
     });
   return y;
 }

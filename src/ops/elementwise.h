@@ -38,5 +38,7 @@ enum class Nonlinearity {
 /// "relu", "silu" or "swish", "gelu", "tanh"; raises invalid_argument naming them for others.
 Nonlinearity nonlinearity_from_name(std::string_view name);
 Tensor apply(Nonlinearity f, const Tensor& x);
+/// a + (b − a)·c: c [D] for all rows of a and b [T, D], or an own row for each, [T, D].
+Tensor lerp(const Tensor& a, const Tensor& b, const Tensor& c);
 
 }  // namespace hone::ops

@@ -80,6 +80,28 @@ Tensor scale_heads(const Tensor& x, const Tensor& s) {
   return y;
 }
 
+Tensor head_sums(const Tensor& x, int64_t heads) {
+  const int64_t rows = x.dim(0), n = x.numel() / (rows * heads);
+  HONE_ASSERT(x.numel() == rows * heads * n);
+  const float* p = x.data<float>();
+  Tensor y = Tensor::empty({rows, heads}, DType::f32);
+  float* out = y.mutable_data<float>();
+  each_row(rows * heads, n, [&](int64_t i) {
+    float sum = 0;
+    for (int64_t j = 0; j < n; ++j) sum += p[i * n + j];
+    out[i] = sum;
+  });
+  if (recorded({&x}))
+    record(y, [x = x.hollow(), n](const Tensor& dy) {
+      const float* g = dy.data<float>();
+      Tensor dx = Tensor::empty(x.shape(), DType::f32);
+      float* d = dx.mutable_data<float>();
+      each_row(dy.numel(), n, [&](int64_t i) { std::fill_n(d + i * n, n, g[i]); });
+      add_gradient(x, dx);
+    });
+  return y;
+}
+
 Tensor repeat_heads(const Tensor& x, int64_t heads, int64_t times) {
   const int64_t rows = x.dim(0), d = x.dim(1) / heads;
   HONE_ASSERT(x.dim(1) == heads * d && times > 0);

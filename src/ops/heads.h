@@ -10,6 +10,8 @@ namespace hone::ops {
 Tensor mul(const Tensor& a, const Tensor& b);
 /// x[t, h·D + i]·s[t, h] for x [T, heads·D] and s [T, heads].
 Tensor scale_heads(const Tensor& x, const Tensor& s);
+/// The sums over each head of x [T, heads·D]: [T, heads].
+Tensor head_sums(const Tensor& x, int64_t heads);
 /// Each head `times` times: [T, heads·D] → [T, heads·times·D]; result head h is head h / times.
 Tensor repeat_heads(const Tensor& x, int64_t heads, int64_t times);
 

@@ -154,4 +154,82 @@ Tensor random_orthogonal(int64_t n, uint64_t seed, bool keep_mean) {
   return q;
 }
 
+namespace {
+
+// Makes the rows of u [count, n] orthonormal, in order (modified Gram-Schmidt); what is dependent
+// becomes zeros.
+void orthonormalise(std::vector<double>& u, int64_t n) {
+  auto dot = [n](const double* a, const double* b) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
+    return sum;
+  };
+  double* const end = u.data() + u.size();
+  for (double* row = u.data(); row < end; row += n) {
+    const double before = dot(row, row);
+    for (const double* other = u.data(); other < row; other += n) {
+      const double part = dot(other, row);
+      for (int64_t i = 0; i < n; ++i) row[i] -= part * other[i];
+    }
+    const double left = dot(row, row);
+    const double factor = left > 1e-24 * before ? 1 / std::sqrt(left) : 0;
+    for (int64_t i = 0; i < n; ++i) row[i] *= factor;
+  }
+}
+
+}  // namespace
+
+std::vector<double> principal_directions(std::span<const double> h, int64_t n, int64_t count,
+                                         uint64_t seed) {
+  constexpr int kMost = 200;
+  constexpr double kEnough = 1e-8;  // of what is kept, from one step to the next
+  HONE_ASSERT(std::ssize(h) == n * n && count <= n);
+  std::vector<double> u(static_cast<size_t>(n * count));
+  for (size_t i = 0; i < u.size(); ++i) u[i] = random_uniform(seed, i) - 0.5;
+  orthonormalise(u, n);
+  double kept = -1;
+  for (int step = 0; step < kMost; ++step) {
+    std::vector<double> next(u.size());
+    parallel_for(count, 1, [&](int64_t b, int64_t e) {
+      for (int64_t at = b * n; at < e * n; ++at) {
+        const double *row = &h[at % n * n], *from = &u[at / n * n];
+        double sum = 0;
+        for (int64_t j = 0; j < n; ++j) sum += row[j] * from[j];
+        next[at] = sum;
+      }
+    });
+    double keeps = 0;
+    for (size_t i = 0; i < u.size(); ++i) keeps += u[i] * next[i];
+    orthonormalise(next, n);
+    u = std::move(next);
+    if (std::abs(keeps - kept) <= kEnough * std::abs(keeps)) break;
+    kept = keeps;
+  }
+  return u;
+}
+
+std::vector<std::complex<double>> principal_direction(std::span<const std::complex<double>> h,
+                                                      int64_t count) {
+  using Complex = std::complex<double>;
+  const auto n = static_cast<size_t>(count);
+  HONE_ASSERT(h.size() == n * n);
+  // The column of the largest diagonal has a part of it, unless all is zero.
+  size_t most = 0;
+  for (size_t i = 1; i < n; ++i)
+    if (h[i * n + i].real() > h[most * n + most].real()) most = i;
+  std::vector<Complex> u(n);
+  for (size_t i = 0; i < n; ++i) u[i] = h[i * n + most];
+  for (int step = 0;; ++step) {
+    double norm = 0;
+    for (const Complex& x : u) norm += std::norm(x);
+    if (norm == 0) return std::vector<Complex>(n, 1 / std::sqrt(double(n)));
+    for (Complex& x : u) x /= std::sqrt(norm);
+    if (step == 300) return u;
+    std::vector<Complex> next(n);
+    for (size_t i = 0; i < n; ++i)
+      for (size_t j = 0; j < n; ++j) next[i] += h[i * n + j] * u[j];
+    u = std::move(next);
+  }
+}
+
 }  // namespace hone::ops

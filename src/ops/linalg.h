@@ -1,7 +1,11 @@
-// Dense linear algebra for passes: factorisations (GPTQ, SparseGPT) and random rotations.
+// Dense linear algebra for passes: factorisations (GPTQ, SparseGPT), random rotations, principal
+// directions.
 #pragma once
 
+#include <complex>
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "tensor/tensor.h"
 
@@ -21,5 +25,14 @@ Tensor inverse_cholesky_upper(const Tensor& h);
 /// `keep_mean`, uniform over those that map the vector of ones to itself, so that the mean of a
 /// vector does not change. 2n³ operations in f64.
 Tensor random_orthogonal(int64_t n, uint64_t seed, bool keep_mean);
+
+/// The `count` ≤ n directions in which a symmetric matrix [n, n] without negative eigenvalues is
+/// largest: [count, n] with orthonormal rows, those that it does not have zeros; by orthogonal
+/// iteration from the seed. At most 400·n²·count operations in f64.
+std::vector<double> principal_directions(std::span<const double> h, int64_t n, int64_t count,
+                                         uint64_t seed);
+/// The one of a Hermitian matrix [n, n] without negative eigenvalues, of length 1.
+std::vector<std::complex<double>> principal_direction(std::span<const std::complex<double>> h,
+                                                      int64_t n);
 
 }  // namespace hone::ops

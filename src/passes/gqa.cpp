@@ -17,7 +17,6 @@
 // of what attention makes of them. Limits: norms over keys (Gemma 3) stand between the projection
 // and the rotation, so that only mean works; files that hold q, k and v in equal parts of one
 // matrix (GPT-2) cannot hold the result.
-#include <cmath>
 #include <complex>
 #include <vector>
 
@@ -25,6 +24,7 @@
 #include "base/random.h"
 #include "base/threads.h"
 #include "ops/dense.h"
+#include "ops/linalg.h"
 #include "passes/calibration_walk.h"
 #include "passes/pass.h"
 
@@ -43,91 +43,19 @@ struct Matrix {
   double at(int64_t i, int64_t j) const { return values[static_cast<size_t>(i * columns + j)]; }
 };
 
+// The `count` principal directions of a symmetric matrix [n, n]: [count, n].
+Matrix principal(const Matrix& m, int64_t count, uint64_t seed) {
+  Matrix u(count, m.rows);
+  u.values = ops::principal_directions(m.values, m.rows, count, seed);
+  return u;
+}
+
 // What a layer's inputs were: C = Σ x·xᵀ, packed, the sum of x, and how many there were.
 struct Inputs {
   PackedWeight gram;
   std::vector<double> sum;
   double count = 0;
 };
-
-// Makes the rows orthonormal, in order (modified Gram-Schmidt); what is dependent becomes zeros.
-void orthonormalise(Matrix& u) {
-  const int64_t n = u.columns;
-  auto dot = [n](const double* a, const double* b) {
-    double sum = 0;
-    for (int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
-    return sum;
-  };
-  for (int64_t c = 0; c < u.rows; ++c) {
-    double* row = &u.at(c, 0);
-    const double before = dot(row, row);
-    for (int64_t p = 0; p < c; ++p) {
-      const double part = dot(&u.at(p, 0), row);
-      for (int64_t i = 0; i < n; ++i) row[i] -= part * u.at(p, i);
-    }
-    const double left = dot(row, row);
-    const double factor = left > 1e-24 * before ? 1 / std::sqrt(left) : 0;
-    for (int64_t i = 0; i < n; ++i) row[i] *= factor;
-  }
-}
-
-// The `count` principal directions of a symmetric matrix [n, n] without negative eigenvalues:
-// [count, n] with orthonormal rows, by orthogonal iteration.
-Matrix principal(const Matrix& m, int64_t count, uint64_t seed) {
-  constexpr int kMost = 200;
-  constexpr double kEnough = 1e-8;  // of what is kept, from one step to the next
-  const int64_t n = m.rows;
-  Matrix u(count, n);
-  for (int64_t i = 0; i < n * count; ++i)
-    u.values[static_cast<size_t>(i)] = random_uniform(seed, static_cast<uint64_t>(i)) - 0.5;
-  orthonormalise(u);
-  double kept = -1;
-  for (int step = 0; step < kMost; ++step) {
-    Matrix next(count, n);
-    parallel_for(count, 1, [&](int64_t b, int64_t e) {
-      for (int64_t c = b; c < e; ++c)
-        for (int64_t i = 0; i < n; ++i) {
-          double sum = 0;
-          for (int64_t j = 0; j < n; ++j) sum += m.at(i, j) * u.at(c, j);
-          next.at(c, i) = sum;
-        }
-    });
-    double keeps = 0;
-    for (size_t i = 0; i < u.values.size(); ++i) keeps += u.values[i] * next.values[i];
-    orthonormalise(next);
-    u = std::move(next);
-    if (std::abs(keeps - kept) <= kEnough * std::abs(keeps)) break;
-    kept = keeps;
-  }
-  return u;
-}
-
-// The principal direction of a Hermitian matrix [g, g] without negative eigenvalues.
-std::vector<Complex> principal(const std::vector<Complex>& m, size_t g) {
-  // The column of the largest diagonal has a part of it, unless all is zero.
-  size_t most = 0;
-  for (size_t i = 1; i < g; ++i)
-    if (m[i * g + i].real() > m[most * g + most].real()) most = i;
-  std::vector<Complex> u(g);
-  for (size_t i = 0; i < g; ++i) u[i] = m[i * g + most];
-  for (int step = 0; step < 300; ++step) {
-    double norm = 0;
-    for (const Complex& x : u) norm += std::norm(x);
-    if (norm == 0) {
-      std::fill(u.begin(), u.end(), 1 / std::sqrt(double(g)));
-      return u;
-    }
-    for (Complex& x : u) x /= std::sqrt(norm);
-    std::vector<Complex> next(g);
-    for (size_t i = 0; i < g; ++i)
-      for (size_t j = 0; j < g; ++j) next[i] += m[i * g + j] * u[j];
-    u = std::move(next);
-  }
-  double norm = 0;
-  for (const Complex& x : u) norm += std::norm(x);
-  for (Complex& x : u) x /= std::sqrt(norm);
-  return u;
-}
 
 // A projection's rows with their biases behind them, so that one map serves both.
 struct Rows {
@@ -332,7 +260,7 @@ class Gqa final : public Pass {
           const int64_t ri = i * d + p, rj = j * d + p, si = ri + pairs, sj = rj + pairs;
           h[size_t(i) * g + size_t(j)] = {m.at(ri, rj) + m.at(si, sj), m.at(si, rj) - m.at(ri, sj)};
         }
-      const std::vector<Complex> u = principal(h, g);
+      const std::vector<Complex> u = ops::principal_direction(h, group);
       for (int64_t i = 0; i < group; ++i) {
         const double re = u[size_t(i)].real(), im = u[size_t(i)].imag();
         auto turn = [&](Rows& to, int64_t to_row, const Rows& from, int64_t from_row) {

@@ -4,19 +4,14 @@
 #include "models/export.h"
 #include "models/session.h"
 #include "passes/recipe.h"
-#include "testing.h"
+#include "tiny_models.h"
 
 namespace hone {
 namespace {
 
 using testing::golden;
+using testing::load_editable;
 using testing::relative_distance;
-
-LoadedModel load(const std::filesystem::path& path) {
-  LoadOptions canonical;
-  canonical.inference = false;
-  return load_model(path, canonical);
-}
 
 Tensor logits_of(Model& m, int64_t tokens = 40) {
   std::vector<int32_t> ids;
@@ -104,7 +99,7 @@ void relate_heads(LoadedModel& m) {
 }
 
 TEST(Gqa, MeanOfEqualHeadsChangesNothing) {
-  LoadedModel m = load(golden("families/llama"));
+  LoadedModel m = load_editable(golden("families/llama"));
   copy_heads(m);
   const Tensor before = logits_of(*m.model);
   merge(m, "kv_heads: 1, method: mean");
@@ -114,7 +109,8 @@ TEST(Gqa, MeanOfEqualHeadsChangesNothing) {
 }
 
 TEST(Gqa, JointUndoesRotationsOfKeysAndMapsOfValues) {
-  LoadedModel m = load(golden("families/llama")), mean = load(golden("families/llama"));
+  LoadedModel m = load_editable(golden("families/llama")),
+              mean = load_editable(golden("families/llama"));
   relate_heads(m);
   relate_heads(mean);
   const Tensor before = logits_of(*m.model);
@@ -128,7 +124,7 @@ const std::filesystem::path kTrained =
     std::filesystem::path(HONE_SOURCE_DIR) / "models/hone-austen-3m";
 
 TEST(Gqa, IsWrittenAndReadBack) {
-  LoadedModel m = load(kTrained);
+  LoadedModel m = load_editable(kTrained);
   merge(m, "kv_heads: 1");
   const Tensor made = logits_of(*m.model);
   testing::TemporaryDirectory scratch;
@@ -138,12 +134,12 @@ TEST(Gqa, IsWrittenAndReadBack) {
   export_model(m, scratch / "m.gguf", gguf);
   {
     // What a GGUF file says of itself is kept, but for this.
-    LoadedModel copy = load(scratch / "m.gguf");
+    LoadedModel copy = load_editable(scratch / "m.gguf");
     merge(copy, "kv_heads: 1");
     export_model(copy, scratch / "again.gguf", gguf);
   }
   for (const char* name : {"hf", "m.gguf", "again.gguf"}) {
-    LoadedModel copy = load(scratch / name);
+    LoadedModel copy = load_editable(scratch / name);
     EXPECT_EQ(copy.config.kv_heads, 1);
     EXPECT_EQ(copy.model->kv_shapes()[0].kv_heads, 1);
     EXPECT_LT(distance(logits_of(*copy.model), made), 1e-5) << name;
@@ -151,11 +147,11 @@ TEST(Gqa, IsWrittenAndReadBack) {
 }
 
 TEST(Gqa, OnATrainedModelJointIsNearerThanMean) {
-  LoadedModel original = load(kTrained);
+  LoadedModel original = load_editable(kTrained);
   const Tensor before = logits_of(*original.model);
   double far[2];
   for (int joint : {0, 1}) {
-    LoadedModel m = load(kTrained);
+    LoadedModel m = load_editable(kTrained);
     merge(m, joint ? "kv_heads: 2" : "kv_heads: 2, method: mean");
     far[joint] = distance(logits_of(*m.model), before);
   }
@@ -164,7 +160,7 @@ TEST(Gqa, OnATrainedModelJointIsNearerThanMean) {
 
 // Heads that differ by their biases alone: what was merged must know of them.
 TEST(Gqa, JointCountsBiases) {
-  LoadedModel m = load(golden("families/llama_tied_bias"));
+  LoadedModel m = load_editable(golden("families/llama_tied_bias"));
   for (size_t b = 0; b < m.model->blocks.size(); ++b) {
     SoftmaxAttention& a = attention_of(m, b);
     ASSERT_FALSE(a.k.bias().empty_handle());
@@ -184,14 +180,14 @@ TEST(Gqa, JointCountsBiases) {
 }
 
 TEST(Gqa, OneStepBehindAnotherIsCheckedAnew) {
-  LoadedModel m = load(kTrained);
+  LoadedModel m = load_editable(kTrained);
   merge(m, "kv_heads: 2, method: mean");
   merge(m, "kv_heads: 1, method: mean");
   EXPECT_EQ(m.config.kv_heads, 1);
   Recipe recipe = parse_recipe(
       "steps: [{pass: gqa, kv_heads: 1, method: mean}, {pass: gqa, kv_heads: 2, method: mean}]",
       "test");
-  LoadedModel other = load(kTrained);
+  LoadedModel other = load_editable(kTrained);
   PassContext c{other, ModuleFilter(), nullptr, 11, nullptr, nullptr, -1, nullptr};
   recipe.main.steps[0].made->run(c);
   EXPECT_THROW(recipe.main.steps[1].made->run(c), Error);
@@ -199,7 +195,7 @@ TEST(Gqa, OneStepBehindAnotherIsCheckedAnew) {
 
 TEST(Gqa, RefusesWhatCannotBe) {
   auto refusal = [](const std::string& family, const std::string& options) {
-    LoadedModel m = load(golden("families/" + family));
+    LoadedModel m = load_editable(golden("families/" + family));
     try {
       merge(m, options);
     } catch (const Error& e) {

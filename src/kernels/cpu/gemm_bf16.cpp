@@ -59,18 +59,6 @@ static void split_block(const GemmArgs* g, int64_t t0, int64_t rows, int64_t k0,
     }
 }
 
-// Rows of a panel to pairs of rows, as a tile product wants its right operand: [16][16][2].
-HONE_INLINE void pair_rows(const uint16_t* rows, int64_t have, uint16_t* out) {
-  for (int k = 0; k < kStep; k += 2, rows += 2 * kPanel, out += 2 * kPanel) {
-    if (k + 2 <= have) {
-      store_row_pair(out, rows);
-      continue;
-    }
-    memset(out, 0, 4 * kPanel);
-    for (int r = 0; k < have && r < kPanel; ++r) out[2 * r] = rows[r];
-  }
-}
-
 // Adds the columns [k0, k1) of one panel to its sums.
 static void panel_block(const uint16_t* panel, int64_t k0, int64_t k1, const Parts& parts,
                         PartSums& sums) {

@@ -24,15 +24,6 @@ typedef uint16_t Pairs[kStep * kPanel];
 // Sixteen tokens' last columns, zeros behind them.
 typedef uint16_t Tail[kTileRows][kStep];
 
-HONE_INLINE void pair_rows(const uint16_t* rows, int64_t have, uint16_t* out) {
-  for (int k = 0; k < kStep; k += 2, rows += 2 * kPanel, out += 2 * kPanel) {
-    if (k < have)
-      store_row_pair(out, rows);
-    else
-      memset(out, 0, 4 * kPanel);
-  }
-}
-
 // What a tile of sums belongs to: `rows` tokens from t0 on × panel p.
 struct Place {
   const GemmArgs* g;

@@ -40,6 +40,19 @@ HONE_INLINE void store_row_pair(uint16_t* out, const uint16_t* rows) {
   _mm512_storeu_si512(out, _mm512_or_si512(first, _mm512_slli_epi32(second, 16)));
 }
 
+// Up to 32 rows of a panel of bf16, `have` of them, to pairs of rows, zeros behind them, as a tile
+// product wants its right operand: [16][16][2].
+HONE_INLINE void pair_rows(const uint16_t* rows, int64_t have, uint16_t* out) {
+  for (int k = 0; k < 2 * kTileRows; k += 2, rows += 2 * kPanel, out += 2 * kPanel) {
+    if (k + 2 <= have) {
+      store_row_pair(out, rows);
+      continue;
+    }
+    memset(out, 0, 4 * kPanel);
+    for (int r = 0; k < have && r < kPanel; ++r) out[2 * r] = rows[r];
+  }
+}
+
 HONE_INLINE void set_shape(TileShapes& s, int tile, int64_t rows, int64_t bytes) {
   s.rows[tile] = (uint8_t)rows;
   s.bytes[tile] = (uint16_t)bytes;

@@ -84,7 +84,7 @@ Result measure(const Case& c, const Flags& f, const kernels::RoofMeter& meter) {
     for (; took < 0.05; took = monotonic_seconds() - started, ++calls)
       attend(s, q, cache, 0, spans);
     seconds.push_back(took / calls);
-    of_peak.push_back(r.operations / seconds.back() / roofs.f32_per_second);
+    of_peak.push_back(r.operations / seconds.back() / roofs.fma_per_second);
     of_bandwidth.push_back(r.bytes / seconds.back() / roofs.read_per_second(r.bytes));
   }
   r.seconds = median(seconds);
@@ -187,7 +187,7 @@ void run_patterns(const Flags& f) {
         }
         seconds.push_back(took / calls);
         ratios.push_back(seconds.back() / *plan.seconds);
-        of_peak.push_back(plan.operations / seconds.back() / roofs.f32_per_second);
+        of_peak.push_back(plan.operations / seconds.back() / roofs.fma_per_second);
       }
       const double s = median(seconds), ratio = median(ratios);
       fmt::print("{:36} {:7} {:10.3f} {:10.3f} {:6.2f} {:5.0f} % {:7.0f}\n", text, n, 1e3 * s,

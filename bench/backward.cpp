@@ -44,7 +44,7 @@ class Bench {
       double started = monotonic_seconds(), took = 0;
       for (; took < 0.05; took = monotonic_seconds() - started, ++calls) work();
       seconds.push_back(took / calls);
-      of_peak.push_back(operations / seconds.back() / roofs.f32_per_second);
+      of_peak.push_back(operations / seconds.back() / roofs.fma_per_second);
     }
     const double s = median(seconds), part = median(of_peak);
     if (f_.json)

@@ -141,7 +141,7 @@ void run(const Flags& f) {
                              : c.spec.low_rank == LowRank::delta ? 6
                                                                  : 8;
     for (int64_t i = 0; i < f.rounds; ++i) {
-      const double peak = meter.measure().f32_per_second;
+      const double peak = meter.measure().fma_per_second;
       const Times t = measure(c.spec, f.tokens);
       softmax.push_back(softmax_seconds(f));
       recurrent.push_back(t.recurrent);

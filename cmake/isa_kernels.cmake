@@ -24,7 +24,12 @@ function(hone_isa name rank)
   set(HONE_ISAS ${HONE_ISAS} ${name} PARENT_SCOPE)
 endfunction()
 
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" AND HONE_SANITIZE MATCHES "thread")
+  # Threads are above the kernels: one set shows what they do.
+  hone_isa(avx2 2 -mavx2 -mfma -mf16c)
+  hone_isa(baseline 0)
+  target_compile_definitions(hone_kernels PRIVATE HONE_X86=1)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   # Its vectors are sixteen scalars each: -O3 takes minutes a file, for the slowest of all sets.
   if(HONE_SANITIZE)
     hone_isa(baseline 0)
@@ -43,7 +48,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     # For tests on CPUs without tiles: the same code on tiles in plain loops.
     hone_isa_objects(amx_emulated 0 ${VNNI} -DHONE_PLAIN_TILES=1)
   endif()
-  target_compile_definitions(hone_kernels PRIVATE HONE_X86=1)
+  target_compile_definitions(hone_kernels PRIVATE HONE_X86=1 HONE_AVX512=1)
 else()
   hone_isa(baseline 0)
 endif()

@@ -122,7 +122,7 @@ void run_train_bench(const ModelArgument& argument, const TrainBenchFlags& f,
     const double started = monotonic_seconds();
     loss = trainer.step({&b, 1}, teacher.objective()).loss;
     const double took = monotonic_seconds() - started;
-    peaks.push_back(meter.measure(true).f32_per_second);
+    peaks.push_back(meter.measure(true).fma_per_second);
     if (i > 0) seconds.push_back(took);
   }
   const double step = median(seconds),

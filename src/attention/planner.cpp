@@ -162,7 +162,7 @@ AttentionPlan plan_attention(const AttentionSpec& spec, const AttentionTask& t,
   const int64_t turns = ceil_div(items, thread_count());
   const double idle = std::max(1.0, double(turns) * thread_count() / double(items));
   const double work = plan.row_tiles * cost.all * kVectorOperations * idle *
-                      (t.backward ? 1 : load_factor(plan.unit_rows)) / roofs->f32_per_second;
+                      (t.backward ? 1 : load_factor(plan.unit_rows)) / roofs->fma_per_second;
   plan.seconds =
       t.backward ? work : std::max(work, plan.bytes / roofs->read_per_second(plan.bytes));
   return plan;

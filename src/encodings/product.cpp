@@ -220,28 +220,31 @@ constexpr int64_t kExpandedPanels = 4;
 // Up to so many tokens, expanding in registers is faster than by way of memory.
 constexpr int64_t kFewTokens = 8;
 
-// By way of f32 panels, or where args.xb is given, of panels rounded to bf16.
+// By way of f32 panels, which those of codes are expanded to; or where args.xb is given, of panels
+// rounded to bf16.
 void multiply_expanded(kernels::GemmArgs args, const PackedWeight& w) {
   static thread_local std::vector<float> scratch;
   static thread_local std::vector<uint16_t> rounded;
   const int64_t size = kExpandedPanels * kPanel * w.k;
-  scratch.resize(std::max(scratch.size(), static_cast<size_t>(size)));
+  if (w.coded) scratch.resize(std::max(scratch.size(), static_cast<size_t>(size)));
   if (args.xb != nullptr) rounded.resize(std::max(rounded.size(), static_cast<size_t>(size)));
   const auto* base = static_cast<const uint8_t*>(args.panels);
   const int64_t p0 = args.p0, p1 = args.p1;
   for (int64_t p = p0; p < p1; p += kExpandedPanels) {
     int64_t last = std::min(p1, p + kExpandedPanels);
-    for (int64_t q = p; q < last; ++q)
+    for (int64_t q = p; q < last && w.coded; ++q)
       table().expand_codes(base + (q - p0) * w.panel_bytes, w.form, w.k,
                            scratch.data() + (q - p) * kPanel * w.k);
+    const float* panels =
+        w.coded ? scratch.data() : reinterpret_cast<const float*>(base) + (p - p0) * kPanel * w.k;
     args.p0 = p;
     args.p1 = last;
-    args.panels = scratch.data();
+    args.panels = panels;
     if (args.xb == nullptr) {
       table().gemm_f32(&args);
       continue;
     }
-    table().round_to_bf16(scratch.data(), (last - p) * kPanel * w.k, rounded.data());
+    table().round_to_bf16(panels, (last - p) * kPanel * w.k, rounded.data());
     args.panels = rounded.data();
     table().gemm_bf16_dot(&args);
   }
@@ -302,7 +305,7 @@ class Job {
       table().gemm_codes(&part);
     else if (w_.coded && part.t <= kFewTokens && part.xb == nullptr)
       table().gemm_codes_f32(&part);
-    else if (w_.coded)
+    else if (w_.coded || (part.xb != nullptr && w_.type == DType::f32))
       multiply_expanded(part, w_);
     else if (part.xb != nullptr)
       table().gemm_bf16_dot(&part);
@@ -390,7 +393,7 @@ std::optional<kernels::Rounding> rounding_of(Activations a) {
 std::string_view PackedWeight::activations(Activations a) const {
   if (a == Activations::f32) return "f32";
   if (coded && a == Activations::int8) return "int8";
-  const bool bf16 = a == Activations::bf16 ? coded || type == DType::bf16
+  const bool bf16 = a == Activations::bf16 ? coded || type != DType::f16
                                            : a == Activations::int8 && type == DType::bf16;
   return bf16 && k % 2 == 0 && kernels::uses_bf16_dots() ? "bf16" : "f32";
 }

@@ -7,7 +7,8 @@
 //   bf16, f16, tf32, tf32_truncated   mixed precision, for training: activations and gradients are
 //         rounded to the type before products, results to bf16 and f16 behind them; so are
 //         weights of floats (Linear); sums are f32. Where dots of bf16 are the machine's fastest
-//         they multiply bf16, forward and backward, and what codes stand for is rounded to it.
+//         they multiply bf16, forward and backward, and what codes and f32 panels (those of
+//         adapters) stand for is rounded to it.
 //   int8  where the weight has an integer form, activations are quantised by chunks of 32 columns;
 //         where it is bf16 and dots of bf16 are the machine's fastest, they are rounded to bf16.
 #pragma once

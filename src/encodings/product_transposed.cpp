@@ -156,13 +156,13 @@ void accumulate_bf16(const Tensor& dy, const Tensor& x, Tensor& dw, ops::PartRou
     for (int64_t item = b; item < e; ++item) {
       const int64_t k0 = item / parts * kBackColumns, k1 = std::min(k, k0 + kBackColumns);
       const int64_t n0 = item % parts * kBackTokens, n1 = std::min(n, n0 + kBackTokens);
-      for (int64_t c = k0; c < k1 && packed != k0; c += kPanel)
-        for (int64_t r = 0; r < t; ++r) {
-          uint16_t* to = panels.data() + ((c - k0) * t + r * kPanel);
-          const int64_t width = std::min<int64_t>(kPanel, k1 - c);
-          table().round_to_bf16(x.data<float>() + r * k + c, width, to);
-          std::fill(to + width, to + kPanel, uint16_t{0});
-        }
+      // A row of the whole strip at a time, which is one piece of memory.
+      uint16_t row[kBackColumns] = {};
+      for (int64_t r = 0; r < t && packed != k0; ++r) {
+        table().round_to_bf16(x.data<float>() + r * k + k0, k1 - k0, row);
+        for (int64_t c = 0; c < k1 - k0; c += kPanel)
+          std::copy_n(row + c, kPanel, panels.data() + c * t + r * kPanel);
+      }
       packed = k0;
       kernels::GemmArgs g{};
       g.t = n1 - n0;

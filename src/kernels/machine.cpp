@@ -105,7 +105,10 @@ double peak_speed(const PeakLoop& loop, Effort effort = kThorough) {
 
 // A product with f32 activations and bf16 weights is three of bf16 tiles.
 void raise_roof(Roofs& r, std::string_view operation, double per_second) {
-  if (operation == "fp32 FMA") r.f32_per_second = std::max(r.f32_per_second, per_second);
+  if (operation == "fp32 FMA") {
+    r.fma_per_second = std::max(r.fma_per_second, per_second);
+    r.f32_per_second = std::max(r.f32_per_second, per_second);
+  }
   if (operation == "bf16 tiles") r.f32_per_second = std::max(r.f32_per_second, per_second / 3);
   if (operation == "bf16 dot" || operation == "bf16 tiles")
     r.bf16_per_second = std::max(r.bf16_per_second, per_second);

@@ -54,6 +54,7 @@ struct Roofs {
   int64_t cache_bytes = 0;
   double cached_bytes_per_second = 0;
   double bf16_per_second = 0;  ///< of dots of bf16; 0 = none
+  double fma_per_second = 0;   ///< of f32 multiply-adds: what f32 weights, attention, training need
 
   /// Of reading so many bytes again and again.
   double read_per_second(double bytes) const {

@@ -22,6 +22,8 @@ extern const KernelTable kTable;
 namespace avx2 {
 extern const KernelTable kTable;
 }
+#endif
+#ifdef HONE_AVX512
 namespace avx512 {
 extern const KernelTable kTable;
 }
@@ -38,7 +40,7 @@ namespace {
 std::atomic<const KernelTable*> g_table{nullptr};
 std::atomic<bool> g_bf16_dots{false};
 
-#ifdef HONE_X86
+#ifdef HONE_AVX512
 // Matrix tiles for int8 and bf16, and the system's leave to use them: their registers are so large
 // that Linux keeps them only for processes that ask. Asked once, for all threads.
 bool has_tiles() {
@@ -70,6 +72,8 @@ std::vector<const KernelTable*> available_tables() {
   bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
               __builtin_cpu_supports("f16c");
   if (avx2) out.push_back(&avx2::kTable);
+#endif
+#ifdef HONE_AVX512
   bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   if (avx512) out.push_back(&avx512::kTable);

@@ -20,7 +20,7 @@ AttentionPlan plan(const char* pattern, AttentionTask task,
 kernels::Roofs some_roofs() {
   kernels::Roofs r;
   r.bytes_per_second = 1e10;
-  r.f32_per_second = 1e11;
+  r.fma_per_second = 1e11;
   return r;
 }
 
@@ -45,7 +45,7 @@ TEST(AttentionPlanner, TimeFollowsTheLimits) {
   const AttentionTask prefill{2048, 2048}, decode{1, 65536};
   EXPECT_FALSE(plan("causal", prefill).seconds.has_value());
   kernels::Roofs roofs = some_roofs(), faster = roofs, wider = roofs;
-  faster.f32_per_second *= 2;
+  faster.fma_per_second *= 2;
   wider.bytes_per_second *= 2;
   EXPECT_NEAR(*plan("causal", prefill, roofs).seconds, 2 * *plan("causal", prefill, faster).seconds,
               1e-9);

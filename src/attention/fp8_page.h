@@ -7,7 +7,7 @@
 //    becomes 0 is below 2^-17 (2^-31) of it.
 //  * None saturates. Values are rounded to the nearest, ties to even.
 //  * Products with powers of two are exact, and a page that is opened and closed again keeps its
-//    codes.
+//    values.
 //  * Where a key of the page is not finite, all of them come out as NaN; likewise values.
 #pragma once
 

@@ -169,8 +169,7 @@ TEST(KvCache, CodedPagesAreNearWhatWasWritten) {
   }
 }
 
-// The largest element of a page and its error: within half a last place of every value, whatever
-// else the page holds; twice written, the same.
+// Within half a last place of every value, whatever else the page holds; twice written, the same.
 TEST(KvCache, Fp8PagesAreNearWhatWasWritten) {
   const KvPageShape shape{5, 37};
   for (auto [type, mantissa, largest, least] :
@@ -200,17 +199,20 @@ TEST(KvCache, Fp8PagesAreNearWhatWasWritten) {
         int exponent = 0;
         ASSERT_EQ(std::frexp(scale, &exponent), 0.5f) << "a power of two";
         ASSERT_LE(factor, largest * scale * 1.0002f);
-        if (factor > 1e-30f) ASSERT_GT(factor, largest * scale / 2) << "the smallest";
+        if (factor > 1e-30f) {
+          ASSERT_GT(factor, largest * scale / 2) << "the smallest";
+        }
         for (size_t i = 0; i < x->size(); ++i)
           ASSERT_NEAR(
               (*y)[i], (*x)[i],
               std::max(std::ldexp(std::fabs((*x)[i]), -mantissa - 1), std::ldexp(scale, least - 1)))
               << kv_type_name(type) << " " << factor << " " << i;
       }
-      std::vector<std::byte> kp2(kp.size()), vp2(vp.size());
-      encode_page(type, shape, k2.data(), v2.data(), kp2.data(), vp2.data());
-      EXPECT_EQ(kp, kp2);
-      EXPECT_EQ(vp, vp2);
+      std::vector<float> k3(k.size()), v3(v.size());
+      encode_page(type, shape, k2.data(), v2.data(), kp.data(), vp.data());
+      decode_page(type, shape, kp.data(), vp.data(), k3.data(), v3.data());
+      EXPECT_EQ(k2, k3) << "opened and closed again";
+      EXPECT_EQ(v2, v3);
     }
 }
 
@@ -338,7 +340,9 @@ TEST(KvCache, GivesBackPagesThatNoLaterQuerySees) {
       // Two of the first keys, and those of the window and of the page that is being filled.
       const auto held = std::ranges::count_if(b.pages, [](int64_t p) { return p >= 0; });
       EXPECT_LE(held, 2 + 3) << at;
-      EXPECT_EQ(some.bytes_of(at + 50), held * some.page_bytes()) << at;
+      // Pages are given back when the next one begins.
+      EXPECT_LE(some.bytes_of(at + 50), held * some.page_bytes()) << at;
+      EXPECT_GE(some.bytes_of(at + 50), (held - 1) * some.page_bytes()) << at;
       EXPECT_EQ(all.bytes_of(at + 50), std::ssize(a.pages) * all.page_bytes()) << at;
     }
     EXPECT_GE(b.pages[0], 0);

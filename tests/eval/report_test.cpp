@@ -147,11 +147,13 @@ TEST(ReportJson, NoMemberIsForgotten) {
   r.variants.resize(1);
   r.layers.resize(1);
   r.samples.resize(1);
+  r.caches.resize(1);
   {
-    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u, v, w] = r.variants[0];
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u, v, w, x, y, z] =
+        r.variants[0];
     Json json = report_json(r);
     EXPECT_EQ(json["variants"][0].size(),
-              fill(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u, v, w));
+              fill(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u, v, w, x, y, z));
   }
   {
     auto& [a, b, c, d, e, f, g, h, i] = r.layers[0];
@@ -162,9 +164,14 @@ TEST(ReportJson, NoMemberIsForgotten) {
     EXPECT_EQ(report_json(r)["samples"][0].size(), fill(a, b, c));
   }
   {
-    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q] = r;
+    auto& [a, b, c, d, e, f, g, h, i] = r.caches[0];
+    EXPECT_EQ(report_json(r)["caches"][0].size(), fill(a, b, c, d, e, f, g, h, i));
+  }
+  {
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u] = r;
     // And "format" and its version.
-    EXPECT_EQ(report_json(r).size(), 2 + fill(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q));
+    EXPECT_EQ(report_json(r).size(),
+              2 + fill(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u));
   }
   r.notes = {"a note"};
   Json json = report_json(r);

@@ -4,8 +4,8 @@
 // once, in the layout of kv_page.h. A sequence is a list of page numbers and a length; pages go
 // back to the pool when a sequence ends.
 //
-// Coded types (fp8, int8, int4) know a page only once it is full: until then its positions are kept
-// in f32 beside the pool, in the sequence's tail. A query sees the pages in front of its own as codes,
+// Coded types (8 and 4 bits) know a page only once it is full: until then its positions are kept in
+// f32 beside the pool, in the sequence's tail. A query sees the pages in front of its own as codes,
 // its own (and what a pattern shows behind it) in f32, so that a result does not depend on how the
 // sequence was cut into batches. Limit: a key or value that is not finite (in an f16 cache, one
 // beyond 65504) may spoil every query whose tile holds its page, not only those that see it.

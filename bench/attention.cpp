@@ -1,8 +1,8 @@
 // Speed of softmax attention alone: a prefill, beside the f32 multiply-add peak of this moment, and
 // a decode step behind many keys, beside the bytes of its keys and values.
 //
-//   attention [--keys N] [--heads H] [--kv-heads H] [--head-size D] [--rounds N] [--prefill-only]
-//   [--json]
+//   attention [--keys N] [--heads H] [--kv-heads H] [--head-size D] [--rounds N]
+//   [--prefill-only | --decode-only] [--json]
 //
 //   attention --patterns [--most-keys N] [--backward] [--pattern TEXT ...]
 //
@@ -18,6 +18,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "attention/planner.h"
@@ -36,7 +37,7 @@ namespace {
 struct Flags {
   int64_t keys = 4096, heads = 8, kv_heads = 8, head_size = 128, rounds = 5;
   std::string isa = "auto";
-  bool json = false, prefill_only = false;
+  bool json = false, prefill_only = false, decode_only = false;
   bool patterns = false, backward = false;
   int64_t most_keys = 65536;
   std::vector<std::string> texts{"all",
@@ -60,38 +61,55 @@ struct Result {
   double seconds = 0, bytes = 0, operations = 0, of_peak = 0, of_bandwidth = 0;
 };
 
-Result measure(const Case& c, const Flags& f, const kernels::RoofMeter& meter) {
-  const AttentionSpec& s = c.spec;
-  KvCache cache({{s.kv_heads, s.k_dim, s.v_dim}}, c.type);
-  KvSequence kv;
-  Tensor k = random_tensor({f.keys, s.kv_heads * s.k_dim}, 1);
-  Tensor v = random_tensor({f.keys, s.kv_heads * s.v_dim}, 2);
-  Tensor q = random_tensor({c.queries, s.heads * s.k_dim}, 3);
-  cache.reserve(kv, f.keys);
-  cache.write(0, kv, 0, f.keys, k.data<float>(), v.data<float>());
-  std::vector<SequenceSpan> spans{{0, c.queries, f.keys - c.queries, &kv}};
-  Result r;
-  for (int64_t i = 0; i < c.queries; ++i)
-    for (int64_t j = 0; j < f.keys; ++j) r.operations += s.pattern.sees(f.keys - c.queries + i, j);
-  r.operations *= 2.0 * double(s.heads) * double(s.k_dim + s.v_dim);
-  r.bytes = double(cache.page_bytes()) * double(f.keys) / kernels::kPageKeys;
-  std::vector<double> seconds, of_peak, of_bandwidth;
-  attend(s, q, cache, 0, spans);
-  for (int64_t i = 0; i < f.rounds; ++i) {
-    kernels::Roofs roofs = meter.measure();
+// One case: its cache, and what was measured of it so far.
+class Measurement {
+ public:
+  Measurement(const Case& c, const Flags& f)
+      : c_(c),
+        cache_({{c.spec.kv_heads, c.spec.k_dim, c.spec.v_dim}}, c.type),
+        q_(random_tensor({c.queries, c.spec.heads * c.spec.k_dim}, 3)),
+        start_(f.keys - c.queries) {
+    const AttentionSpec& s = c.spec;
+    Tensor k = random_tensor({f.keys, s.kv_heads * s.k_dim}, 1);
+    Tensor v = random_tensor({f.keys, s.kv_heads * s.v_dim}, 2);
+    cache_.reserve(kv_, f.keys);
+    cache_.write(0, kv_, 0, f.keys, k.data<float>(), v.data<float>());
+    for (int64_t i = 0; i < c.queries; ++i)
+      for (int64_t j = 0; j < f.keys; ++j) r_.operations += s.pattern.sees(start_ + i, j);
+    r_.operations *= 2.0 * double(s.heads) * double(s.k_dim + s.v_dim);
+    r_.bytes = double(cache_.page_bytes()) * double(f.keys) / kernels::kPageKeys;
+    call();
+  }
+  void round(const kernels::RoofMeter& meter) {
+    const kernels::Roofs roofs = meter.measure();
+    call();  // the meter has emptied the caches
     int calls = 0;
     double started = monotonic_seconds(), took = 0;
-    for (; took < 0.05; took = monotonic_seconds() - started, ++calls)
-      attend(s, q, cache, 0, spans);
-    seconds.push_back(took / calls);
-    of_peak.push_back(r.operations / seconds.back() / roofs.fma_per_second);
-    of_bandwidth.push_back(r.bytes / seconds.back() / roofs.read_per_second(r.bytes));
+    for (; took < 0.05; took = monotonic_seconds() - started, ++calls) call();
+    seconds_.push_back(took / calls);
+    of_peak_.push_back(r_.operations / seconds_.back() / roofs.fma_per_second);
+    of_bandwidth_.push_back(r_.bytes / seconds_.back() / roofs.read_per_second(r_.bytes));
   }
-  r.seconds = median(seconds);
-  r.of_peak = median(of_peak);
-  r.of_bandwidth = median(of_bandwidth);
-  return r;
-}
+  Result result() const {
+    Result r = r_;
+    r.seconds = median(seconds_);
+    r.of_peak = median(of_peak_);
+    r.of_bandwidth = median(of_bandwidth_);
+    return r;
+  }
+  const Case& measured() const { return c_; }
+
+ private:
+  void call() { attend(c_.spec, q_, cache_, 0, {{{0, c_.queries, start_, &kv_}}}); }
+
+  Case c_;
+  KvCache cache_;
+  KvSequence kv_;
+  Tensor q_;
+  int64_t start_;
+  Result r_;
+  std::vector<double> seconds_, of_peak_, of_bandwidth_;
+};
 
 void run(const Flags& f) {
   HONE_CHECK(f.heads % f.kv_heads == 0, invalid_argument,
@@ -110,28 +128,39 @@ void run(const Flags& f) {
     fmt::print("{} keys, {}/{} heads of {}, {} threads, {}\n{:28} {:>10} {:>9} {:>7} {:>7} {:>7}\n",
                f.keys, f.heads, f.kv_heads, f.head_size, thread_count(), kernels::table().isa, "",
                "ms", "GFLOP/s", "of f32", "GB/s", "of read");
-  auto report = [&](const std::string& name, const Case& c) {
-    Result r = measure(c, f, meter);
-    if (f.json)
-      all.push_back({{"name", name},
-                     {"cache", kv_type_name(c.type)},
-                     {"queries", c.queries},
-                     {"seconds", r.seconds},
-                     {"operations", r.operations},
-                     {"of_f32_peak", r.of_peak},
-                     {"bytes", r.bytes},
-                     {"of_bandwidth", r.of_bandwidth}});
-    else
-      fmt::print("{:28} {:10.3f} {:9.1f} {:5.0f} % {:7.1f} {:5.0f} %\n",
-                 fmt::format("{}, {} cache", name, kv_type_name(c.type)), 1e3 * r.seconds,
-                 r.operations / r.seconds / 1e9, 100 * r.of_peak, r.bytes / r.seconds / 1e9,
-                 100 * r.of_bandwidth);
+  // Round by round, so that what disturbs the machine for a while disturbs all.
+  auto report = [&](const std::string& name, const std::vector<Case>& cases) {
+    std::vector<std::unique_ptr<Measurement>> all_cases;
+    for (const Case& c : cases) all_cases.push_back(std::make_unique<Measurement>(c, f));
+    for (int64_t i = 0; i < f.rounds; ++i)
+      for (auto& m : all_cases) m->round(meter);
+    for (const auto& m : all_cases) {
+      const Case& c = m->measured();
+      const Result r = m->result();
+      if (f.json)
+        all.push_back({{"name", name},
+                       {"cache", kv_type_name(c.type)},
+                       {"queries", c.queries},
+                       {"seconds", r.seconds},
+                       {"operations", r.operations},
+                       {"of_f32_peak", r.of_peak},
+                       {"bytes", r.bytes},
+                       {"of_bandwidth", r.of_bandwidth}});
+      else
+        fmt::print("{:28} {:10.3f} {:9.1f} {:5.0f} % {:7.1f} {:5.0f} %\n",
+                   fmt::format("{}, {} cache", name, kv_type_name(c.type)), 1e3 * r.seconds,
+                   r.operations / r.seconds / 1e9, 100 * r.of_peak, r.bytes / r.seconds / 1e9,
+                   100 * r.of_bandwidth);
+    }
   };
-  if (!f.prefill_only) report("prefill, every key", {full, KvType::f32, f.keys});
-  for (KvType t : kv_types())
-    if (t == KvType::f32 || !f.prefill_only) report("prefill, causal", {spec, t, f.keys});
-  for (KvType t : kv_types())
-    if (!f.prefill_only) report("decode", {spec, t, 1});
+  const bool both = !f.prefill_only && !f.decode_only;
+  if (both) report("prefill, every key", {{full, KvType::f32, f.keys}});
+  if (f.prefill_only) report("prefill, causal", {{spec, KvType::f32, f.keys}});
+  std::vector<Case> prefill, decode;
+  for (KvType t : kv_types()) prefill.push_back({spec, t, f.keys});
+  for (KvType t : kv_types()) decode.push_back({spec, t, 1});
+  if (both) report("prefill, causal", prefill);
+  if (!f.prefill_only) report("decode", decode);
   if (f.json)
     fmt::print("{}\n", nlohmann::json{{"keys", f.keys},
                                       {"heads", f.heads},
@@ -209,7 +238,8 @@ int main(int argc, char** argv) {
   app.add_option("--rounds", f.rounds)->check(CLI::Range(1, 1000));
   app.add_option("--isa", f.isa);
   app.add_flag("--json", f.json);
-  app.add_flag("--prefill-only", f.prefill_only);
+  auto* prefill = app.add_flag("--prefill-only", f.prefill_only);
+  app.add_flag("--decode-only", f.decode_only)->excludes(prefill);
   app.add_flag("--patterns", f.patterns);
   app.add_flag("--backward", f.backward);
   app.add_option("--most-keys", f.most_keys)->check(CLI::Range(1024, 1 << 20));

@@ -235,7 +235,7 @@ Json to_json(const BenchFlags& f, const Measured& r, const CommonOptions& common
   j["threads"] = thread_count();
   j["isa"] = kernels::table().isa;
   j["activations"] = r.activations;
-  j["kv_cache"] = common.kv_cache;
+  j["kv_cache"] = kv_type_name(common.kv());
   return j;
 }
 

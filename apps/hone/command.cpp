@@ -57,6 +57,27 @@ CLI::Validator layout_name() {
   return one_of(names);
 }
 
+std::vector<KvType> CommonOptions::kv_list() const {
+  std::vector<KvType> types;
+  for (const std::string& name : CLI::detail::split(kv_cache, ','))
+    types.push_back(kv_type_from_name(name));
+  return types;
+}
+
+CLI::Validator kv_cache_types(bool several) {
+  auto check = [several](std::string& text) -> std::string {
+    CommonOptions o;
+    o.kv_cache = text;
+    try {
+      if (o.kv_list().size() == 1 || several) return {};
+      return "several types are for eval, optimize and quantize";
+    } catch (const Error& e) {
+      return e.what();
+    }
+  };
+  return CLI::Validator(check, "");
+}
+
 CLI::Validator decoded_type_name() { return one_of({"f32", "f16", "bf16"}); }
 
 CLI::Option* add_model(CLI::App& app, std::string& path) {
@@ -178,7 +199,8 @@ std::string speed_line(const Generation& g, LoadedModel& m, const CommonOptions&
 }
 
 std::string precision_line(LoadedModel& m, const CommonOptions& common) {
-  std::string kv = common.kv_cache == "f32" ? "" : common.kv_cache + " KV cache; ";
+  std::string kv;
+  if (common.kv() != KvType::f32) kv = fmt::format("{} KV cache; ", kv_type_name(common.kv()));
   return fmt::format("{} activations; {}{}, {} thread{}",
                      m.model->activations_used(common.precision()), kv, kernels::table().isa,
                      thread_count(), thread_count() == 1 ? "" : "s");

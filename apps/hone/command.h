@@ -34,10 +34,11 @@ struct CommonOptions {
   uint64_t seed = 0;
   std::string isa = "auto";
   std::string activations = "int8";
-  std::string kv_cache = "f32";
+  std::string kv_cache = "f32";  // of some commands several, "f32,fp8"
 
   Activations precision() const { return activations_from_name(activations); }
-  KvType kv() const { return kv_type_from_name(kv_cache); }
+  std::vector<KvType> kv_list() const;
+  KvType kv() const { return kv_list().front(); }
 };
 
 /// One subcommand: `add` declares its flags on `app` and returns what to run after parsing.
@@ -45,6 +46,7 @@ struct Command {
   const char* name;
   const char* summary;
   std::function<void()> (*add)(CLI::App& app, CommonOptions& common);
+  bool compares_caches = false;  ///< --kv-cache takes several types
 };
 
 extern const Command kInfoCommand;
@@ -67,6 +69,7 @@ CLI::Validator one_of(const std::vector<std::string>& names);
 CLI::Validator encoding_name();      ///< an encoding's id, or a shorthand of --load-as
 CLI::Validator layout_name();        ///< a layout that can be written
 CLI::Validator decoded_type_name();  ///< f32, f16 or bf16
+CLI::Validator kv_cache_types(bool several);
 
 /// The positional MODEL.
 CLI::Option* add_model(CLI::App& app, std::string& path);

@@ -5,7 +5,8 @@
 
 #include "base/log.h"
 #include "command.h"
-#include "eval/perplexity.h"
+#include "eval/cache_cost.h"
+#include "models/sequence_memory.h"
 #include "text/text_file.h"
 
 namespace hone {
@@ -17,7 +18,38 @@ struct EvalFlags {
   PerplexityOptions options;
 };
 
-void print_table(const EvalFlags& f, const Perplexity& p, const std::string& precision) {
+// What a sequence as long as the context of a model takes.
+struct Memory {
+  std::string kv_cache;
+  int64_t context = 0;
+  SequenceMemory sequence;
+  Memory(const LoadedModel& m, KvType kv)
+      : kv_cache(kv_type_name(kv)),
+        context(m.model->context),
+        sequence(sequence_memory(*m.model, kv, context)) {}
+
+  std::string text() const {
+    std::string line =
+        fmt::format("{} a token, {} for {}", human_bytes(sequence.kv_bytes_per_token),
+                    human_bytes(sequence.bytes()), context);
+    if (sequence.state_bytes > 0)
+      line += fmt::format(" with {} of state", human_bytes(double(sequence.state_bytes)));
+    return line;
+  }
+  void add_to(Json& j, const std::string& prefix) const {
+    j[prefix + "kv_cache"] = kv_cache;
+    j[prefix + "kv_bytes_per_token"] = sequence.kv_bytes_per_token;
+    j[prefix + "sequence_length"] = context;
+    j[prefix + "sequence_bytes"] = int64_t(sequence.bytes());
+    j[prefix + "state_bytes"] = sequence.state_bytes;
+  }
+};
+
+// Of the model, and of the reference if there is one.
+using Memories = std::vector<Memory>;
+
+void print_table(const EvalFlags& f, const Perplexity& p, const Memories& memory,
+                 const std::string& precision) {
   std::vector<std::vector<std::string>> rows{{"measure", "value"}};
   auto row = [&](const char* name, std::string value) { rows.push_back({name, std::move(value)}); };
   row("perplexity", fmt::format("{:.4f} ± {:.4f}", p.perplexity, p.standard_error));
@@ -33,13 +65,15 @@ void print_table(const EvalFlags& f, const Perplexity& p, const std::string& pre
     row("RMS Δp", fmt::format("{:.3f} %", 100 * p.rms_dp));
     row("max Δp", fmt::format("{:.3f} %", 100 * p.max_dp));
   }
+  row("KV cache", memory[0].text());
+  if (memory.size() > 1) row("reference KV cache", memory[1].text());
   row("tokens per second", fmt::format("{:.0f}", double(p.tokens) / p.seconds));
   print_text(text_table(rows));
   log_info("convention {}, context {}; {}", f.convention, f.options.context, precision);
 }
 
-Json to_json(const EvalFlags& f, const Perplexity& p, const std::string& activations,
-             const std::string& precision) {
+Json to_json(const EvalFlags& f, const Perplexity& p, const Memories& memory,
+             const std::string& activations, const std::string& precision) {
   Json j;
   j["perplexity"] = p.perplexity;
   j["perplexity_standard_error"] = p.standard_error;
@@ -55,6 +89,8 @@ Json to_json(const EvalFlags& f, const Perplexity& p, const std::string& activat
     j["rms_dp"] = p.rms_dp;
     j["max_dp"] = p.max_dp;
   }
+  memory[0].add_to(j, "");
+  if (memory.size() > 1) memory[1].add_to(j, "reference_");
   j["convention"] = f.convention;
   j["context"] = f.options.context;
   j["activations"] = activations;
@@ -62,6 +98,32 @@ Json to_json(const EvalFlags& f, const Perplexity& p, const std::string& activat
   j["seconds"] = p.seconds;
   j["peak_rss_bytes"] = peak_rss_bytes();
   return j;
+}
+
+// Several types of KV cache, side by side.
+void compare_caches(const EvalFlags& f, LoadedModel& model, LoadedModel* reference,
+                    const std::string& text, const CommonOptions& common) {
+  const double started = monotonic_seconds();
+  const std::vector<KvType> types = common.kv_list();
+  const std::vector<ReportCache> rows = cache_costs(model, text, f.options, types, reference);
+  const std::string activations = model.model->activations_used(f.options.activations);
+  if (common.json) {
+    Report report;
+    report.caches = rows;
+    print_json({{"caches", report_json(report)["caches"]},
+                {"sequence_length", model.model->context},
+                {"convention", f.convention},
+                {"context", f.options.context},
+                {"activations", activations},
+                {"seconds", monotonic_seconds() - started},
+                {"peak_rss_bytes", peak_rss_bytes()}});
+    return;
+  }
+  print_text(cache_table(rows, model.model->context));
+  log_info("KL from {} with an f32 cache{}; convention {}, context {}; {} activations",
+           reference ? f.reference : "the same model",
+           f.options.exact_reference ? " and f32 activations" : "", f.convention, f.options.context,
+           activations);
 }
 
 void run(EvalFlags& f, const CommonOptions& common) {
@@ -77,12 +139,18 @@ void run(EvalFlags& f, const CommonOptions& common) {
   LoadedModel model = f.model.load();
   std::optional<LoadedModel> reference;
   if (!f.reference.empty()) reference = load_model(f.reference);
+  if (common.kv_list().size() > 1)
+    return compare_caches(f, model, reference ? &*reference : nullptr, text, common);
   std::string precision = precision_line(model, common);
+  Memories memory{{model, common.kv()}};
+  if (reference)
+    memory.emplace_back(*reference, f.options.exact_reference ? KvType::f32 : common.kv());
   Perplexity p = measure_perplexity(model, text, f.options, reference ? &*reference : nullptr);
   if (common.json)
-    print_json(to_json(f, p, model.model->activations_used(f.options.activations), precision));
+    print_json(
+        to_json(f, p, memory, model.model->activations_used(f.options.activations), precision));
   else
-    print_table(f, p, precision);
+    print_table(f, p, memory, precision);
 }
 
 std::function<void()> add(CLI::App& app, CommonOptions& common) {
@@ -111,6 +179,6 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
 
 extern const Command kEvalCommand;
 const Command kEvalCommand{"eval", "perplexity of a text, and divergence from a reference model",
-                           add};
+                           add, true};
 
 }  // namespace hone

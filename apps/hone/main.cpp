@@ -31,7 +31,7 @@ const Command* const kCommands[] = {
     &kTuneCommand,     &kMergeCommand,    &kExplainCommand,
 };
 
-void add_common_flags(CLI::App& app, CommonOptions& c) {
+void add_common_flags(CLI::App& app, CommonOptions& c, bool several_caches) {
   // Help as well goes behind the subcommand's own flags.
   app.set_help_flag();
   auto common = [](CLI::Option* o) { return o->group("Common options"); };
@@ -56,11 +56,11 @@ void add_common_flags(CLI::App& app, CommonOptions& c) {
       ->check(one_of({"f32", "int8"}))
       ->type_name("TYPE")
       ->capture_default_str();
-  std::vector<std::string> kv_names;
-  for (KvType type : kv_types()) kv_names.emplace_back(kv_type_name(type));
-  common(app.add_option("--kv-cache", c.kv_cache, "keys and values: f32, bf16, f16, int8 or int4"))
-      ->check(one_of(kv_names))
-      ->type_name("TYPE")
+  common(app.add_option("--kv-cache", c.kv_cache,
+                        "keys and values: " + kv_type_list() +
+                            (several_caches ? "; several (f32,fp8) are compared" : "")))
+      ->check(kv_cache_types(several_caches))
+      ->type_name(several_caches ? "TYPE[,TYPE]" : "TYPE")
       ->capture_default_str();
   common(app.set_help_flag("-h,--help", "print this and exit"));
 }
@@ -113,7 +113,7 @@ int run(int argc, char** argv) {
   for (const Command* c : kCommands) {
     CLI::App* sub = app.add_subcommand(c->name, c->summary);
     auto body = c->add(*sub, common);
-    add_common_flags(*sub, common);
+    add_common_flags(*sub, common, c->compares_caches);
     sub->callback([&chosen, body] { chosen = body; });
     sub->preparse_callback([&name, c](size_t) { name = std::string(c->name) + " "; });
   }

@@ -51,6 +51,7 @@ void run_and_print(OptimizeOptions& o, const CommonOptions& common) {
   o.seed = common.seed;
   o.activations = common.precision();
   o.kv = common.kv();
+  if (common.kv_list().size() > 1) o.compared_caches = common.kv_list();
   o.measure = [&common](const fs::path& model, int64_t prompt, int64_t decode) {
     return bench_in_child(common, model, prompt, decode);
   };
@@ -66,6 +67,8 @@ void run_and_print(OptimizeOptions& o, const CommonOptions& common) {
   if (report.variants.empty()) return;
   print_text(report_table(report, ::isatty(1) != 0));
   print_text(report_headline(report) + "\n");
+  if (std::string line = report_memory_line(report); !line.empty()) print_text(line + "\n");
+  print_text(cache_table(report.caches, report.sequence_length));
   for (const std::string& note : report.notes) print_text("Note: " + note + "\n");
 }
 
@@ -259,8 +262,9 @@ std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
 
 extern const Command kOptimizeCommand;
 const Command kOptimizeCommand{"optimize", "run a recipe over a model and report what it cost",
-                               add_optimize};
+                               add_optimize, true};
 extern const Command kQuantizeCommand;
-const Command kQuantizeCommand{"quantize", "run one quantisation pass over a model", add_quantize};
+const Command kQuantizeCommand{"quantize", "run one quantisation pass over a model", add_quantize,
+                               true};
 
 }  // namespace hone

@@ -36,6 +36,12 @@ KvCache::Layout KvCache::layout_of(KvType type) const {
   return l;
 }
 
+int64_t KvCache::bytes_of(int64_t length) const {
+  const int64_t kept = ceil_div(horizon_.first, kPageKeys);
+  const int64_t first = std::max(kept, horizon_.first_seen(length) / kPageKeys);
+  return page_bytes() * (ceil_div(length, kPageKeys) - (first - kept));
+}
+
 KvCache::Place KvCache::head_place(const Layout& l, std::byte* of_layer, int64_t layer,
                                    int64_t head) const {
   int64_t k_bytes = k_page_bytes(l.type, page_shape(layer));

@@ -4,7 +4,7 @@
 // once, in the layout of kv_page.h. A sequence is a list of page numbers and a length; pages go
 // back to the pool when a sequence ends.
 //
-// Coded types (int8, int4) know a page only once it is full: until then its positions are kept in
+// Coded types (8 and 4 bits) know a page only once it is full: until then its positions are kept in
 // f32 beside the pool, in the sequence's tail. A query sees the pages in front of its own as codes,
 // its own (and what a pattern shows behind it) in f32, so that a result does not depend on how the
 // sequence was cut into batches. Limit: a key or value that is not finite (in an f16 cache, one
@@ -65,6 +65,8 @@ class KvCache {
 
   /// Bytes of one page over all layers: 64 positions.
   int64_t page_bytes() const { return pooled_.bytes; }
+  /// Bytes of the pages that a sequence of so many positions holds when it is committed.
+  int64_t bytes_of(int64_t length) const;
   int64_t layers() const { return static_cast<int64_t>(shapes_.size()); }
   const KvShape& shape(int64_t layer) const { return shapes_[layer]; }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "attention/fp8_page.h"
 #include "base/checked.h"
 #include "tensor/dtype.h"
 
@@ -25,10 +26,14 @@ struct TypeInfo {
 constexpr TypeInfo kTypes[] = {{KvType::f32, "f32", 32, kernels::kKvF32},
                                {KvType::bf16, "bf16", 16, kernels::kKvBf16},
                                {KvType::f16, "f16", 16, kernels::kKvF16},
+                               {KvType::fp8_e4m3, "fp8_e4m3", 8, kernels::kKvE4m3},
+                               {KvType::fp8_e5m2, "fp8_e5m2", 8, kernels::kKvE5m2},
                                {KvType::int8, "int8", 8, kernels::kKvInt8},
                                {KvType::int4, "int4", 4, kernels::kKvInt4}};
 
 const TypeInfo& info(KvType type) { return kTypes[static_cast<int>(type)]; }
+
+bool is_fp8(KvType type) { return type == KvType::fp8_e4m3 || type == KvType::fp8_e5m2; }
 
 int64_t groups_of(KvPageShape s) { return ceil_div(s.v_dim, kValueGroup); }
 
@@ -141,18 +146,24 @@ float get_code(const std::byte* codes, CodePlace p, int bits) {
 }  // namespace
 
 std::span<const KvType> kv_types() {
-  static constexpr std::array kAll{KvType::f32, KvType::bf16, KvType::f16, KvType::int8,
-                                   KvType::int4};
+  static constexpr std::array kAll{KvType::f32,      KvType::bf16, KvType::f16, KvType::fp8_e4m3,
+                                   KvType::fp8_e5m2, KvType::int8, KvType::int4};
   return kAll;
 }
 
 std::string_view kv_type_name(KvType type) { return info(type).name; }
 
 KvType kv_type_from_name(std::string_view name) {
+  if (name == "fp8") return KvType::fp8_e4m3;
   for (const TypeInfo& t : kTypes)
     if (t.name == name) return t.type;
-  fail(ErrorKind::invalid_argument, "KV cache type '{}': expected f32, bf16, f16, int8 or int4",
-       name);
+  fail(ErrorKind::invalid_argument, "KV cache type '{}': expected {}", name, kv_type_list());
+}
+
+std::string kv_type_list() {
+  std::string list;
+  for (const TypeInfo& t : kTypes) list += std::string(t.name) + ", ";
+  return list + "or fp8 (fp8_e4m3)";
 }
 
 bool kv_is_coded(KvType type) { return info(type).bits <= 8; }
@@ -160,11 +171,13 @@ kernels::KvForm kv_form(KvType type) { return info(type).form; }
 
 int64_t k_page_bytes(KvType type, KvPageShape s) {
   int64_t grids = kv_is_coded(type) ? 4 * round_up(s.k_dim, kPanel) : 0;
+  if (is_fp8(type)) grids = kernels::kScaleBytes;
   return grids + kPageKeys * s.k_dim * info(type).bits / 8;
 }
 
 int64_t v_page_bytes(KvType type, KvPageShape s) {
   int64_t grids = kv_is_coded(type) ? 4 * groups_of(s) * kPageKeys : 0;
+  if (is_fp8(type)) grids = kernels::kScaleBytes;
   return grids + kPageKeys * groups_of(s) * kValueGroup * info(type).bits / 8;
 }
 
@@ -194,6 +207,7 @@ void encode_page(KvType type, KvPageShape s, const float* k, const float* v, std
   const int bits = info(type).bits, levels = (1 << bits) - 1;
   std::memset(k_page, 0, static_cast<size_t>(k_page_bytes(type, s)));
   std::memset(v_page, 0, static_cast<size_t>(v_page_bytes(type, s)));
+  if (is_fp8(type)) return encode_fp8_page(type, s, k, v, k_page, v_page);
   Coded keys(k_page, round_up(s.k_dim, kPanel)), values(v_page, groups_of(s) * kPageKeys);
   for (int64_t c = 0; c < s.k_dim; ++c) {
     auto at = [&](int64_t slot) { return k[key_at(s, slot, c)]; };
@@ -218,6 +232,7 @@ void encode_page(KvType type, KvPageShape s, const float* k, const float* v, std
 
 void decode_page(KvType type, KvPageShape s, const std::byte* k_page, const std::byte* v_page,
                  float* k, float* v) {
+  if (is_fp8(type)) return decode_fp8_page(type, s, k_page, v_page, k, v);
   const int bits = info(type).bits;
   Coded keys(k_page, round_up(s.k_dim, kPanel)), values(v_page, groups_of(s) * kPageKeys);
   for (int64_t slot = 0; slot < kPageKeys; ++slot) {

@@ -1,26 +1,32 @@
 // One page of a KV cache: kPageKeys = 64 positions of one kv head, in the layout that the attention
 // kernel multiplies with (kernels/kernel_table.h).
 //
-// Float pages (f32, bf16, f16) take a position at a time. Coded pages (int8, int4) are made from a
-// whole f32 page: keys have a scale and a minimum for each channel of the page, values for each
-// position and 32 channels (KIVI, Liu et al. 2024): a channel of outliers spoils no other.
+// Float pages (f32, bf16, f16) take a position at a time. Coded pages are made from a whole f32
+// page, on which their scales depend:
+//  * int8, int4: keys have a scale and a minimum for each channel of the page, values for each
+//    position and 32 channels (KIVI, Liu et al. 2024): a channel of outliers spoils no other.
+//  * fp8_e4m3 ("fp8" for short), fp8_e5m2: one scale for the page's keys, one for its values
+//    (fp8_page.h).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "kernels/kernel_table.h"
 
 namespace hone {
 
-enum class KvType { f32, bf16, f16, int8, int4 };
+enum class KvType { f32, bf16, f16, fp8_e4m3, fp8_e5m2, int8, int4 };
 
 std::span<const KvType> kv_types();
 std::string_view kv_type_name(KvType type);
-/// Raises invalid_argument, naming the types.
+/// Also takes "fp8". Raises invalid_argument, naming the types.
 KvType kv_type_from_name(std::string_view name);
+/// "f32, bf16, …", and what "fp8" stands for: for help and errors.
+std::string kv_type_list();
 bool kv_is_coded(KvType type);
 kernels::KvForm kv_form(KvType type);
 

@@ -57,16 +57,35 @@ std::vector<ScoredChunk> perplexity_chunks(const std::vector<int32_t>& tokens,
   return chunks;
 }
 
-Perplexity measure_perplexity(LoadedModel& model, const std::string& text,
-                              const PerplexityOptions& o, LoadedModel* reference) {
-  for (LoadedModel* m : {&model, reference}) {
-    if (m == nullptr) continue;
-    HONE_CHECK(o.context <= m->model->context, invalid_argument,
-               "context {}: {} was made for {} positions", o.context, m->path, m->model->context);
-    HONE_CHECK(m->model->vocabulary() == model.model->vocabulary(), invalid_argument,
-               "{} and {} have different vocabularies ({} and {} tokens)", model.path, m->path,
-               model.model->vocabulary(), m->model->vocabulary());
+namespace {
+
+void check_fits(const LoadedModel& model, const PerplexityOptions& o, const LoadedModel& m) {
+  HONE_CHECK(o.context <= m.model->context, invalid_argument,
+             "context {}: {} was made for {} positions", o.context, m.path, m.model->context);
+  HONE_CHECK(m.model->vocabulary() == model.model->vocabulary(), invalid_argument,
+             "{} and {} have different vocabularies ({} and {} tokens)", model.path, m.path,
+             model.model->vocabulary(), m.model->vocabulary());
+}
+
+// One model, with one cache.
+struct Run {
+  Session session;
+  Tensor hidden;
+  std::vector<TokenScore> scores = {};
+
+  void begin(const ScoredChunk& c) {
+    session.truncate(0);
+    hidden = session.hidden(c.tokens);
   }
+  /// What predicts the tokens [first, last).
+  Tensor logits(int64_t first, int64_t last) {
+    return session.logits(hidden.rows(first - 1, last - 1));
+  }
+};
+
+std::vector<Perplexity> measure(LoadedModel& model, const std::string& text,
+                                const PerplexityOptions& o, std::vector<Run>& runs,
+                                std::optional<Run> reference) {
   double started = monotonic_seconds();
   std::vector<int32_t> tokens = model.encode(text, true, false);
   const Tokenizer& tokenizer = *model.tokenizer;
@@ -74,43 +93,71 @@ Perplexity measure_perplexity(LoadedModel& model, const std::string& text,
     tokens.resize(static_cast<size_t>(o.max_tokens));
   std::vector<ScoredChunk> chunks = perplexity_chunks(tokens, text_bos(tokenizer), o);
 
-  Session session(*model.model, o.activations, o.kv);
-  std::optional<Session> other;
-  if (reference)
-    other.emplace(*reference->model, o.exact_reference ? Activations::f32 : o.activations,
-                  o.exact_reference ? KvType::f32 : o.kv);
   Progress progress("evaluating", static_cast<int64_t>(chunks.size()));
-  std::vector<TokenScore> scores;
   int64_t bytes = 0;
   double nll = 0;
   for (size_t i = 0; i < chunks.size(); ++i) {
     const ScoredChunk& c = chunks[i];
     auto count = static_cast<int64_t>(c.tokens.size());
-    session.truncate(0);
-    Tensor hidden = session.hidden(c.tokens), other_hidden;
-    if (other) {
-      other->truncate(0);
-      other_hidden = other->hidden(c.tokens);
-    }
+    for (Run& r : runs) r.begin(c);
+    if (reference) reference->begin(c);
     for (int64_t first = c.score_from; first < count; first += kLogitRows) {
       int64_t last = std::min(count, first + kLogitRows);
-      Tensor logits = session.logits(hidden.rows(first - 1, last - 1)), ref;
-      if (other) ref = other->logits(other_hidden.rows(first - 1, last - 1));
-      size_t at = scores.size();
-      scores.resize(at + static_cast<size_t>(last - first));
-      score_rows(logits, other ? &ref : nullptr, c.tokens.data() + first, scores.data() + at);
+      Tensor ref = reference ? reference->logits(first, last) : Tensor();
+      for (Run& r : runs) {
+        Tensor logits = r.logits(first, last);
+        size_t at = r.scores.size();
+        r.scores.resize(at + static_cast<size_t>(last - first));
+        score_rows(logits, reference ? &ref : nullptr, c.tokens.data() + first,
+                   r.scores.data() + at);
+      }
+      const std::vector<TokenScore>& scores = runs[0].scores;
       for (int64_t t = first; t < last; ++t) {
         bytes += static_cast<int64_t>(tokenizer.token_bytes(c.tokens[t]).size());
-        nll += scores[at + static_cast<size_t>(t - first)].nll;
+        nll += scores[scores.size() - static_cast<size_t>(last - t)].nll;
       }
     }
-    progress.update(static_cast<int64_t>(i) + 1,
-                    fmt::format("perplexity {:.4f}", std::exp(nll / double(scores.size()))));
+    progress.update(
+        static_cast<int64_t>(i) + 1,
+        fmt::format("perplexity {:.4f}", std::exp(nll / double(runs[0].scores.size()))));
   }
-  HONE_CHECK(!scores.empty(), invalid_argument, "the text leaves no token to score");
-  Perplexity result = summarise(scores, bytes, reference != nullptr);
-  result.seconds = monotonic_seconds() - started;
-  return result;
+  HONE_CHECK(!runs[0].scores.empty(), invalid_argument, "the text leaves no token to score");
+  std::vector<Perplexity> results;
+  for (const Run& r : runs) {
+    results.push_back(summarise(r.scores, bytes, reference.has_value()));
+    results.back().seconds = monotonic_seconds() - started;
+  }
+  return results;
+}
+
+}  // namespace
+
+Perplexity measure_perplexity(LoadedModel& model, const std::string& text,
+                              const PerplexityOptions& o, LoadedModel* reference) {
+  check_fits(model, o, model);
+  if (reference) check_fits(model, o, *reference);
+  std::vector<Run> runs;
+  runs.push_back({Session(*model.model, o.activations, o.kv), {}});
+  std::optional<Run> other;
+  if (reference)
+    other.emplace(
+        Run{Session(*reference->model, o.exact_reference ? Activations::f32 : o.activations,
+                    o.exact_reference ? KvType::f32 : o.kv),
+            {}});
+  return measure(model, text, o, runs, std::move(other))[0];
+}
+
+std::vector<Perplexity> measure_caches(LoadedModel& model, const std::string& text,
+                                       const PerplexityOptions& o, std::span<const KvType> types,
+                                       LoadedModel* reference) {
+  HONE_CHECK(!types.empty(), invalid_argument, "expected at least one type of KV cache");
+  if (reference == nullptr) reference = &model;
+  check_fits(model, o, model);
+  check_fits(model, o, *reference);
+  std::vector<Run> runs;
+  for (KvType type : types) runs.push_back({Session(*model.model, o.activations, type), {}});
+  Run other{Session(*reference->model, o.exact_reference ? Activations::f32 : o.activations), {}};
+  return measure(model, text, o, runs, std::move(other));
 }
 
 }  // namespace hone

@@ -59,6 +59,13 @@ struct Perplexity {
 Perplexity measure_perplexity(LoadedModel& model, const std::string& text,
                               const PerplexityOptions& options, LoadedModel* reference = nullptr);
 
+/// The same with caches of several types, in their order, side by side, against `reference` (null:
+/// the model itself) with an f32 cache. options.kv is not looked at.
+std::vector<Perplexity> measure_caches(LoadedModel& model, const std::string& text,
+                                       const PerplexityOptions& options,
+                                       std::span<const KvType> types,
+                                       LoadedModel* reference = nullptr);
+
 /// The token that this tokenizer puts before a text, if it does; before every chunk of one, too.
 std::optional<int32_t> text_bos(const Tokenizer& tokenizer);
 

@@ -2,7 +2,7 @@
 // the original, how fast it runs, and what happened layer by layer.
 //
 // One struct of plain data and four renderings of it: a JSON twin that reads back, a self-contained
-// HTML page (static SVG, no script, one file), an aligned table for the terminal, and one headline
+// HTML page (static SVG, no script, one file), aligned tables for the terminal, and one headline
 // in words. A number that was not measured is NaN, and every rendering shows a dash for it. All
 // strings are data from outside: the renderings escape them and replace bytes that are not UTF-8.
 #pragma once
@@ -42,6 +42,9 @@ struct ReportVariant {
   double decode_of_limit = kNotMeasured;
   double peak_rss_bytes = kNotMeasured;
   double seconds_to_make = kNotMeasured;
+  double kv_bytes_per_token = kNotMeasured;  // of keys and values, before windows drop others
+  double sequence_bytes = kNotMeasured;      // of Report::sequence_length tokens: cache and state
+  double state_bytes = kNotMeasured;         // the recurrent state's part of it
   std::string
       activations;  // precision of activations while measured: "f32", "int8", "int8 and f32"
 };
@@ -63,6 +66,15 @@ struct ReportSample {
   std::string variant, prompt, text;
 };
 
+/// One type of KV cache under the written variant, against that variant with an f32 cache.
+struct ReportCache {
+  std::string kv_cache;  // "fp8_e4m3"
+  double kv_bytes_per_token = kNotMeasured, sequence_bytes = kNotMeasured;
+  double perplexity = kNotMeasured, perplexity_stderr = kNotMeasured;
+  double kl_mean = kNotMeasured, kl_p99 = kNotMeasured;
+  double top1_agreement = kNotMeasured, rms_dp = kNotMeasured;
+};
+
 struct Report {
   std::string title;
   std::string model;         // "SmolLM2-135M-Instruct"
@@ -81,6 +93,9 @@ struct Report {
   std::vector<ReportVariant> variants;
   std::vector<ReportLayer> layers;
   std::vector<ReportSample> samples;
+  std::string kv_cache;         // under all variants
+  int64_t sequence_length = 0;  // of sequence_bytes: the model's context; 0: not known
+  std::vector<ReportCache> caches;
 };
 
 /// Every field under its name in the structs; missing numbers are null, infinite ones the string
@@ -104,5 +119,13 @@ std::string report_table(const Report& report, bool ansi = false);
 /// 12.41 → 12.63 (+1.8 %), 1.9× faster decode". What was not measured is not mentioned; an output
 /// that gained nothing is introduced by "No gain:".
 std::string report_headline(const Report& report);
+
+/// What a sequence takes beside the weights, the original against the output: "KV cache (f32):
+/// 4.10 kB → 2.05 kB a token, ...". Empty where it is not known.
+std::string report_memory_line(const Report& report);
+
+/// The types of KV cache as a table, one a row, of sequences of `length` tokens; ends in a newline.
+/// Empty where there are none.
+std::string cache_table(const std::vector<ReportCache>& caches, int64_t length);
 
 }  // namespace hone

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "eval/report.h"
+#include "eval/report_memory.h"
 #include "eval/report_plots.h"
 #include "eval/report_style.h"
 #include "eval/report_text.h"
@@ -486,6 +487,7 @@ std::string report_html(const Report& report) {
   page += section("Quality against size", quality(report));
   page += section("The variants", variants(report));
   page += section("Speed and memory", speed(report));
+  page += section("Memory of a sequence", report_memory::section_body(report));
   page += section("Where the bytes are", sizes(report));
   std::string layers = errors(report);
   page += section("Error by layer",

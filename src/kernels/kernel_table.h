@@ -79,8 +79,13 @@ struct GemmArgs {
 //    in the low nibbles and 2i+1 in the high ones. V has them for each key and group: f16 scales
 //    [Dv'/32][64], mins likewise, then codes, of 8 bits [Dv'/32][64][32], of 4 bits
 //    [Dv'/32][64][16] with a group's first half in the low nibbles.
-enum KvForm { kKvF32, kKvBf16, kKvF16, kKvInt8, kKvInt4 };
+//  * 8-bit floats, OCP E4M3 and E5M2, finite ones only: value = scale·code. K and V begin with
+//    kScaleBytes, of which the first four are the scale, an f32; then codes, K as pairs of panels
+//    [2][D][32], V as [Dv'/32][64][32].
+enum KvForm { kKvF32, kKvBf16, kKvF16, kKvInt8, kKvInt4, kKvE4m3, kKvE5m2 };
 constexpr int kValueGroup = 32;
+// So many that no vector of codes lies in two cache lines.
+constexpr int kScaleBytes = 32;
 
 // kPageKeys keys and values of one kv head.
 struct KvTile {

@@ -14,10 +14,12 @@
 #include "base/memory.h"
 #include "base/temporary.h"
 #include "base/threads.h"
+#include "eval/cache_cost.h"
 #include "kernels/machine.h"
 #include "kernels/select.h"
 #include "models/export.h"
 #include "models/generate.h"
+#include "models/sequence_memory.h"
 #include "models/session.h"
 #include "passes/journal.h"
 
@@ -139,6 +141,7 @@ class Runner {
              human_bytes(double(weight_bytes(model))));
     add_layers(records);
     if (!text_.empty()) add_variant(o_.recipe.main.name, model, seconds, false, true);
+    if (!text_.empty()) add_caches(model);
     if (!o_.report.empty()) write_report();
     return report_;
   }
@@ -183,6 +186,8 @@ class Runner {
     report_.isa = kernels::table().isa;
     report_.text = o_.text.filename().string();
     report_.context = std::min(o_.recipe.evaluate_context, m.model->context);
+    report_.kv_cache = kv_type_name(o_.kv);
+    report_.sequence_length = m.model->context;
     report_.convention = convention_name(PerplexityConvention::llama_cpp);
     report_.hone_version = HONE_VERSION;
     std::time_t now = std::time(nullptr);
@@ -231,6 +236,10 @@ class Runner {
     v.perplexity_stderr = p.standard_error;
     v.bits_per_byte = p.bits_per_byte;
     v.activations = m.model->activations_used(o_.activations);
+    const SequenceMemory memory = sequence_memory(*m.model, o_.kv, report_.sequence_length);
+    v.kv_bytes_per_token = memory.kv_bytes_per_token;
+    v.sequence_bytes = memory.bytes();
+    v.state_bytes = double(memory.state_bytes);
     return v;
   }
 
@@ -263,6 +272,12 @@ class Runner {
       measure_unwritten(m, v);
     report_.variants.push_back(v);
     if (output) add_samples(name, m);
+  }
+
+  void add_caches(LoadedModel& m) {
+    if (o_.compared_caches.empty()) return;
+    log_info("measuring KV caches");
+    report_.caches = cache_costs(m, text_, perplexity_options(), o_.compared_caches);
   }
 
   void measure_run(const fs::path& path, ReportVariant& v) {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "eval/perplexity.h"
 #include "eval/report.h"
@@ -32,6 +33,8 @@ struct OptimizeOptions {
   uint64_t seed = 0;
   Activations activations = Activations::int8;
   KvType kv = KvType::f32;  ///< type of the KV cache in every measurement
+  /// Types under which the output is measured once more, beside itself with an f32 cache.
+  std::vector<KvType> compared_caches;
   /// Called when a unit of the main steps is in the journal; may throw, which stops the run.
   std::function<void(int64_t unit)> unit_stored;
   /// Runs a checkpoint in a fresh process: prefills `prompt` tokens, decodes `decode`. Without it

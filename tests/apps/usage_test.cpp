@@ -82,6 +82,10 @@ TEST_F(Usage, WrongUsageIsOneLineAndStatus2) {
       {{"info", m, "--activations", "fp4"}, "--activations"},
       {{"info", m, "--load-as", "q9_9"}, "q9_9"},
       {{"info", m, "--kv-cache", "int3"}, "--kv-cache"},
+      {{"info", m, "--kv-cache", "f32,int8"}, "several types"},
+      {{"generate", m, "--prompt", "x", "--kv-cache", "fp8,int8"}, "several types"},
+      {{"eval", m, "--text", text, "--kv-cache", "f32,int3"}, "int3"},
+      {{"eval", m, "--text", text, "--kv-cache", "f32,,int8"}, "--kv-cache"},
       {{"generate", m, "--prompt", "x", "--prompt-file", text}, "--prompt"},
       {{"generate", m, "--prompt", "\xff\xfe"}, "not UTF-8"},
       {{"generate", m, "--max-tokens", "-1"}, "--max-tokens"},
@@ -458,12 +462,46 @@ TEST_F(Usage, ABatchThatWillNotFitIsRefusedFirst) {
 }
 
 TEST_F(Usage, ASmallerKvCacheRuns) {
-  for (const char* type : {"int8", "int4"}) {
+  for (auto [type, name] : {std::pair<std::string, std::string>("int8", "int8"),
+                            {"int4", "int4"},
+                            {"fp8", "fp8_e4m3"},
+                            {"fp8_e5m2", "fp8_e5m2"}}) {
     Outcome run =
         run_hone({"generate", model, "--prompt", "ab", "--max-tokens", "3", "--kv-cache", type});
     EXPECT_EQ(run.status, 0) << run.err;
-    EXPECT_NE(run.err.find(std::string(type) + " KV cache"), std::string::npos) << run.err;
+    EXPECT_NE(run.err.find("; " + name + " KV cache"), std::string::npos) << run.err;
   }
+}
+
+TEST_F(Usage, EvalComparesKvCaches) {
+  Outcome run = run_hone(
+      {"eval", model, "--text", text, "--context", "90", "--json", "--kv-cache", "f32,fp8,int4"});
+  ASSERT_EQ(run.status, 0) << run.err;
+  Json rows = last_json(run.out)["caches"];
+  ASSERT_EQ(rows.size(), 3u);
+  EXPECT_EQ(rows[0]["kv_cache"], "f32");
+  EXPECT_EQ(rows[1]["kv_cache"], "fp8_e4m3");
+  EXPECT_EQ(rows[0]["kl_mean"], 0);
+  for (const char* key : {"perplexity", "perplexity_stderr", "kl_mean", "kl_p99", "top1_agreement",
+                          "rms_dp", "kv_bytes_per_token", "sequence_bytes"})
+    for (const Json& row : rows) EXPECT_TRUE(row[key].is_number()) << key;
+  EXPECT_GT(rows[0]["kv_bytes_per_token"], rows[1]["kv_bytes_per_token"]);
+  EXPECT_GT(rows[1]["kv_bytes_per_token"], rows[2]["kv_bytes_per_token"]);
+  run = run_hone({"eval", model, "--text", text, "--context", "90", "--kv-cache", "f32,fp8"});
+  EXPECT_NE(run.out.find("fp8_e4m3"), std::string::npos) << run.out;
+  EXPECT_NE(run.out.find("perplexity"), std::string::npos) << run.out;
+}
+
+TEST_F(Usage, EvalCountsTheBytesOfASequence) {
+  Json j = last_json(run_hone({"eval", model, "--text", text, "--context", "64", "--json",
+                               "--reference", model, "--exact-reference", "--kv-cache", "bf16"})
+                         .out);
+  EXPECT_EQ(j["kv_cache"], "bf16");
+  EXPECT_EQ(j["reference_kv_cache"], "f32");
+  EXPECT_EQ(2 * j["sequence_bytes"].get<int64_t>(), j["reference_sequence_bytes"].get<int64_t>());
+  EXPECT_EQ(2 * j["kv_bytes_per_token"].get<double>(),
+            j["reference_kv_bytes_per_token"].get<double>());
+  EXPECT_EQ(j["state_bytes"], 0);
 }
 
 TEST_F(Usage, AHalfKvCacheTakesHalfAndIsNamed) {

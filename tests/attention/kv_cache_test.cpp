@@ -2,6 +2,7 @@
 #include "attention/kv_cache.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <set>
 #include <tuple>
@@ -168,6 +169,91 @@ TEST(KvCache, CodedPagesAreNearWhatWasWritten) {
   }
 }
 
+// Within half a last place of every value, whatever else the page holds; twice written, the same.
+TEST(KvCache, Fp8PagesAreNearWhatWasWritten) {
+  const KvPageShape shape{5, 37};
+  for (auto [type, mantissa, largest, least] :
+       {std::tuple(KvType::fp8_e4m3, 3, 448.0f, -9), {KvType::fp8_e5m2, 2, 57344.0f, -16}})
+    // Ends of the range of a scale, just beyond them, beyond 1, outliers.
+    for (float factor : {1.0f, largest, largest * 1.0001f, 1e-20f, 1e20f, 1e-36f}) {
+      std::vector<float> k = testing::random_values(64 * 5, 1), v(64 * 64);
+      for (int64_t j = 0; j < 64; ++j) {
+        k[(j / 16 * 5 + 2) * 16 + j % 16] *= 1000;
+        for (int64_t c = 0; c < 37; ++c)
+          v[(c / 32 * 64 + j) * 32 + c % 32] = float(c * j % 17) * (j == 3 ? -100.0f : 1.0f);
+      }
+      auto scale_to = [&](std::vector<float>& x) {
+        float most = 0;
+        for (float e : x) most = std::max(most, std::fabs(e));
+        for (float& e : x) e = e / most * factor;
+      };
+      scale_to(k);
+      scale_to(v);
+      std::vector<std::byte> kp(k_page_bytes(type, shape)), vp(v_page_bytes(type, shape));
+      encode_page(type, shape, k.data(), v.data(), kp.data(), vp.data());
+      std::vector<float> k2(k.size()), v2(v.size());
+      decode_page(type, shape, kp.data(), vp.data(), k2.data(), v2.data());
+      for (auto [page, x, y] : {std::tuple(&kp, &k, &k2), {&vp, &v, &v2}}) {
+        float scale = 0;
+        std::memcpy(&scale, page->data(), 4);
+        int exponent = 0;
+        ASSERT_EQ(std::frexp(scale, &exponent), 0.5f) << "a power of two";
+        ASSERT_LE(factor, largest * scale * 1.0002f);
+        if (factor > 1e-30f) {
+          ASSERT_GT(factor, largest * scale / 2) << "the smallest";
+        }
+        for (size_t i = 0; i < x->size(); ++i)
+          ASSERT_NEAR(
+              (*y)[i], (*x)[i],
+              std::max(std::ldexp(std::fabs((*x)[i]), -mantissa - 1), std::ldexp(scale, least - 1)))
+              << kv_type_name(type) << " " << factor << " " << i;
+      }
+      std::vector<float> k3(k.size()), v3(v.size());
+      encode_page(type, shape, k2.data(), v2.data(), kp.data(), vp.data());
+      decode_page(type, shape, kp.data(), vp.data(), k3.data(), v3.data());
+      EXPECT_EQ(k2, k3) << "opened and closed again";
+      EXPECT_EQ(v2, v3);
+    }
+}
+
+// The f32 page of a batch's middle is not cleared: what stands behind the last value is no value.
+TEST(KvCache, Fp8ScalesIgnoreThePadding) {
+  const KvPageShape shape{2, 3};
+  std::vector<float> k(128, 1), v(64 * 32, 1e30f);
+  for (int64_t j = 0; j < 64; ++j) std::fill_n(&v[j * 32], 3, 1.0f);
+  std::vector<std::byte> kp(k_page_bytes(KvType::fp8_e4m3, shape));
+  std::vector<std::byte> vp(v_page_bytes(KvType::fp8_e4m3, shape));
+  encode_page(KvType::fp8_e4m3, shape, k.data(), v.data(), kp.data(), vp.data());
+  std::vector<float> k2(k.size()), v2(v.size());
+  decode_page(KvType::fp8_e4m3, shape, kp.data(), vp.data(), k2.data(), v2.data());
+  EXPECT_EQ(v2[63 * 32 + 2], 1);
+}
+
+TEST(KvCache, AnFp8PageOfZerosIsOne) {
+  const KvPageShape shape{2, 3};
+  std::vector<float> k(128), v(64 * 32), k2(128, 7), v2(64 * 32, 7);
+  std::vector<std::byte> kp(k_page_bytes(KvType::fp8_e4m3, shape));
+  std::vector<std::byte> vp(v_page_bytes(KvType::fp8_e4m3, shape));
+  encode_page(KvType::fp8_e4m3, shape, k.data(), v.data(), kp.data(), vp.data());
+  decode_page(KvType::fp8_e4m3, shape, kp.data(), vp.data(), k2.data(), v2.data());
+  EXPECT_EQ(k2, k);
+  EXPECT_EQ(v2[0], 0);
+}
+
+TEST(KvCache, AnFp8ValueThatIsNotFiniteSpoilsItsPageOnly) {
+  const KvPageShape shape{2, 64};
+  for (KvType type : {KvType::fp8_e4m3, KvType::fp8_e5m2})
+    for (float bad : {NAN, INFINITY}) {
+      std::vector<float> k(128, 1), v(64 * 64, 2);
+      v[5 * 32 + 1] = bad;
+      std::vector<std::byte> kp(k_page_bytes(type, shape)), vp(v_page_bytes(type, shape));
+      encode_page(type, shape, k.data(), v.data(), kp.data(), vp.data());
+      decode_page(type, shape, kp.data(), vp.data(), k.data(), v.data());
+      EXPECT_TRUE(std::isnan(v[5 * 32 + 1]) && std::isnan(v[0]) && std::isnan(v[64 * 32]));
+      EXPECT_EQ(k[0], 1) << "keys have a scale of their own";
+    }
+}
+
 TEST(KvCache, ValuesThatAreNotFiniteStayWithTheirGroup) {
   const KvPageShape shape{2, 64};
   for (float bad : {NAN, INFINITY}) {
@@ -191,14 +277,20 @@ TEST(KvCache, CodedTypesTakeLessAndNamesAreChecked) {
   // 8.5 + 9 and 4.5 + 5 bits a value.
   EXPECT_EQ(KvCache(shape, KvType::int8).page_bytes(), 4 * 64 * 128 * 175 / 80);
   EXPECT_EQ(KvCache(shape, KvType::int4).page_bytes(), 4 * 64 * 128 * 95 / 80);
+  // A byte a value, and a scale in 32 bytes.
+  for (KvType type : {KvType::fp8_e4m3, KvType::fp8_e5m2})
+    EXPECT_EQ(KvCache(shape, type).page_bytes(), 4 * 2 * (64 * 128 + 32));
+  EXPECT_EQ(kv_type_from_name("fp8"), KvType::fp8_e4m3);
   for (KvType type : kv_types()) EXPECT_EQ(kv_type_from_name(kv_type_name(type)), type);
   EXPECT_THROW(kv_type_from_name("int3"), Error);
 }
 
 // A sequence that is cut inside a coded page goes on from the values of its codes; one that is cut
 // inside its exact page loses nothing.
-TEST(KvCache, ACutCodedPageIsOpenedAgain) {
-  KvCache cache({{1, 4, 4}}, KvType::int8);
+class CodedCache : public ::testing::TestWithParam<KvType> {};
+
+TEST_P(CodedCache, ACutPageIsOpenedAgain) {
+  KvCache cache({{1, 4, 4}}, GetParam());
   KvSequence s;
   auto k = testing::random_values(100 * 4, 1), v = testing::random_values(100 * 4, 2);
   cache.reserve(s, 100);
@@ -212,11 +304,16 @@ TEST(KvCache, ACutCodedPageIsOpenedAgain) {
   cache.truncate(s, 50);
   EXPECT_EQ(s.pages.size(), 1u);
   EXPECT_NE(key(49), k[49 * 4]) << "opened from codes";
-  EXPECT_NEAR(key(49), k[49 * 4], 0.01);
+  // Relative to the largest for int8, to the key for the others.
+  EXPECT_NEAR(key(49), k[49 * 4], GetParam() == KvType::int8 ? 0.01 : std::fabs(k[49 * 4]) / 8);
   cache.reserve(s, 51);
   cache.write(0, s, 50, 1, k.data(), v.data());
   EXPECT_EQ(key(50), k[0]);
 }
+
+INSTANTIATE_TEST_SUITE_P(CodedTypes, CodedCache,
+                         ::testing::Values(KvType::int8, KvType::fp8_e4m3, KvType::fp8_e5m2),
+                         [](const auto& p) { return std::string(kv_type_name(p.param)); });
 
 // Constant memory behind a window, with the first keys kept, and the bits of a cache that keeps
 // all.
@@ -225,7 +322,7 @@ TEST(KvCache, GivesBackPagesThatNoLaterQuerySees) {
   spec.heads = spec.kv_heads = 1;
   spec.k_dim = spec.v_dim = 4;
   spec.pattern = Pattern::causal() & (Pattern::window(100) | Pattern::prefix(70));
-  for (KvType type : {KvType::f32, KvType::int8}) {
+  for (KvType type : {KvType::f32, KvType::fp8_e4m3, KvType::int8}) {
     KvCache all({{1, 4, 4}}, type), some({{1, 4, 4, spec.pattern.horizon()}}, type);
     KvSequence a, b;
     for (int64_t at = 0; at < 1500; at += 50) {
@@ -241,7 +338,12 @@ TEST(KvCache, GivesBackPagesThatNoLaterQuerySees) {
       }
       ASSERT_EQ(0, std::memcmp(results[0].raw(), results[1].raw(), 50 * 4 * 4)) << at;
       // Two of the first keys, and those of the window and of the page that is being filled.
-      EXPECT_LE(std::ranges::count_if(b.pages, [](int64_t p) { return p >= 0; }), 2 + 3) << at;
+      const auto held = std::ranges::count_if(b.pages, [](int64_t p) { return p >= 0; });
+      EXPECT_LE(held, 2 + 3) << at;
+      // Pages are given back when the next one begins.
+      EXPECT_LE(some.bytes_of(at + 50), held * some.page_bytes()) << at;
+      EXPECT_GE(some.bytes_of(at + 50), (held - 1) * some.page_bytes()) << at;
+      EXPECT_EQ(all.bytes_of(at + 50), std::ssize(a.pages) * all.page_bytes()) << at;
     }
     EXPECT_GE(b.pages[0], 0);
     EXPECT_GE(b.pages[1], 0);

@@ -237,6 +237,29 @@ TEST(ExactReference, ShowsWhatInt8ActivationsCost) {
   EXPECT_GT(measure_perplexity(m, text, o, &same).kl_mean, 0);
 }
 
+// Each type as if it ran alone; against the same model with an f32 cache.
+TEST_F(PerplexityTest, CachesSideBySideEqualEachAlone) {
+  PerplexityOptions o = options(100);
+  const std::vector<KvType> types{KvType::int4, KvType::f32, KvType::fp8_e4m3, KvType::int8};
+  const std::vector<Perplexity> all = measure_caches(m_, text_, o, types);
+  ASSERT_EQ(all.size(), 4u);
+  o.exact_reference = true;
+  for (size_t i = 0; i < types.size(); ++i) {
+    o.kv = types[i];
+    const Perplexity alone = measure_perplexity(m_, text_, o, &m_);
+    EXPECT_EQ(all[i].perplexity, alone.perplexity);
+    EXPECT_EQ(all[i].kl_mean, alone.kl_mean);
+    EXPECT_EQ(all[i].top1_agreement, alone.top1_agreement);
+    EXPECT_EQ(all[i].bits_per_byte, alone.bits_per_byte);
+  }
+  EXPECT_EQ(all[1].kl_mean, 0);
+  EXPECT_EQ(all[1].perplexity, all[0].reference_perplexity);
+  EXPECT_GT(all[0].kl_mean, all[2].kl_mean) << "4 bits are worse than 8";
+  EXPECT_GT(all[2].kl_mean, 0);
+  EXPECT_GT(measure_caches(m_, text_, o, types, &other_)[1].kl_mean, 0) << "another reference";
+  EXPECT_THROW(measure_caches(m_, text_, o, {}), Error);
+}
+
 TEST_F(PerplexityTest, MaxTokensCutsTheText) {
   PerplexityOptions o = options(16);
   o.max_tokens = 70;

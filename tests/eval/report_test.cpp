@@ -147,11 +147,13 @@ TEST(ReportJson, NoMemberIsForgotten) {
   r.variants.resize(1);
   r.layers.resize(1);
   r.samples.resize(1);
+  r.caches.resize(1);
   {
-    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u, v, w] = r.variants[0];
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u, v, w, x, y, z] =
+        r.variants[0];
     Json json = report_json(r);
     EXPECT_EQ(json["variants"][0].size(),
-              fill(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u, v, w));
+              fill(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u, v, w, x, y, z));
   }
   {
     auto& [a, b, c, d, e, f, g, h, i] = r.layers[0];
@@ -162,9 +164,14 @@ TEST(ReportJson, NoMemberIsForgotten) {
     EXPECT_EQ(report_json(r)["samples"][0].size(), fill(a, b, c));
   }
   {
-    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q] = r;
+    auto& [a, b, c, d, e, f, g, h, i] = r.caches[0];
+    EXPECT_EQ(report_json(r)["caches"][0].size(), fill(a, b, c, d, e, f, g, h, i));
+  }
+  {
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u] = r;
     // And "format" and its version.
-    EXPECT_EQ(report_json(r).size(), 2 + fill(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q));
+    EXPECT_EQ(report_json(r).size(),
+              2 + fill(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, s, t, u));
   }
   r.notes = {"a note"};
   Json json = report_json(r);
@@ -277,6 +284,79 @@ TEST(ReportTable, StaysWithin120ColumnsAndHarmless) {
   EXPECT_EQ(report_table(report).find('\033'), std::string::npos);
   EXPECT_NE(report_table(report, true).find("\033[1m"), std::string::npos);
   EXPECT_EQ(lines(report_table(Report{})).size(), 2u);
+}
+
+// ---- Memory of a sequence --------------------------------------------------------------------
+
+Report with_memory(double before, double after) {
+  Report report = example();
+  report.kv_cache = "f32";
+  report.sequence_length = 8192;
+  for (ReportVariant& v : report.variants) {
+    v.kv_bytes_per_token = v.is_output ? after : before;
+    v.sequence_bytes = 8192 * v.kv_bytes_per_token;
+    v.state_bytes = 0;
+  }
+  return report;
+}
+
+TEST(ReportMemory, IsComparedInEveryRendering) {
+  Report report = with_memory(46080, 23040);
+  EXPECT_EQ(
+      report_memory_line(report),
+      "Memory of a sequence: f32 KV cache 46.1 kB → 23.0 kB a token; 377 MB → 189 MB for 8192 "
+      "tokens (2.0× smaller)");
+  EXPECT_NE(report_headline(report).find("2.0× less memory a sequence"), std::string::npos);
+  EXPECT_NE(report_table(report).find("kB/token"), std::string::npos);
+  EXPECT_NE(report_table(report).find("23.0*"), std::string::npos);
+  const std::string page = report_html(report);
+  EXPECT_NE(page.find("Memory of a sequence"), std::string::npos);
+  EXPECT_EQ(count(page, "23.0 kB"), 2) << "in the line and in the table";
+  EXPECT_EQ(count(page, "of 8192"), 5) << "the head and a label in each row";
+  EXPECT_EQ(report_html(report_from_json(report_json(report))), page);
+}
+
+TEST(ReportMemory, ThatStaysIsOneLine) {
+  Report report = with_memory(46080, 46080);
+  EXPECT_EQ(report_memory_line(report),
+            "Memory of a sequence: f32 KV cache 46.1 kB a token; 377 MB for 8192 tokens");
+  EXPECT_EQ(report_headline(report), report_headline(example()));
+  EXPECT_EQ(report_table(report), report_table(example()));
+  EXPECT_EQ(count(report_html(report), "of 8192"), 0);
+}
+
+TEST(ReportMemory, OfARecurrentModelIsItsState) {
+  Report report = with_memory(46080, 0);
+  for (ReportVariant& v : report.variants)
+    if (v.is_output) v.sequence_bytes = v.state_bytes = 1.5e6;
+  const std::string line = report_memory_line(report);
+  EXPECT_NE(line.find("46.1 kB → 0 B a token"), std::string::npos) << line;
+  EXPECT_NE(line.find("of which 0 B → 1.50 MB are recurrent state"), std::string::npos) << line;
+  for (ReportVariant& v : report.variants) {
+    v.kv_bytes_per_token = 0;
+    v.sequence_bytes = v.state_bytes = 1.5e6;
+  }
+  EXPECT_EQ(report_memory_line(report),
+            "Memory of a sequence: 1.50 MB for 8192 tokens, of which 1.50 MB are recurrent state");
+  EXPECT_EQ(report_memory_line(example()), "") << "not known";
+}
+
+TEST(ReportMemory, CachesAreARowEach) {
+  Report report = with_memory(46080, 46080);
+  report.caches = {{"f32", 46080, 377.5e6, 36.1371, 1, 0, 0, 1, 0},
+                   {"fp8_e4m3", 11610, 98.1e6, 36.1502, 1, 0.000731, 0.0052, 0.981, 0.0044},
+                   {"<bad>\033", 1, 2, kNotMeasured, 1, kNotMeasured, kInfinity, 0.5, 1e300}};
+  const std::string table = cache_table(report.caches, 8192);
+  const std::vector<std::string> rows = lines(table);
+  ASSERT_EQ(rows.size(), 5u);
+  for (const char* cell : {"fp8_e4m3", "11610", "98.1", "36.150", "0.000731", "98.1", "0.44"})
+    EXPECT_NE(rows[3].find(cell), std::string::npos) << cell << " in " << rows[3];
+  EXPECT_NE(rows[0].find("of 8192"), std::string::npos);
+  EXPECT_EQ(cache_table({}, 8192), "");
+  const std::string page = report_html(report);
+  EXPECT_NE(page.find("fp8_e4m3"), std::string::npos);
+  EXPECT_NE(page.find("&lt;bad&gt;"), std::string::npos);
+  EXPECT_EQ(report_html(report_from_json(report_json(report))), page);
 }
 
 // ---- Page ------------------------------------------------------------------------------------

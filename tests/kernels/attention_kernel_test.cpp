@@ -105,6 +105,35 @@ void fill_codes(Tiles& t, int bits) {
     t.list.push_back({t.k_pages[i].data(), t.v_pages[i].data(), bits == 8 ? kKvInt8 : kKvInt4});
 }
 
+float fp8_value(int form, uint8_t code) {
+  return form == kKvE4m3 ? to_f32(f8_e4m3{code}) : to_f32(f8_e5m2{code});
+}
+
+// Codes that `code(tile, key, channel, is_key)` gives, with scales that are no powers of two.
+template <typename Code>
+void fill_fp8(Tiles& t, int form, Code code) {
+  for (int64_t i = 0; i < t.tiles; ++i) {
+    const float scales[] = {0.3f + 0.1f * float(i), 0.7f - 0.1f * float(i)};
+    std::vector<uint8_t> k(32 + 64 * t.d), v(32 + 64 * up(t.dv, 32));
+    std::memcpy(k.data(), &scales[0], 4);
+    std::memcpy(v.data(), &scales[1], 4);
+    for (int64_t j = 0; j < 64; ++j) {
+      for (int64_t c = 0; c < t.d; ++c) {
+        const uint8_t x = k[32 + (j / 32 * t.d + c) * 32 + j % 32] = code(i, j, c, true);
+        t.keys[(i * 64 + j) * t.d + c] = scales[0] * fp8_value(form, x);
+      }
+      for (int64_t c = 0; c < t.dv; ++c) {
+        const uint8_t x = v[32 + (c / 32 * 64 + j) * 32 + c % 32] = code(i, j, c, false);
+        t.values[(i * 64 + j) * t.dv + c] = scales[1] * fp8_value(form, x);
+      }
+    }
+    t.k_pages.push_back(k);
+    t.v_pages.push_back(v);
+  }
+  for (int64_t i = 0; i < t.tiles; ++i)
+    t.list.push_back({t.k_pages[i].data(), t.v_pages[i].data(), form});
+}
+
 Tiles make_tiles(int form, int64_t tiles, int64_t d, int64_t dv) {
   Tiles t{tiles, d,  dv, random_values(tiles * 64 * d, 10, 2), random_values(tiles * 64 * dv, 11),
           {},    {}, {}};
@@ -120,8 +149,12 @@ Tiles make_tiles(int form, int64_t tiles, int64_t d, int64_t dv) {
       to = to_f16(x).bits;
       x = to_f32(f16{to});
     });
-  else
+  else if (form == kKvInt8 || form == kKvInt4)
     fill_codes(t, form == kKvInt8 ? 8 : 4);
+  else {
+    std::mt19937 random(5);  // up to 2 of either sign
+    fill_fp8(t, form, [&](auto...) { return uint8_t(random() % 65 | random() % 2 << 7); });
+  }
   return t;
 }
 
@@ -168,7 +201,7 @@ std::vector<uint64_t> some_masks(int64_t tiles, int64_t rows) {
   return masks;
 }
 
-const KvForm kForms[] = {kKvF32, kKvBf16, kKvF16, kKvInt8, kKvInt4};
+const KvForm kForms[] = {kKvF32, kKvBf16, kKvF16, kKvInt8, kKvInt4, kKvE4m3, kKvE5m2};
 
 TEST_P(AttentionKernelTest, EqualsReferenceOnEveryFormAndSkipsMaskedKeys) {
   for (KvForm form : kForms)
@@ -194,6 +227,42 @@ TEST_P(AttentionKernelTest, EqualsReferenceOnEveryFormAndSkipsMaskedKeys) {
                 << "form " << form << ", d " << d << ", row " << r << " of " << rows;
         }
       }
+}
+
+// Each code alone: a query that sees one key gives its value, and one channel of keys its score.
+// Few rows read the codes, many an expansion of them.
+TEST_P(AttentionKernelTest, EveryFiniteFp8CodeIsReadExactly) {
+  for (int form : {kKvE4m3, kKvE5m2})
+    for (int64_t rows : {1, 64}) {
+      const int64_t d = 16, dv = 64;
+      Tiles t{1, d, dv, std::vector<float>(64 * d), std::vector<float>(64 * dv), {}, {}, {}};
+      auto finite = [&](int64_t code) {
+        return std::isfinite(fp8_value(form, uint8_t(code))) ? uint8_t(code) : uint8_t{0};
+      };
+      // Channel c of key j has code 16j + c, keys 16 … 63 those of key j % 16; values likewise.
+      fill_fp8(t, form, [&](int64_t, int64_t j, int64_t c, bool is_key) {
+        return is_key ? finite((16 * j + c) % 256) : finite((64 * j + c) % 256);
+      });
+      for (int64_t first = 0; first < 64; first += rows) {
+        std::vector<float> q(rows * d), o(rows * dv);
+        std::vector<uint64_t> masks(rows);
+        for (int64_t r = 0; r < rows; ++r) {
+          q[r * d + (first + r) % d] = 1;
+          masks[r] = uint64_t{1} << (first + r);
+        }
+        Call call(q, t, masks, rows, 0);
+        k().attention(&call.a);
+        for (int64_t r = 0; r < rows; ++r) {
+          const int64_t j = first + r;
+          // Scores are in base 2; the kernel folds scale and log2 e into the query.
+          const float score = 0.3f * 1.44269504088896341f * t.keys[j * d + j % d];
+          ASSERT_NEAR(call.a.part.top[r], score, 3e-7 * std::fabs(score)) << form << " key " << j;
+        }
+        k().attention_finish(rows, dv, call.a.part, call.o_offset.data(), o.data());
+        for (int64_t i = 0; i < rows * dv; ++i)
+          ASSERT_EQ(o[i], t.values[first * dv + i]) << "form " << form << ", value " << i;
+      }
+    }
 }
 
 // Few rows read a page as it is, many an expanded one; both in blocks of different sizes.

@@ -14,6 +14,7 @@
 // Limit: operations. Of a row and tile, 8·(D + Dv) are multiply-adds on vectors, about 60 softmax.
 #include "kernels/cpu/scores.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/simd_fp8.h"
 
 namespace hone::kernels::HONE_ISA {
 namespace {
@@ -67,10 +68,23 @@ struct Int4Page {
   }
 };
 
+template <typename L>
+struct Fp8Page {
+  HONE_INLINE int64_t pair_bytes(int64_t d) { return 2 * d * kPanel; }
+  HONE_INLINE int64_t group_bytes() { return kPageKeys * kValueGroup; }
+  HONE_INLINE void keys(const uint8_t* pair, int64_t, int64_t i, vf* x, vf* y) {
+    L::load(pair + i * 2 * kPanel, x, y);
+  }
+  HONE_INLINE void values(const uint8_t* group, int64_t j, vf* x, vf* y) {
+    L::load(group + j * kValueGroup, x, y);
+  }
+};
+
 // A tile as the stages read it.
 struct Tile {
   const uint8_t *k, *v;                 // floats or codes
-  const uint16_t *k_scales, *v_scales;  // f16, mins behind them; null for floats
+  const uint16_t *k_scales, *v_scales;  // f16, mins behind them; null where there are none
+  float k_scale, v_scale;               // of all codes; 1 where there is none
 };
 
 // Fetches a part of the next tile into the second-level cache while this one is multiplied: the
@@ -226,6 +240,11 @@ HONE_INLINE float rescale(const float* x, const uint16_t* scales, const uint16_t
   return reduce_add(total);
 }
 
+// y = x·scale.
+HONE_INLINE void times(const float* x, float scale, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; i += kPanel) store_f(y + i, mul(load_f(x + i), set_f(scale)));
+}
+
 HONE_INLINE uint64_t seen_by(const uint64_t* mask, int64_t r0, int64_t count) {
   uint64_t any = 0;
   for (int64_t r = r0; r < r0 + count; ++r) any |= mask[r];
@@ -254,12 +273,14 @@ static void attend_tile(Work& w, const Tile& tile, const uint64_t* mask) {
   float* const coded_q = w.q_tile;
   float* const coded_s = w.s_group;
   for (int64_t r = 0; r < w.rows; ++r) w.bias[r] = 0;
-  if (tile.k_scales == 0)
-    w.q_tile = w.q;
-  else
+  if (tile.k_scales != 0)
     for (int64_t r = 0; r < w.rows; ++r)
       w.bias[r] =
           rescale(w.q + r * w.dp, tile.k_scales, tile.k_scales + w.dp, w.dp, coded_q + r * w.dp);
+  else if (tile.k_scale != 1)
+    times(w.q, tile.k_scale, w.rows * w.dp, coded_q);
+  else
+    w.q_tile = w.q;
   for (int pair = 0; pair < kKeyVectors / 2; ++pair)
     each_block(w.rows, mask, [&]<int R>(int64_t r0, uint64_t keys) {
       if (keys >> (pair * 2 * kPanel) & 0xffffffffu)
@@ -268,7 +289,10 @@ static void attend_tile(Work& w, const Tile& tile, const uint64_t* mask) {
   find_tops(w, mask);
   exponentiate(w, mask);
   for (int64_t r = 0; r < w.rows; ++r) w.bias[r] = 0;
-  if (tile.v_scales == 0) w.s_group = w.s;
+  if (tile.v_scales == 0 && tile.v_scale != 1)
+    times(w.s, tile.v_scale, w.rows * kPageKeys, coded_s);
+  else if (tile.v_scales == 0)
+    w.s_group = w.s;
   for (int64_t g = 0; g < w.groups; ++g) {
     if (tile.v_scales != 0) {
       const uint16_t* scales = tile.v_scales + g * kPageKeys;
@@ -321,8 +345,26 @@ static void attend(Work& w, const Tile& tile, const uint64_t* mask) {
 // Where the parts of a tile stand (kernel_table.h).
 static Tile open_tile(const KvTile& t, int64_t dp, int64_t groups) {
   const uint8_t *k = (const uint8_t*)t.k, *v = (const uint8_t*)t.v;
-  if (t.form != kKvInt8 && t.form != kKvInt4) return {k, v, 0, 0};
-  return {k + 4 * dp, v + 4 * groups * kPageKeys, (const uint16_t*)k, (const uint16_t*)v};
+  if (t.form == kKvInt8 || t.form == kKvInt4)
+    return {k + 4 * dp, v + 4 * groups * kPageKeys, (const uint16_t*)k, (const uint16_t*)v, 1, 1};
+  if (t.form != kKvE4m3 && t.form != kKvE5m2) return {k, v, 0, 0, 1, 1};
+  const float unit = t.form == kKvE4m3 ? E4m3::kUnit : E5m2::kUnit;
+  return {k + kScaleBytes, v + kScaleBytes, 0, 0, *(const float*)k * unit, *(const float*)v * unit};
+}
+
+// Bits of one key or value; grids of codes come on top of these.
+static int64_t bits_of(int form) {
+  switch (form) {
+    case kKvF32:
+      return 32;
+    case kKvBf16:
+    case kKvF16:
+      return 16;
+    case kKvInt4:
+      return 4;
+    default:
+      return 8;
+  }
 }
 
 static void begin(Work& w) {
@@ -374,9 +416,8 @@ void attention(const AttentionArgs* a) {
     w.keep = a->keep ? a->keep + i * a->rows : 0;
     w.next_k = w.next_v = {0, 0, 0};
     if (i + 1 < a->tiles && w.rows > kDirectRows) {
-      // Cache lines of the page's keys and values; grids of codes come on top of these.
-      const int form = a->tile[i + 1].form;
-      const int64_t bits = form == kKvF32 ? 32 : form == kKvInt8 ? 8 : form == kKvInt4 ? 4 : 16;
+      // Cache lines of the page's keys and values.
+      const int64_t bits = bits_of(a->tile[i + 1].form);
       const int64_t k = kPageKeys * w.d * bits / 512;
       const int64_t v = kPageKeys * w.groups * kValueGroup * bits / 512;
       w.next_k = {(const uint8_t*)a->tile[i + 1].k, k, (k + w.rows - 1) / w.rows};
@@ -394,6 +435,12 @@ void attention(const AttentionArgs* a) {
         break;
       case kKvInt8:
         attend<Int8Page>(w, tile, mask);
+        break;
+      case kKvE4m3:
+        attend<Fp8Page<E4m3>>(w, tile, mask);
+        break;
+      case kKvE5m2:
+        attend<Fp8Page<E5m2>>(w, tile, mask);
         break;
       default:
         attend<Int4Page>(w, tile, mask);

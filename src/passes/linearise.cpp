@@ -142,7 +142,7 @@ class Linearise final : public Pass {
       std::unique_ptr<LinearisedAttention> made;
       if (selected[i]) {
         auto& a = dynamic_cast<SoftmaxAttention&>(*m.blocks[i].mixer);
-        made = converted(a, mix64(mix64(c.seed) + static_cast<uint64_t>(i)));
+        made = converted(a, *c.model.family, i, mix64(mix64(c.seed) + static_cast<uint64_t>(i)));
         features = made->features;
         if (walk && !restored(c, i, *made)) {
           note = transfer(*walk, a, *made);
@@ -152,6 +152,9 @@ class Linearise final : public Pass {
       }
       if (walk && !walk->in_last_block()) walk->finish_block();
       if (made) m.blocks[i].mixer = std::move(made);
+      // As form() says.
+      for (const auto& stage : m.blocks[i].stages())
+        for (Linear* l : stage) l->set_weight(float_weight(decode_weight(l->weight())));
       if (c.progress) c.progress(i + 1, blocks, note);
     }
     describe(c.model.config, selected, features);
@@ -187,16 +190,15 @@ class Linearise final : public Pass {
 
   int64_t features_of(const AttentionSpec& s) const { return features_ > 0 ? features_ : s.k_dim; }
 
-  std::unique_ptr<LinearisedAttention> converted(const SoftmaxAttention& a, uint64_t seed) const {
+  std::unique_ptr<LinearisedAttention> converted(const SoftmaxAttention& a, const Family& family,
+                                                 int64_t block, uint64_t seed) const {
     auto made = std::make_unique<LinearisedAttention>();
     static_cast<SoftmaxAttention&>(*made) = a;
     made->window = window_;
     made->features = features_of(a.spec);
     const int64_t d = a.spec.k_dim, f = made->features, heads = a.spec.heads;
-    std::string path = a.q.name();
-    path.resize(path.rfind('.') == std::string::npos ? 0 : path.rfind('.') + 1);
-    made->q_map = {path + "q_map", Tensor::zeros({heads, d, f}, DType::f32)};
-    made->k_map = {path + "k_map", Tensor::zeros({heads, d, f}, DType::f32)};
+    made->q_map.values = Tensor::zeros({heads, d, f}, DType::f32);
+    made->k_map.values = Tensor::zeros({heads, d, f}, DType::f32);
     const float scale = 1 / std::sqrt(static_cast<float>(d));
     for (Tensor* w : {&made->q_map.values, &made->k_map.values}) {
       float* x = w->mutable_data<float>();
@@ -211,8 +213,9 @@ class Linearise final : public Pass {
     }
     // Even features: φ(q)·φ(k) = 2/f, which is the σ of −log(f/2 − 1).
     const float even = f > 2 ? -std::log(static_cast<float>(f) / 2 - 1) : 0.0f;
-    made->window_factor = {path + "window_factor",
-                           Tensor::from(std::vector<float>(size_t(heads), even))};
+    made->window_factor.values = Tensor::from(std::vector<float>(size_t(heads), even));
+    for (const MixerParameter& p : made->parameters())
+      p.vector->path = slot_name(mixer_slot(family, p.name).hf, block);
     return made;
   }
 

@@ -206,69 +206,81 @@ void add_top_gradient(const HybridAttentionSpec& s, const Tensor& q, const Tenso
   add_gradient(k, dk);
 }
 
-// (γ·a·o + n)/(γ·a + d), a = exp(log sum − top), and [n, d] what linear attention gives.
-Tensor combine(const HybridAttentionSpec& s, const Window& w, const Tensor& far,
-               const Tensor& factor, const Tensor& q, const Tensor& joined_k) {
-  const int64_t rows = w.o.dim(0) * s.heads, d = s.v_dim, heads = s.heads;
-  const Tensor share = Tensor::zeros({w.o.dim(0), heads}, DType::f32);  // γ·a
-  const Tensor total = Tensor::zeros(share.shape(), DType::f32);        // γ·a + d
-  Tensor y = Tensor::zeros(w.o.shape(), DType::f32);
-  std::vector<float> gamma;
-  for (int64_t h = 0; h < heads; ++h) gamma.push_back(1 / (1 + std::exp(-factor.data<float>()[h])));
-  const float *o = w.o.data<float>(), *l = w.log_sum.data<float>(), *m = w.top.data<float>();
-  const float* n = far.data<float>();
-  float *out = y.mutable_data<float>(), *mass = Tensor(share).mutable_data<float>(),
-        *sum = Tensor(total).mutable_data<float>();
+// Of each row and head, what the sum of o is made of: γ·a, a = exp(log sum − top), and γ·a + d.
+struct Masses {
+  Tensor window, all;        // [T, heads]; 0 in rows that no span has
+  std::vector<float> gamma;  // [heads]
+};
+
+// dy of combine()'s y flows back.
+void combine_back(const HybridAttentionSpec& s, const Window& w, const Masses& masses,
+                  const Tensor& far, const Tensor& factor, const Tensor& q, const Tensor& k,
+                  const Tensor& y, const Tensor& dy) {
+  const int64_t d = s.v_dim, heads = s.heads, rows = masses.all.numel();
+  Tensor d_o = Tensor::zeros(y.shape(), DType::f32), d_far = Tensor::zeros(far.shape(), DType::f32);
+  Tensor d_log = Tensor::zeros(masses.all.shape(), DType::f32), d_top = d_log.clone();
+  const float *g = dy.data<float>(), *of = y.data<float>(), *near = w.o.data<float>();
+  const float *mass = masses.window.data<float>(), *all = masses.all.data<float>();
+  float *to_o = d_o.mutable_data<float>(), *to_far = d_far.mutable_data<float>();
+  float *to_log = d_log.mutable_data<float>(), *to_top = d_top.mutable_data<float>();
   parallel_for(rows, 256, [&](int64_t b, int64_t e) {
     for (int64_t r = b; r < e; ++r) {
+      if (all[r] == 0) continue;
+      float of_mass = 0, of_far = 0;
+      for (int64_t i = 0; i < d; ++i) {
+        const float step = g[r * d + i] / all[r];
+        to_o[r * d + i] = mass[r] * step;
+        to_far[r * (d + 1) + i] = step;
+        of_mass += step * (near[r * d + i] - of[r * d + i]);
+        of_far -= step * of[r * d + i];
+      }
+      to_far[r * (d + 1) + d] = of_far;
+      to_log[r] = of_mass * mass[r];
+      to_top[r] = -to_log[r];
+    }
+  });
+  if (factor.requires_gradient()) {
+    // The window's mass is γ times something, and dγ = γ·(1 − γ)·dfactor.
+    Tensor d_factor = Tensor::zeros(factor.shape(), DType::f32);
+    for (int64_t h = 0; h < heads; ++h) {
+      double sum = 0;
+      for (int64_t r = h; r < rows; r += heads) sum += to_log[r];
+      d_factor.mutable_data<float>()[h] = static_cast<float>(sum * (1 - masses.gamma[h]));
+    }
+    add_gradient(factor, d_factor);
+  }
+  if (q.requires_gradient() || k.requires_gradient()) add_top_gradient(s, q, k, w.spans, d_top);
+  add_gradient(w.o, d_o);
+  add_gradient(w.log_sum, d_log);
+  add_gradient(far, d_far);
+}
+
+// (γ·a·o + n)/(γ·a + d), with [n, d] what linear attention gives; q and k are the window's.
+Tensor combine(const HybridAttentionSpec& s, const Window& w, const Tensor& far,
+               const Tensor& factor, const Tensor& q, const Tensor& k) {
+  const int64_t d = s.v_dim, heads = s.heads;
+  Masses masses{
+      Tensor::zeros(w.top.shape(), DType::f32), Tensor::zeros(w.top.shape(), DType::f32), {}};
+  for (int64_t h = 0; h < heads; ++h)
+    masses.gamma.push_back(1 / (1 + std::exp(-factor.data<float>()[h])));
+  Tensor y = Tensor::zeros(w.o.shape(), DType::f32);
+  const float *o = w.o.data<float>(), *l = w.log_sum.data<float>(), *m = w.top.data<float>();
+  const float* n = far.data<float>();
+  float *mass = masses.window.mutable_data<float>(), *all = masses.all.mutable_data<float>();
+  float* out = y.mutable_data<float>();
+  parallel_for(w.top.numel(), 256, [&](int64_t b, int64_t e) {
+    for (int64_t r = b; r < e; ++r) {
       if (m[r] == -INFINITY) continue;  // no span has it
-      mass[r] = gamma[r % heads] * std::exp(l[r] - m[r]);
-      sum[r] = mass[r] + n[r * (d + 1) + d];
+      mass[r] = masses.gamma[r % heads] * std::exp(l[r] - m[r]);
+      all[r] = mass[r] + n[r * (d + 1) + d];
       for (int64_t i = 0; i < d; ++i)
-        out[r * d + i] = (mass[r] * o[r * d + i] + n[r * (d + 1) + i]) / sum[r];
+        out[r * d + i] = (mass[r] * o[r * d + i] + n[r * (d + 1) + i]) / all[r];
     }
   });
-  if (!recorded({&w.o, &w.log_sum, &far, &factor})) return y;
-  record(y, [=, y = y.detached()](const Tensor& dy) {
-    Tensor d_o = Tensor::zeros(y.shape(), DType::f32),
-           d_far = Tensor::zeros(far.shape(), DType::f32);
-    Tensor d_log = Tensor::zeros(share.shape(), DType::f32), d_top = d_log.clone();
-    const float *g = dy.data<float>(), *of = y.data<float>(), *near = w.o.data<float>();
-    const float *part = share.data<float>(), *all = total.data<float>();
-    float *to_o = d_o.mutable_data<float>(), *to_far = d_far.mutable_data<float>(),
-          *to_log = d_log.mutable_data<float>(), *to_top = d_top.mutable_data<float>();
-    parallel_for(rows, 256, [&](int64_t b, int64_t e) {
-      for (int64_t r = b; r < e; ++r) {
-        if (all[r] == 0) continue;
-        float of_share = 0, of_far = 0;
-        for (int64_t i = 0; i < d; ++i) {
-          const float step = g[r * d + i] / all[r];
-          to_o[r * d + i] = part[r] * step;
-          to_far[r * (d + 1) + i] = step;
-          of_share += step * (near[r * d + i] - of[r * d + i]);
-          of_far -= step * of[r * d + i];
-        }
-        to_far[r * (d + 1) + d] = of_far;
-        to_log[r] = of_share * part[r];
-        to_top[r] = -to_log[r];
-      }
+  if (recorded({&w.o, &w.log_sum, &far, &factor}))
+    record(y, [=, y = y.detached()](const Tensor& dy) {
+      combine_back(s, w, masses, far, factor, q, k, y, dy);
     });
-    if (factor.requires_gradient()) {
-      // dγ = γ·(1 − γ)·dfactor, and the share is γ times something.
-      Tensor d_factor = Tensor::zeros(factor.shape(), DType::f32);
-      for (int64_t h = 0; h < heads; ++h) {
-        double total_h = 0;
-        for (int64_t r = h; r < rows; r += heads) total_h += to_log[r];
-        d_factor.mutable_data<float>()[h] = static_cast<float>(total_h * (1 - gamma[h]));
-      }
-      add_gradient(factor, d_factor);
-    }
-    if (q.requires_gradient() || joined_k.requires_gradient())
-      add_top_gradient(s, q, joined_k, w.spans, d_top);
-    add_gradient(w.o, d_o);
-    add_gradient(w.log_sum, d_log);
-    add_gradient(far, d_far);
-  });
   return y;
 }
 

@@ -236,7 +236,8 @@ std::vector<NamedTensor> Journal::stored_tensors(int64_t step, int64_t unit) con
   std::vector<NamedTensor> out;
   if (!fs::exists(unit_path(step, unit))) return out;
   const SafetensorsFile file = SafetensorsFile::open(unit_path(step, unit));
-  for (const std::string& name : file.names()) out.push_back({name, file.tensor(name).clone()});
+  for (const SafetensorsEntry& e : file.entries())
+    out.push_back({e.name, file.tensor(e.name).clone()});
   return out;
 }
 

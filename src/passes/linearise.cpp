@@ -66,9 +66,11 @@ std::vector<std::pair<int64_t, int64_t>> parse_layers(const std::string& text) {
       ++at;
       last = number();
     }
+    HONE_CHECK(last >= first, invalid_argument, "linearise: layers '{}': {} is behind {}", text,
+               first, last);
     ranges.emplace_back(first, last);
     if (at == end) return ranges;
-    HONE_CHECK(*at == ',' && last >= first, invalid_argument,
+    HONE_CHECK(*at == ',', invalid_argument,
                "linearise: layers '{}': expected all, or numbers and ranges such as 0, 3, 5-9",
                text);
     ++at;

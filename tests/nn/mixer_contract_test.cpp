@@ -45,7 +45,10 @@ MixerSpec small_spec(bool first) {
 std::unique_ptr<Mixer> linearised() {
   const MixerSpec s = small_spec(false);
   auto m = std::make_unique<LinearisedAttention>();
-  m->spec = {.heads = s.heads, .kv_heads = 2, .k_dim = s.k_dim, .v_dim = s.v_dim, .scale = 0.4f};
+  m->spec.heads = s.heads;
+  m->spec.kv_heads = 2;
+  m->spec.k_dim = m->spec.v_dim = s.k_dim;
+  m->spec.scale = 0.4f;
   m->window = 4;
   m->features = 5;
   m->rope = Rope(s.k_dim, 100, {});

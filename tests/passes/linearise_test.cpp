@@ -69,7 +69,7 @@ TEST_F(LineariseTest, TransferBringsTheLayersNearer) {
   const double before = distance(logits(swapped), expected);
   const double after = distance(logits(fitted), expected);
   EXPECT_GT(before, 1e-3);
-  EXPECT_LT(after, 0.8 * before);
+  EXPECT_LT(after, 0.9 * before);
 }
 
 TEST_F(LineariseTest, IsReadBackToTheSameBitsAndCutAnywhere) {

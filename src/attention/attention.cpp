@@ -60,7 +60,7 @@ AttentionPart part_at(float* at, int64_t rows, int64_t dv) {
 class Attention {
  public:
   Attention(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_t layer, Tensor& o,
-            Tensor* log_sum, const AttentionTerms& terms)
+            Tensor* log_sum, const AttentionTerms& terms, Tensor* top)
       : spec_(spec),
         terms_(terms),
         dropout_(terms),
@@ -71,6 +71,7 @@ class Attention {
         bias_(terms.bias.empty_handle() ? nullptr : terms.bias.data<float>()),
         o_(o.mutable_data<float>()),
         log_sum_(log_sum == nullptr ? nullptr : log_sum->mutable_data<float>()),
+        top_(top == nullptr ? nullptr : top->mutable_data<float>()),
         cache_(cache),
         layer_(layer) {}
 
@@ -108,11 +109,13 @@ class Attention {
     if (!terms_.sinks.empty_handle()) merge(u, part, sink_part(u, w));
     kernels::table().attention_finish(unit_rows(spec_, u), spec_.v_dim, part, w.o_offset.data(),
                                       o_);
-    if (log_sum_ == nullptr) return;
     // Scores are kept in powers of two.
-    for (int64_t r = 0; r < unit_rows(spec_, u); ++r)
-      log_sum_[w.o_offset[r] / spec_.v_dim] =
-          static_cast<float>((part.top[r] + std::log2(double{part.sum[r]})) * M_LN2);
+    for (int64_t r = 0; r < unit_rows(spec_, u); ++r) {
+      const int64_t at = w.o_offset[r] / spec_.v_dim;
+      if (log_sum_ != nullptr)
+        log_sum_[at] = static_cast<float>((part.top[r] + std::log2(double{part.sum[r]})) * M_LN2);
+      if (top_ != nullptr) top_[at] = static_cast<float>(part.top[r] * M_LN2);
+    }
   }
 
   /// A whole unit, one split after the other.
@@ -230,7 +233,7 @@ class Attention {
   const bool coded_;
   const float *q_, *bias_;  // bias_: null = none
   float* o_;
-  float* log_sum_;
+  float *log_sum_, *top_;  // null = not wanted
   KvCache& cache_;
   const int64_t layer_;
 };
@@ -279,8 +282,8 @@ void run_split(const AttentionSpec& spec, Attention& attention,
 }  // namespace
 
 Tensor attend(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_t layer,
-              const std::vector<SequenceSpan>& spans, Tensor* log_sum,
-              const AttentionTerms& terms) {
+              const std::vector<SequenceSpan>& spans, Tensor* log_sum, const AttentionTerms& terms,
+              Tensor* top) {
   check_spec(spec);
   HONE_CHECK(q.rank() == 2 && q.dim(1) == spec.heads * spec.k_dim, invalid_argument,
              "attention: expected queries [T, {}], got {} values of rank {}",
@@ -291,8 +294,9 @@ Tensor attend(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_
   Tensor o = Tensor::empty({q.dim(0), spec.heads * spec.v_dim}, DType::f32);
   const std::vector<AttentionRows> rows = plan_rows(spec, spans);
   const std::vector<AttentionUnit> units = plan_units(spec, rows);
-  if (log_sum != nullptr) *log_sum = Tensor::empty({q.dim(0), spec.heads}, DType::f32);
-  Attention attention(spec, q, cache, layer, o, log_sum, terms);
+  for (Tensor* x : {log_sum, top})
+    if (x != nullptr) *x = Tensor::empty({q.dim(0), spec.heads}, DType::f32);
+  Attention attention(spec, q, cache, layer, o, log_sum, terms, top);
   if (why_not_shared_splits(spec, units).empty()) {
     run_split(spec, attention, units);
     return o;

@@ -67,10 +67,11 @@ struct SequenceSpan {
 /// row's result does not depend on the batch or the threads, nor, where the pattern is causal, on
 /// how the sequence is cut into spans.
 /// With `log_sum` it becomes log Σ exp of each row's scores and sink, [T, heads]; −∞ where none is
-/// seen. Raises invalid_argument where shapes do not fit.
+/// seen; `top` becomes each row's largest score, of its sink too, likewise. Raises invalid_argument
+/// where shapes do not fit.
 Tensor attend(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_t layer,
               const std::vector<SequenceSpan>& spans, Tensor* log_sum = nullptr,
-              const AttentionTerms& terms = {});
+              const AttentionTerms& terms = {}, Tensor* top = nullptr);
 
 /// One sequence of a batch without a cache: rows [q_begin, q_end) of the queries against rows
 /// [k_begin, k_end) of the keys, which hold positions 0, 1, …; the queries are the last of these,
@@ -78,14 +79,18 @@ Tensor attend(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_
 struct AttentionSpan {
   int64_t q_begin = 0, q_end = 0;
   int64_t k_begin = 0, k_end = 0;
+  /// The keys stand at first, first + 1, …: those before are gone, and the pattern, which must be
+  /// one of distances, hides them.
+  int64_t first = 0;
 };
 /// q [T, heads·k_dim], k [S, kv_heads·k_dim], v [S, kv_heads·v_dim]: [T, heads·v_dim], as attend()
-/// with a f32 cache gives it. Recorded: gradients flow to q, k, v, the bias and the sinks, from the
-/// scores made anew tile by tile (Dao 2023, FlashAttention-2), so that nothing of T·S elements is
-/// kept. Rows that no span holds are 0. Raises invalid_argument where shapes do not fit.
+/// with a f32 cache gives it. Recorded: gradients flow from the result and the log sums to q, k, v,
+/// the bias and the sinks, from the scores made anew tile by tile (Dao 2023, FlashAttention-2), so
+/// that nothing of T·S elements is kept. Rows that no span holds are 0. Raises invalid_argument
+/// where shapes do not fit.
 Tensor attention(const AttentionSpec& spec, const Tensor& q, const Tensor& k, const Tensor& v,
                  const std::vector<AttentionSpan>& spans, const AttentionTerms& terms = {},
-                 Tensor* log_sum = nullptr);
+                 Tensor* log_sum = nullptr, Tensor* top = nullptr);
 
 /// `o` [T, heads·v_dim] and `log_sum` [T, heads] over some keys become what they are over these and
 /// those of `more_o` and `more_log_sum`; a sink must be in one of them only. Not recorded.

@@ -2,12 +2,12 @@
 //
 // Forward keeps q, k, v, the result o and each row's log Σ exp. Backward goes through the tiles
 // that the pattern shows again: scores S = scale·Q·Kᵀ with all that the spec adds, P = exp(S − log
-// sum), Z = dropout's factors, and from dP = Z∘(dO·Vᵀ) and Δ = Σ dO·O, dS = P∘(dP − Δ), which is
-// the bias's gradient, and scale·dS through the soft cap; then dV += (P∘Z)ᵀ·dO, dK += dSᵀ·Q,
-// dQ += dS·K. A sink gets −Σ exp(sink − log sum)·Δ. One work item is one kv head of one sequence,
-// or all where they share a bias, whose tiles run in order: threads change no bit. Limits: ten
-// operations for each pair and channel, all in products of float panels; q and dO of one head are
-// copied into rows that lie together.
+// sum), Z = dropout's factors, and from dP = Z∘(dO·Vᵀ) and Δ = Σ dO·O less the log sum's own
+// gradient, dS = P∘(dP − Δ), which is the bias's gradient, and scale·dS through the soft cap; then
+// dV += (P∘Z)ᵀ·dO, dK += dSᵀ·Q, dQ += dS·K. A sink gets −Σ exp(sink − log sum)·Δ. One work item is
+// one kv head of one sequence, or all where they share a bias, whose tiles run in order: threads
+// change no bit. Limits: ten operations for each pair and channel, all in products of float panels;
+// q and dO of one head are copied into rows that lie together.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -78,6 +78,7 @@ void product(const float* x, int64_t ldx, int64_t t, int64_t k, const float* pan
   table().gemm_f32(&g);
 }
 
+// Of the first query, from the first key on.
 int64_t start_of(const AttentionSpec& spec, const AttentionSpan& s) {
   return spec.top_left ? 0 : s.k_end - s.k_begin - (s.q_end - s.q_begin);
 }
@@ -85,7 +86,8 @@ int64_t start_of(const AttentionSpec& spec, const AttentionSpan& s) {
 class Backward {
  public:
   Backward(const AttentionSpec& spec, const AttentionTerms& terms, const Tensor& q, const Tensor& k,
-           const Tensor& v, const Tensor& o, const Tensor& log_sum, const Tensor& grad)
+           const Tensor& v, const Tensor& o, const Tensor& log_sum, const Tensor& grad,
+           const Tensor& grad_sum)
       : spec_(spec),
         terms_(terms),
         dropout_(terms),
@@ -96,6 +98,7 @@ class Backward {
         o_(o.data<float>()),
         log_sum_(log_sum.data<float>()),
         do_(grad.data<float>()),
+        dsum_(grad_sum.empty_handle() ? nullptr : grad_sum.data<float>()),
         dq(Tensor::zeros(q.shape(), DType::f32)),
         dk(Tensor::zeros(k.shape(), DType::f32)),
         dv(Tensor::zeros(v.shape(), DType::f32)) {
@@ -175,7 +178,7 @@ class Backward {
       std::copy_n(grad, e, w.grad.data() + i * ldo);
       double sum = 0;
       for (int64_t c = 0; c < e; ++c) sum += double{grad[c]} * o[c];
-      w.delta[i] = static_cast<float>(sum);
+      w.delta[i] = static_cast<float>(sum - (dsum_ == nullptr ? 0 : dsum_[at]));
       w.log_sum[i] = log_sum_[at];
       w.query[i] = start + i;
       w.bias_offset[i] = bias_rows_.offset(h, row);
@@ -275,7 +278,7 @@ class Backward {
   const AttentionTerms& terms_;
   const AttentionDropout dropout_;
   const BiasRows bias_rows_;
-  const float *q_, *k_, *v_, *o_, *log_sum_, *do_;
+  const float *q_, *k_, *v_, *o_, *log_sum_, *do_, *dsum_;  // the last: null = zeros
 
  public:
   Tensor dq, dk, dv, dbias, dsinks;  // the last two: an empty handle = not wanted
@@ -292,7 +295,7 @@ void check(const AttentionSpec& spec, const Tensor& q, const Tensor& k, const Te
   int64_t keys = 0;
   for (const AttentionSpan& s : spans) {
     HONE_CHECK(0 <= s.q_begin && s.q_begin <= s.q_end && s.q_end <= q.dim(0) && 0 <= s.k_begin &&
-                   s.k_begin <= s.k_end && s.k_end <= k.dim(0),
+                   s.k_begin <= s.k_end && s.k_end <= k.dim(0) && s.first >= 0,
                invalid_argument,
                "attention: a span of queries {}..{} and keys {}..{}: there are {} and {}",
                s.q_begin, s.q_end, s.k_begin, s.k_end, q.dim(0), k.dim(0));
@@ -301,16 +304,17 @@ void check(const AttentionSpec& spec, const Tensor& q, const Tensor& k, const Te
   check_terms(spec, terms, q.dim(0), keys);
 }
 
-// Rows that no span holds.
-void clear_others(const std::vector<AttentionSpan>& spans, Tensor& o, Tensor* log_sum) {
+// Rows that no span holds; of `sums`, null = not wanted.
+void clear_others(const std::vector<AttentionSpan>& spans, Tensor& o,
+                  std::initializer_list<Tensor*> sums) {
   std::vector<bool> held(static_cast<size_t>(o.dim(0)));
   for (const AttentionSpan& s : spans)
     std::fill(held.begin() + s.q_begin, held.begin() + s.q_end, true);
   for (int64_t r = 0; r < o.dim(0); ++r) {
     if (held[r]) continue;
     std::fill_n(o.mutable_data<float>() + r * o.dim(1), o.dim(1), 0.0f);
-    if (log_sum != nullptr)
-      std::fill_n(log_sum->mutable_data<float>() + r * log_sum->dim(1), log_sum->dim(1), -INFINITY);
+    for (Tensor* x : sums)
+      if (x != nullptr) std::fill_n(x->mutable_data<float>() + r * x->dim(1), x->dim(1), -INFINITY);
   }
 }
 
@@ -318,7 +322,7 @@ void clear_others(const std::vector<AttentionSpan>& spans, Tensor& o, Tensor* lo
 
 Tensor attention(const AttentionSpec& spec, const Tensor& q, const Tensor& k, const Tensor& v,
                  const std::vector<AttentionSpan>& spans, const AttentionTerms& terms,
-                 Tensor* log_sum) {
+                 Tensor* log_sum, Tensor* top) {
   check(spec, q, k, v, spans, terms);
   KvCache cache({{spec.kv_heads, spec.k_dim, spec.v_dim}});
   std::vector<KvSequence> sequences(spans.size());
@@ -326,26 +330,32 @@ Tensor attention(const AttentionSpec& spec, const Tensor& q, const Tensor& k, co
   for (size_t i = 0; i < spans.size(); ++i) {
     const AttentionSpan& s = spans[i];
     const int64_t keys = s.k_end - s.k_begin;
-    cache.reserve(sequences[i], keys);
+    sequences[i].pages.assign(static_cast<size_t>(s.first / kPageKeys), KvSequence::kDropped);
+    cache.reserve(sequences[i], s.first + keys);
     if (keys > 0)
-      cache.write(0, sequences[i], 0, keys, k.data<float>() + s.k_begin * k.dim(1),
+      cache.write(0, sequences[i], s.first, keys, k.data<float>() + s.k_begin * k.dim(1),
                   v.data<float>() + s.k_begin * v.dim(1));
-    cached.push_back({s.q_begin, s.q_end, start_of(spec, s), &sequences[i], keys});
+    cached.push_back(
+        {s.q_begin, s.q_end, s.first + start_of(spec, s), &sequences[i], s.first + keys});
   }
   const bool keep = recorded({&q, &k, &v, &terms.bias, &terms.sinks});
-  Tensor sums, o = attend(spec, q, cache, 0, cached, keep || log_sum ? &sums : nullptr, terms);
-  clear_others(spans, o, keep || log_sum ? &sums : nullptr);
+  Tensor sums;
+  Tensor* const wanted = keep || log_sum ? &sums : nullptr;
+  Tensor o = attend(spec, q, cache, 0, cached, wanted, terms, top);
+  clear_others(spans, o, {wanted, top});
+  if (keep)
+    record_all({&o, &sums}, [=, o = o.detached(),
+                             sums = sums.detached()](const std::vector<Tensor>& grad) {
+      const Tensor zeros = grad[0].empty_handle() ? Tensor::zeros(o.shape(), DType::f32) : grad[0];
+      Backward back(spec, terms, q, k, v, o, sums, zeros, grad[1]);
+      back.run(spans);
+      add_gradient(q, back.dq);
+      add_gradient(k, back.dk);
+      add_gradient(v, back.dv);
+      if (!back.dbias.empty_handle()) add_gradient(terms.bias, back.dbias);
+      if (!back.dsinks.empty_handle()) add_gradient(terms.sinks, back.dsinks);
+    });
   if (log_sum != nullptr) *log_sum = sums;
-  if (!keep) return o;
-  record(o, [=, o = o.detached()](const Tensor& grad) {
-    Backward back(spec, terms, q, k, v, o, sums, grad);
-    back.run(spans);
-    add_gradient(q, back.dq);
-    add_gradient(k, back.dk);
-    add_gradient(v, back.dv);
-    if (!back.dbias.empty_handle()) add_gradient(terms.bias, back.dbias);
-    if (!back.dsinks.empty_handle()) add_gradient(terms.sinks, back.dsinks);
-  });
   return o;
 }
 

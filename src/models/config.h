@@ -44,6 +44,11 @@ struct ModelConfig {
   int64_t window = 0;          ///< keys a windowed layer sees; 0 = none
   std::vector<bool> windowed;  ///< [layers], or empty: none
 
+  /// Layers whose softmax attention was made linear (nn/linearised_attention.h): [layers], or
+  /// empty: none.
+  std::vector<bool> linearised;
+  int64_t linear_window = 0, linear_features = 0;
+
   /// Of layers whose mixer is not softmax attention: its name in nn/registry.h; empty = none.
   std::string mixer;
   std::vector<bool> softmax;  ///< [layers]: those with softmax attention all the same; empty = none
@@ -67,6 +72,7 @@ struct ModelConfig {
   /// Whether layer i mixes tokens by `mixer`.
   bool is_recurrent(int64_t i) const { return !mixer.empty() && (softmax.empty() || !softmax[i]); }
   bool has_softmax() const;
+  bool is_linearised(int64_t i) const { return !linearised.empty() && linearised[i]; }
   MixerSpec mixer_spec(int64_t layer) const;
 
   /// Refuses sizes that cannot be (0, negative, not divisible, beyond 2^31): corrupt, naming

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "encodings/encoding.h"
+#include "nn/linearised_attention.h"
 #include "tensor/transpose.h"
 
 namespace hone {
@@ -134,7 +135,11 @@ class Builder {
   }
 
   std::unique_ptr<SoftmaxAttention> attention(int64_t i) {
-    auto a = std::make_unique<SoftmaxAttention>();
+    std::unique_ptr<SoftmaxAttention> a;
+    if (c_.is_linearised(i))
+      a = linearised();
+    else
+      a = std::make_unique<SoftmaxAttention>();
     bool local = !c_.windowed.empty() && c_.windowed[i];
     a->spec.heads = c_.heads;
     a->spec.kv_heads = c_.kv_heads;
@@ -154,6 +159,14 @@ class Builder {
       a->k_norm = read_norm(c_, r_, Role::k_norm, i, c_.head_dim);
     }
     if (c_.rotary) a->rope = local ? local_rope_ : global_rope_;
+    if (c_.is_linearised(i)) r_.fill(*a, i, nullptr);
+    return a;
+  }
+
+  std::unique_ptr<LinearisedAttention> linearised() {
+    auto a = std::make_unique<LinearisedAttention>();
+    a->window = c_.linear_window;
+    a->features = c_.linear_features;
     return a;
   }
 

@@ -54,7 +54,13 @@ std::string slot_name(const char* pattern, int64_t layer) {
 }
 
 const MixerSlot& mixer_slot(const Family& family, std::string_view parameter) {
+  static const MixerSlot kLinearised[] = {
+      {"q_map", "model.layers.{}.self_attn.q_map"},
+      {"k_map", "model.layers.{}.self_attn.k_map"},
+      {"window_factor", "model.layers.{}.self_attn.window_factor"}};
   for (const MixerSlot& s : family.mixer_slots)
+    if (s.parameter == parameter) return s;
+  for (const MixerSlot& s : kLinearised)
     if (s.parameter == parameter) return s;
   fail(ErrorKind::internal, "{}: no slot for a mixer's '{}'", family.name, parameter);
 }
@@ -145,6 +151,32 @@ void read_common_hf(const Json& c, ModelConfig& m) {
       read_rope(c[key], m.rope_theta, m.rope_scaling);
 }
 
+void read_linearised(const Json& config, ModelConfig& m) {
+  if (!config.contains("linearised") || config["linearised"].is_null()) return;
+  const Json& c = config["linearised"];
+  HONE_CHECK(c.is_object() && c.contains("layers") && c["layers"].is_array(), corrupt,
+             "config.json: 'linearised': expected layers, window and features");
+  HONE_CHECK(m.layers > 0 && m.layers <= ModelConfig::kMaxLayers, corrupt, "config.json: {} layers",
+             m.layers);
+  m.linear_window = require_int(c, "window");
+  m.linear_features = require_int(c, "features");
+  m.linearised.assign(static_cast<size_t>(m.layers), false);
+  for (const Json& layer : c["layers"]) {
+    HONE_CHECK(layer.is_number_integer() && layer >= 0 && layer < m.layers, corrupt,
+               "config.json: 'linearised': layer {} of {}", layer.dump().substr(0, 60), m.layers);
+    m.linearised[layer.get<size_t>()] = true;
+  }
+}
+
+void write_linearised(const ModelConfig& m, Json& c) {
+  if (m.linearised.empty()) return;
+  Json layers = Json::array();
+  for (int64_t i = 0; i < m.layers; ++i)
+    if (m.linearised[i]) layers.push_back(i);
+  c["linearised"] = {
+      {"layers", layers}, {"window", m.linear_window}, {"features", m.linear_features}};
+}
+
 void read_common_gguf(const GgufFile& f, ModelConfig& m) {
   std::string arch = f.get_string("general.architecture") + ".";
   m.width = static_cast<int64_t>(f.get_u64(arch + "embedding_length"));
@@ -230,6 +262,15 @@ void ModelConfig::validate(const std::string& source) const {
   check_float("rope scaling factor", rope_scaling.factor, false);
   check_float("attention scale", attention_scale, true);
   check_float("attention softcap", attention_softcap, true);
+  if (!linearised.empty()) {
+    check("window of linearised layers", linear_window, 1 << 24);
+    check("number of linear features", linear_features, 1 << 14);
+    HONE_CHECK(std::ssize(linearised) == layers && attention_softcap == 0, corrupt,
+               "{}: layers with a soft cap cannot be linearised", source);
+    for (int64_t i = 0; i < layers; ++i)
+      HONE_CHECK(!linearised[i] || !(is_recurrent(i) || (!windowed.empty() && windowed[i])),
+                 corrupt, "{}: layer {} has no full softmax attention to be linearised", source, i);
+  }
   check_float("logit softcap", logit_softcap, true);
 }
 

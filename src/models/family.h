@@ -101,7 +101,8 @@ std::span<const Family* const> families();
 
 /// A slot's name with the layer number in place of "{}".
 std::string slot_name(const char* pattern, int64_t layer);
-/// The slot of a mixer's parameter; a family that has none of this name is a bug.
+/// The slot of a mixer's parameter, the family's or one that all families have; where there is none
+/// of this name it is a bug.
 const MixerSlot& mixer_slot(const Family& family, std::string_view parameter);
 /// Shape of the tensor that holds a parameter of this shape.
 Shape stored_shape(const MixerSlot& slot, const Shape& shape, int64_t heads);
@@ -123,6 +124,10 @@ int64_t require_int(const Json& config, const char* key);
 void read_rope(const Json& object, float& theta, RopeScaling& scaling);
 /// The keys that most HF configs share: sizes, heads, context, tie_word_embeddings.
 void read_common_hf(const Json& config, ModelConfig& out);
+/// config.json's key "linearised", which hone adds to any family's where layers were linearised:
+/// {"layers": [0, …], "window": w, "features": f}.
+void read_linearised(const Json& config, ModelConfig& out);
+void write_linearised(const ModelConfig& config, Json& out);
 /// The keys that every GGUF architecture has ("llama.block_count", ...).
 void read_common_gguf(const GgufFile& file, ModelConfig& out);
 

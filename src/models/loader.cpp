@@ -141,6 +141,7 @@ void read_directory(LoadedModel& m) {
   m.family = &family_for_hf(m.checkpoint->architecture, source);
   try {
     m.family->from_hf(config, m.config);
+    read_linearised(config, m.config);
   } catch (const Error& e) {
     // A family knows the file's name, "config.json: ...", but not the directory's.
     fail(e.kind(), "{}/{}", m.path, e.what());

@@ -54,7 +54,7 @@ Work work_of(Model& m, Activations a, KvType kv) {
   }
   for (const Block& b : m.blocks) {
     auto* s = dynamic_cast<SoftmaxAttention*>(b.mixer.get());
-    if (s == nullptr) continue;
+    if (s == nullptr || s->kv_shape().kv_heads == 0) continue;
     double page = double(KvCache({b.mixer->kv_shape()}, kv).page_bytes());
     w.layers.push_back({2.0 * double(s->spec.heads) * double(s->spec.k_dim + s->spec.v_dim),
                         page / kernels::kPageKeys, s->spec.pattern.reach()});

@@ -56,16 +56,19 @@ Mixed SoftmaxAttention::mix(const LinearInput& in, const Batch& batch, MixerStat
   return ops::mul(y, ops::apply(ops::Nonlinearity::sigmoid, products[3]));
 }
 
+void SoftmaxAttention::rotate(Tensor& qs, Tensor& ks, const Batch& batch) const {
+  if (q_norm.defined()) qs = q_norm.forward(qs);
+  if (k_norm.defined()) ks = k_norm.forward(ks);
+  if (!rope.defined()) return;
+  rope.apply(qs, spec.k_dim, batch.positions);
+  rope.apply(ks, spec.k_dim, batch.positions);
+}
+
 Tensor SoftmaxAttention::attended(Tensor& qs, Tensor& ks, Tensor& vs, const Batch& batch,
                                   MixerState& state) {
   KvCache& cache = state.cache;
   const int64_t layer = state.layer;
-  if (q_norm.defined()) qs = q_norm.forward(qs);
-  if (k_norm.defined()) ks = k_norm.forward(ks);
-  if (rope.defined()) {
-    rope.apply(qs, spec.k_dim, batch.positions);
-    rope.apply(ks, spec.k_dim, batch.positions);
-  }
+  rotate(qs, ks, batch);
   if (!batch.cached()) {
     std::vector<AttentionSpan> spans;
     const int64_t p = prefix == nullptr ? 0 : prefix->length();

@@ -38,9 +38,12 @@ class SoftmaxAttention : public Mixer {
     return {spec.kv_heads, spec.k_dim, spec.v_dim, spec.pattern.horizon()};
   }
   std::string describe() const override;
+  /// The norms over heads and the rotation, of products with q and k.
+  void rotate(Tensor& q, Tensor& k, const Batch& batch) const;
 
- private:
-  Tensor attended(Tensor& q, Tensor& k, Tensor& v, const Batch& batch, MixerState& state);
+ protected:
+  /// What the heads give for products with q, k and v, which may be overwritten.
+  virtual Tensor attended(Tensor& q, Tensor& k, Tensor& v, const Batch& batch, MixerState& state);
 };
 
 /// Where a batch stands inside a block.

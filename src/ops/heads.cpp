@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/threads.h"
+#include "kernels/select.h"
 #include "ops/dense.h"
 #include "ops/elementwise.h"
 #include "ops/tape.h"
@@ -144,58 +145,76 @@ Tensor group_norm(const Tensor& x, const Tensor& w, const Tensor& b, int64_t gro
   return b.empty_handle() ? y : add_row(y, b, 1);
 }
 
+namespace {
+
+// y[f] = x[d]·w[d, f], in runs that registers hold; each sum is in order.
+void row_product(const float* x, const float* w, int64_t d, int64_t f, float* y) {
+  constexpr int64_t kRun = 16;
+  int64_t j = 0;
+  for (; j + kRun <= f; j += kRun) {
+    float sum[kRun] = {};
+    for (int64_t i = 0; i < d; ++i)
+      for (int64_t l = 0; l < kRun; ++l) sum[l] += x[i] * w[i * f + j + l];
+    std::copy_n(sum, kRun, y + j);
+  }
+  for (; j < f; ++j) {
+    y[j] = 0;
+    for (int64_t i = 0; i < d; ++i) y[j] += x[i] * w[i * f + j];
+  }
+}
+
+// What flows back through softmax_pairs(): dy of y, which x and w gave.
+void softmax_pairs_back(const Tensor& x, const Tensor& w, const Tensor& y, const Tensor& dy) {
+  const int64_t rows = x.dim(0), heads = w.dim(0), d = w.dim(1), f = w.dim(2);
+  // Of the scores z = x·W: dz = p₊∘(dp₊ − p₊·dp₊) − p₋∘(dp₋ − p₋·dp₋).
+  Tensor dz = Tensor::empty({rows, heads * f}, DType::f32);
+  const bool wanted = x.requires_gradient();
+  Tensor dx = wanted ? Tensor::zeros(x.shape(), DType::f32) : Tensor();
+  const float *p = y.data<float>(), *g = dy.data<float>(), *by = w.data<float>();
+  float *z = dz.mutable_data<float>(), *to = wanted ? dx.mutable_data<float>() : nullptr;
+  each_row(rows * heads, d * f, [&](int64_t r) {
+    const float *plus = p + r * 2 * f, *gplus = g + r * 2 * f;
+    const float *minus = plus + f, *gminus = gplus + f;
+    float up = 0, down = 0;
+    for (int64_t j = 0; j < f; ++j) up += plus[j] * gplus[j], down += minus[j] * gminus[j];
+    for (int64_t j = 0; j < f; ++j)
+      z[r * f + j] = plus[j] * (gplus[j] - up) - minus[j] * (gminus[j] - down);
+    for (int64_t i = 0; i < d && wanted; ++i)
+      for (int64_t j = 0; j < f; ++j)
+        to[r * d + i] += z[r * f + j] * by[(r % heads * d + i) * f + j];
+  });
+  if (wanted) add_gradient(x, dx);
+  if (!w.requires_gradient()) return;
+  float* sum = gradient_of(w).mutable_data<float>();
+  parallel_for(heads, 1, [&](int64_t b, int64_t e) {
+    for (int64_t h = b; h < e; ++h)
+      kernels::table().accumulate_tn(x.data<float>() + h * d, heads * d, z + h * f, heads * f, rows,
+                                     0, d, 0, f, sum + h * d * f, f);
+  });
+}
+
+}  // namespace
+
 Tensor softmax_pairs(const Tensor& x, const Tensor& w) {
   const int64_t rows = x.dim(0), heads = w.dim(0), d = w.dim(1), f = w.dim(2);
   HONE_ASSERT(x.dim(1) == heads * d);
   Tensor y = Tensor::empty({rows, heads * 2 * f}, DType::f32);
   const float *p = x.data<float>(), *q = w.data<float>();
   float* out = y.mutable_data<float>();
+  const kernels::KernelTable& t = kernels::table();
   each_row(rows * heads, d * f, [&](int64_t r) {
     float *plus = out + r * 2 * f, *minus = plus + f;
-    const float *from = p + r * d, *by = q + r % heads * d * f;
-    std::fill_n(plus, f, 0.0f);
-    for (int64_t i = 0; i < d; ++i)
-      for (int64_t j = 0; j < f; ++j) plus[j] += from[i] * by[i * f + j];
+    row_product(p + r * d, q + r % heads * d * f, d, f, plus);
     const auto [least, most] = std::minmax_element(plus, plus + f);
     const float low = *least, high = *most;
+    t.weights_at_least(plus, f, -INFINITY, low, -1, minus);
+    t.weights_at_least(plus, f, -INFINITY, high, 1, plus);
     float up = 0, down = 0;
-    for (int64_t j = 0; j < f; ++j) {
-      minus[j] = std::exp(low - plus[j]);
-      plus[j] = std::exp(plus[j] - high);
-      up += plus[j];
-      down += minus[j];
-    }
+    for (int64_t j = 0; j < f; ++j) up += plus[j], down += minus[j];
     for (int64_t j = 0; j < f; ++j) plus[j] /= up, minus[j] /= down;
   });
   if (recorded({&x, &w}))
-    record(y, [x, w, y = y.detached(), rows, heads, d, f](const Tensor& dy) {
-      // Of the scores z = x·W: dz = p₊∘(dp₊ − p₊·dp₊) − p₋∘(dp₋ − p₋·dp₋).
-      Tensor dz = Tensor::empty({rows, heads * f}, DType::f32);
-      Tensor dx = Tensor::zeros(x.shape(), DType::f32);
-      const float *p = y.data<float>(), *g = dy.data<float>(), *by = w.data<float>();
-      float *z = dz.mutable_data<float>(), *to = dx.mutable_data<float>();
-      each_row(rows * heads, d * f, [&](int64_t r) {
-        const float *plus = p + r * 2 * f, *gplus = g + r * 2 * f;
-        const float *minus = plus + f, *gminus = gplus + f;
-        float up = 0, down = 0;
-        for (int64_t j = 0; j < f; ++j) up += plus[j] * gplus[j], down += minus[j] * gminus[j];
-        for (int64_t j = 0; j < f; ++j)
-          z[r * f + j] = plus[j] * (gplus[j] - up) - minus[j] * (gminus[j] - down);
-        for (int64_t i = 0; i < d; ++i)
-          for (int64_t j = 0; j < f; ++j)
-            to[r * d + i] += z[r * f + j] * by[(r % heads * d + i) * f + j];
-      });
-      add_gradient(x, dx);
-      if (!w.requires_gradient()) return;
-      float* sum = gradient_of(w).mutable_data<float>();
-      const float* from = x.data<float>();
-      parallel_for(heads * d, 1, [&](int64_t b, int64_t e) {
-        for (int64_t t = 0; t < rows; ++t)
-          for (int64_t i = b; i < e; ++i)
-            for (int64_t j = 0; j < f; ++j)
-              sum[i * f + j] += from[t * heads * d + i] * z[(t * heads + i / d) * f + j];
-      });
-    });
+    record(y, [x, w, y = y.detached()](const Tensor& dy) { softmax_pairs_back(x, w, y, dy); });
   return y;
 }
 

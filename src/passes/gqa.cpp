@@ -132,6 +132,8 @@ class Gqa final : public Pass {
       const auto* a = dynamic_cast<const SoftmaxAttention*>(b.mixer.get());
       HONE_CHECK(a != nullptr, unsupported, "gqa: {} has layers without softmax attention",
                  m.family);
+      HONE_CHECK(a->state_shapes().empty(), unsupported,
+                 "gqa: linearised layers have features of the keys that they have; merge first");
       HONE_CHECK(a->spec.kv_heads % kv_heads_ == 0, invalid_argument,
                  "gqa: kv_heads {} does not divide the {} of the model", kv_heads_,
                  a->spec.kv_heads);

@@ -223,4 +223,22 @@ void Journal::store(int64_t step, int64_t unit, LoadedModel& model,
   writer.finish();
 }
 
+void Journal::store_tensors(int64_t step, int64_t unit, const std::vector<NamedTensor>& tensors) {
+  SafetensorsWriter writer(unit_path(step, unit), {});
+  for (const NamedTensor& t : tensors) writer.declare(t.name, t.value.dtype(), t.value.shape());
+  std::map<std::string, Tensor> by_name;
+  for (const NamedTensor& t : tensors) by_name[t.name] = t.value;
+  for (const std::string& name : writer.order()) writer.write(name, by_name.at(name));
+  writer.finish();
+}
+
+std::vector<NamedTensor> Journal::stored_tensors(int64_t step, int64_t unit) const {
+  std::vector<NamedTensor> out;
+  if (!fs::exists(unit_path(step, unit))) return out;
+  const SafetensorsFile file = SafetensorsFile::open(unit_path(step, unit));
+  for (const SafetensorsEntry& e : file.entries())
+    out.push_back({e.name, file.tensor(e.name).clone()});
+  return out;
+}
+
 }  // namespace hone

@@ -34,6 +34,9 @@ class Journal {
   /// Stores the named modules' weights and their records as unit `unit` of a step.
   void store(int64_t step, int64_t unit, LoadedModel& model,
              const std::vector<LayerRecord>& records);
+  /// What a conversion found for one block, and what it was; nothing where none is stored.
+  void store_tensors(int64_t step, int64_t unit, const std::vector<NamedTensor>& tensors);
+  std::vector<NamedTensor> stored_tensors(int64_t step, int64_t unit) const;
   void remove();
 
  private:

@@ -82,6 +82,13 @@ std::vector<LayerRecord> run_steps(const RecipeVariant& variant, LoadedModel& mo
       stored = records.size();
       if (unit_stored) unit_stored(unit);
     };
+    if (journal != nullptr && !stored_in_units) {
+      c.store_unit = [&](int64_t block, const std::vector<NamedTensor>& found) {
+        journal->store_tensors(number, block, found);
+        if (unit_stored) unit_stored(block);
+      };
+      c.stored_unit = [&](int64_t block) { return journal->stored_tensors(number, block); };
+    }
     Progress progress(
         variant.name == step.pass ? step.pass : fmt::format("{}: {}", variant.name, step.pass),
         blocks);
@@ -107,6 +114,7 @@ class Runner {
     ExportOptions e;
     e.layout = o_.recipe.layout.empty() ? fitting_layout(model, o_.out, plan) : o_.recipe.layout;
     e.decode_to = o_.recipe.decode_to;
+    for (const RecipeStep& step : o_.recipe.main.steps) step.made->check_layout(e.layout);
     e.texts.emplace_back("recipe.yaml", o_.recipe.text);
     check_export(model, e, plan);
     if (!o_.text.empty()) text_ = read_text_file(o_.text);

@@ -55,6 +55,10 @@ struct PassContext {
   /// Units below this were finished before an interruption; their weights are in the model already.
   int64_t first_unit = -1;
   std::function<void(int64_t done, int64_t total, const std::string& note)> progress;
+  /// For a conversion that takes long: what it found for a block may be stored, and asked for again
+  /// by a resumed run, which gets nothing where that block was not finished. May be empty.
+  std::function<void(int64_t block, const std::vector<NamedTensor>& found)> store_unit = nullptr;
+  std::function<std::vector<NamedTensor>(int64_t block)> stored_unit = nullptr;
 
   /// The Linears of a block that the filter selects; for block −1 the head, if `head` or named.
   std::vector<Linear*> selected(int64_t block, bool head) const;
@@ -66,7 +70,7 @@ enum class PassKind {
   /// Rewrites the model in float (rotation): before any quantisation. Quick, and a function of seed
   /// and calibration; no unit of it is stored, a resumed run does it again.
   transform,
-  convert,  ///< likewise, into a model that computes nearly the same (gqa)
+  convert,  ///< likewise, into a model that computes nearly the same (gqa, linearise)
   encode,   ///< changes how weights are stored: once for each module
 };
 
@@ -86,6 +90,8 @@ class Pass {
   virtual void check_options() const {}
   /// Raises unsupported, with the reason, where the pass cannot work on such a model.
   virtual void check_model(const Model&) const {}
+  /// The same where its result has no place in files of a layout.
+  virtual void check_layout(const std::string&) const {}
   /// The form in which it stores a matrix with K columns, so that what cannot be stored or written
   /// is refused before anything runs.
   virtual WeightForm form(int64_t k) const = 0;

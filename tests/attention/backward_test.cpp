@@ -2,6 +2,8 @@
 #include "attention/attention.h"
 #include "base/threads.h"
 #include "gradients.h"
+#include "ops/dense.h"
+#include "ops/heads.h"
 #include "plain_attention.h"
 
 namespace hone {
@@ -63,6 +65,30 @@ TEST(AttentionBackward, Softcap) {
   s.scale = 1.5f;
   s.softcap = 2;
   expect_attention(s, {{0, 20, 0, 20}});
+}
+
+// Alone, and beside those of the result.
+TEST(AttentionBackward, LogSumsHaveGradients) {
+  AttentionSpec s = spec(2, 1, 3, 2);
+  s.softcap = 2;
+  const std::vector<AttentionSpan> spans{{0, 5, 0, 5}, {5, 12, 5, 75}};
+  for (bool both : {false, true})
+    expect_gradients(
+        [&](const std::vector<Tensor>& x) {
+          AttentionTerms terms;
+          terms.sinks = x[3];
+          Tensor sums;
+          const Tensor o = attention(s, x[0], x[1], x[2], spans, terms, &sums);
+          return both ? ops::add(ops::head_sums(o, 2), sums) : sums;
+        },
+        [&](const std::vector<Doubles>& x) {
+          PlainAttention y = plain_attention(s, spans, x[0], x[1], x[2], {}, {}, x[3]);
+          for (size_t i = 0; both && i < y.o.size(); ++i) y.log_sum[i / 2] += y.o[i];
+          return y.log_sum;
+        },
+        {random_tensor({12, 6}, 1), random_tensor({75, 3}, 2), random_tensor({75, 2}, 3),
+         random_tensor({2}, 4)},
+        1e-5);
 }
 
 TEST(AttentionBackward, AlibiInEveryOrderAndSign) {

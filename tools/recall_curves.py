@@ -61,10 +61,10 @@ def recalled(hone, model, examples):
     right = 0
     for e in examples:
         out = subprocess.run(
-            [hone, "generate", str(model), "--prompt", e["prompt"], "--temperature", "0",
-             "--max-tokens", str(len(e["completion"])), "--quiet", "--raw"],
+            [hone, "generate", str(model), "--prompt", e["prompt"],
+             "--max-tokens", str(len(e["completion"])), "--quiet", "--json"],
             capture_output=True, text=True, check=True).stdout
-        answer = out[-len(e["completion"]) - 1 :].strip()
+        answer = json.loads(out.splitlines()[-1])["text"]
         right += sum(a == b for a, b in zip(answer[1::2], e["completion"][1::2]))
     return right / (len(KEYS) * len(examples))
 

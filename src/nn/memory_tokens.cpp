@@ -84,8 +84,7 @@ Tensor run_with_memory(const MemoryTokens& m, const Batch& batch, const Tensor& 
   for (Sequence& s : sequences) {
     all.insert(all.end(), s.done.begin(), s.done.end());
     if (s.states->size() <= index) s.states->resize(index + 1);
-    (*s.states)[index] = {s.memory,
-                          Tensor::from(std::vector<float>{static_cast<float>(s.place)})};
+    (*s.states)[index] = {s.memory, Tensor::from(std::vector<float>{static_cast<float>(s.place)})};
   }
   return ops::concat_rows(all);
 }

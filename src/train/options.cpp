@@ -11,7 +11,8 @@ void TrainingOptions::visit(OptionVisitor& v) {
   v.option("batch", batches.rows, "rows of a batch");
   v.option("length", batches.length, "most tokens of a row");
   v.option("accumulate", accumulate, "parts of a batch that run one after the other");
-  v.option("segment", trainer.segment, "tokens of a row that run at once, with carried state; 0: all");
+  v.option("segment", trainer.segment,
+           "tokens of a row that run at once, with carried state; 0: all");
   v.option("bptt", trainer.bptt, "segments that gradients flow back through; 0: all");
   v.option("packing", batches.packing, "cut, whole or single: how examples fill rows");
   v.option("evaluate", evaluate, "file to measure on; else a share of the data");

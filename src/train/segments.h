@@ -16,8 +16,8 @@ namespace hone {
 
 /// What a group's loss is: of the hidden rows that have `targets`, in their order; `rows` are their
 /// indices in the batch. Its gradient flows back where a tape records.
-using GroupLoss = std::function<double(
-    const Tensor& hidden, std::span<const int64_t> rows, std::span<const int32_t> targets)>;
+using GroupLoss = std::function<double(const Tensor& hidden, std::span<const int64_t> rows,
+                                       std::span<const int32_t> targets)>;
 
 /// The sum of the groups' losses. With bptt 0 all segments are one group. Nothing is recorded where
 /// no tape records now. Raises unsupported on models with a prefix or a prompt.

@@ -43,9 +43,7 @@ TEST(Backward, RowsAndColumnsThatArePicked) {
                    },
                    in);
   expect_gradients([&](const Tensors& t) { return ops::slice_rows(t[0], 2, 5); },
-                   [&](const Inputs& v) {
-                     return Doubles(v[0].begin() + 10, v[0].begin() + 25);
-                   },
+                   [&](const Inputs& v) { return Doubles(v[0].begin() + 10, v[0].begin() + 25); },
                    in);
   expect_gradients([&](const Tensors& t) { return ops::concat_rows(t); },
                    [&](const Inputs& v) {

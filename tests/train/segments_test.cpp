@@ -71,7 +71,8 @@ class CarriedSegments : public ::testing::TestWithParam<const char*> {
     EXPECT_EQ(a.size(), b.size());
     for (const auto& [name, t] : a) {
       if (!b.contains(name)) continue;
-      most = std::max(most, relative_distance(t.data<float>(), b.at(name).data<float>(), t.numel()));
+      most =
+          std::max(most, relative_distance(t.data<float>(), b.at(name).data<float>(), t.numel()));
     }
     return most;
   }
@@ -143,9 +144,8 @@ TEST_P(CarriedSegments, GroupsWithoutTargetsAreOnlyRun) {
   const TrainingBatch b = batch(3, 2 * segment());
   const ModelBatch in = model_batch(model(), b);
   double whole = 0;
-  gradients([&] {
-    whole = loss_of(ops::gather_rows(model().forward(in.batch), in.rows), in.targets);
-  });
+  gradients(
+      [&] { whole = loss_of(ops::gather_rows(model().forward(in.batch), in.rows), in.targets); });
   double loss = 0;
   const Gradients g = gradients([&] { loss = segments(b, 1); });
   EXPECT_NEAR(loss, whole, 1e-4 * whole);

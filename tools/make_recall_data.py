@@ -1,16 +1,15 @@
 #!/usr/bin/env python3
 """Writes the recall task of docs/recurrent-memory.md: train.jsonl, held-out.jsonl, tokenizer.json.
 
-An example shows four keys with their values, in any order, then letters that mean nothing, then
-asks for the values:
+An example shows four keys with their values, in any order, then dots, then asks for the values:
 
-  c7a0dEb3 kqpwmsk… ?   →   a0b3c7dE
+  c7a0dEb3.......................?   →   a0b3c7dE
 
 One character is one token. The keys of the answer stand always in the same order and cost nothing;
 its four values are uniform among 16, so that nothing below 4·ln 16 nats an answer is possible
-without what stands at the beginning, `length` − 9 tokens before.
+without what stands at the beginning, `length` − 16 tokens before.
 
-  tools/make_recall_data.py DIRECTORY [--length 64] [--examples 20000] [--seed 1]
+  tools/make_recall_data.py DIRECTORY [--length 48] [--examples 20000] [--seed 1]
 """
 
 import argparse
@@ -18,7 +17,7 @@ import json
 import random
 from pathlib import Path
 
-KEYS, VALUES, FILLER, ASK = "abcd", "0123456789ABCDEF", "klmnopqrstuvwxyz", "?"
+KEYS, VALUES, FILLER, ASK = "abcd", "0123456789ABCDEF", ".", "?"
 
 
 def example(draw, length):
@@ -27,7 +26,7 @@ def example(draw, length):
     shown = draw.sample(KEYS, len(KEYS))
     pairs = "".join(key + values[key] for key in shown)
     answer = "".join(key + values[key] for key in KEYS)
-    filler = "".join(draw.choice(FILLER) for _ in range(length - len(pairs) - len(answer) - 1))
+    filler = FILLER * (length - len(pairs) - len(answer) - 1)
     return {"prompt": pairs + filler + ASK, "completion": answer}
 
 
@@ -49,7 +48,7 @@ def tokenizer():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--length", type=int, default=64, help="tokens of an example")
+    parser.add_argument("--length", type=int, default=48, help="tokens of an example")
     parser.add_argument("--examples", type=int, default=20000)
     parser.add_argument("--held-out", type=int, default=512)
     parser.add_argument("--seed", type=int, default=1)

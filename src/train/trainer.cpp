@@ -11,7 +11,7 @@
 #include "ops/tape.h"
 #include "train/gradients.h"
 #include "train/model_batch.h"
-#include "train/segments.h"
+#include "train/bptt.h"
 
 namespace hone {
 

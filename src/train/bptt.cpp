@@ -1,4 +1,4 @@
-#include "train/segments.h"
+#include "train/bptt.h"
 
 #include <algorithm>
 #include <optional>

@@ -1,6 +1,6 @@
 // Segments with carried states: as one group they are the whole row; truncated, gradients are those
 // of a computation that was cut by hand, and memory is that of one group.
-#include "train/segments.h"
+#include "train/bptt.h"
 
 #include <map>
 

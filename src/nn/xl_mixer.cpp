@@ -8,7 +8,8 @@
 // flows further back, as published. With a cache keys and values themselves are kept, which are the
 // same numbers.
 //
-// Memory: the position term is an additive bias of heads·T·(memory + segment) floats.
+// Memory: the position term is an additive bias of heads·T·(memory + segment) floats. Several
+// segments in one call get copies of the keys and values that they see.
 //
 // Spec: width (even), heads, k_dim = v_dim, segment, memory.
 // State: the number of tokens, [1]; keys and values, [memory + segment, heads·size] each; r of all
@@ -23,6 +24,25 @@
 namespace hone {
 namespace {
 
+// Segments of one sequence see some keys in common, and attention's backward adds up the gradients
+// of its spans in parallel: each gets rows of its own.
+void separate(std::vector<AttentionSpan>& spans, Tensor& k, Tensor& v) {
+  bool shared = false;
+  for (size_t i = 1; i < spans.size(); ++i) shared |= spans[i].k_begin < spans[i - 1].k_end;
+  if (!shared) return;
+  std::vector<Tensor> keys, values;
+  int64_t rows = 0;
+  for (AttentionSpan& s : spans) {
+    keys.push_back(ops::slice_rows(k, s.k_begin, s.k_end));
+    values.push_back(ops::slice_rows(v, s.k_begin, s.k_end));
+    s.k_end += rows - s.k_begin;
+    s.k_begin = rows;
+    rows = s.k_end;
+  }
+  k = ops::concat_rows(keys);
+  v = ops::concat_rows(values);
+}
+
 class TransformerXl final : public Mixer {
  public:
   explicit TransformerXl(const MixerSpec& s) : spec_(s), sizes_{s.segment, s.memory} {
@@ -32,7 +52,7 @@ class TransformerXl final : public Mixer {
   }
 
   Mixed mix(const LinearInput& in, const Batch& batch, MixerState& state) override {
-    const Segmented at = cut_segments(sizes_, batch, state, kCount);
+    Segmented at = cut_segments(sizes_, batch, state, kCount);
     const Activations a = batch.activations;
     Tensor q, k, v;
     if (batch.cached()) {
@@ -49,6 +69,7 @@ class TransformerXl final : public Mixer {
       k = products[0];
       v = products[1];
     }
+    separate(at.visible, k, v);
     AttentionTerms terms;
     terms.bias = relative_bias(ops::add_row(q, v_bias_.values, 1), positions(batch, state),
                                spec_.heads, attention_.scale, at.visible);

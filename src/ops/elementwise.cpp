@@ -146,7 +146,8 @@ Tensor concat_rows(std::span<const Tensor> parts) {
     from.push_back(t.hollow());
   }
   if (any)
-    record(y, [from](const Tensor& dy) {
+    record(y, [from, shape = y.shape()](const Tensor& grad) {
+      const Tensor dy = grad.reshape(shape);
       int64_t at = 0;
       for (const Tensor& t : from) {
         if (t.requires_gradient()) add_gradient(t, dy.rows(at, at + t.dim(0)).clone());

@@ -71,7 +71,7 @@ def recalled(hone, model, examples):
 
 def draw(path, curves, steps):
     """Held-out loss against steps; one line a model."""
-    w, h, left, right, top, bottom = 720, 380, 56, 210, 34, 44
+    w, h, left, right, top, bottom = 720, 380, 56, 240, 34, 44
     most = 1.1 * math.log(VALUES) / 2
     x = lambda step: left + (w - left - right) * step / steps
     y = lambda loss: h - bottom - (h - top - bottom) * min(loss, most) / most

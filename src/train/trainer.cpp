@@ -9,9 +9,9 @@
 #include "base/threads.h"
 #include "ops/elementwise.h"
 #include "ops/tape.h"
+#include "train/bptt.h"
 #include "train/gradients.h"
 #include "train/model_batch.h"
-#include "train/bptt.h"
 
 namespace hone {
 

@@ -78,7 +78,7 @@ inline const std::vector<TinyFixture>& tiny_fixtures() {
          "tie_word_embeddings": true})",
        false},
       {"recurrent_memory", "memory_transformer", R"({"model_type": "memory_transformer",
-         "vocab_size": 272, "mixer": "segment", "segment": 6, "memory_tokens": 3,
+         "vocab_size": 272, "mixer": "segment", "segment": 16, "memory_tokens": 2,
          "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
          "intermediate_size": 96, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
          "tie_word_embeddings": false})",

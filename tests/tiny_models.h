@@ -71,6 +71,24 @@ inline const std::vector<TinyFixture>& tiny_fixtures() {
          "max_position_embeddings": 256, "decay_low_rank_dim": 16, "a_low_rank_dim": 8,
          "v_low_rank_dim": 8, "gate_low_rank_dim": 16, "tie_word_embeddings": false})",
        false},
+      {"transformer_xl", "memory_transformer", R"({"model_type": "memory_transformer",
+         "vocab_size": 272, "mixer": "transformer_xl", "segment": 7, "memory": 10,
+         "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "intermediate_size": 96, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
+         "tie_word_embeddings": true})",
+       false},
+      {"recurrent_memory", "memory_transformer", R"({"model_type": "memory_transformer",
+         "vocab_size": 272, "mixer": "segment", "segment": 16, "memory_tokens": 2,
+         "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "intermediate_size": 96, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
+         "tie_word_embeddings": false})",
+       false},
+      {"infini", "memory_transformer", R"({"model_type": "memory_transformer",
+         "vocab_size": 272, "mixer": "infini", "segment": 7,
+         "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "intermediate_size": 96, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
+         "tie_word_embeddings": false})",
+       false},
   };
   return kFixtures;
 }
@@ -138,6 +156,8 @@ inline Shape role_shape(Role role, const ModelConfig& c) {
       return {c.vocabulary, c.width};
     case Role::positions:
       return {c.context, c.width};
+    case Role::memory:
+      return {c.memory_tokens, c.width};
     case Role::embedding_norm:
     case Role::final_norm:
     case Role::mixer_norm:
@@ -195,6 +215,7 @@ inline std::map<std::string, Tensor> tiny_tensors(const TinyFixture& fixture, ui
   std::map<std::string, Tensor> out;
   auto add = [&](const Slot& s, int64_t layer) {
     if ((s.role == Role::head && c.tied_head) || s.part > 0) return;
+    if (s.role == Role::memory && c.memory_tokens == 0) return;
     const bool of_softmax = s.role >= Role::q && s.role <= Role::k_norm;
     if (of_softmax && c.is_recurrent(layer)) return;
     std::string name = slot_name(s.hf, layer);

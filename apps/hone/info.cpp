@@ -75,7 +75,8 @@ Json to_json(LoadedModel& m, const Facts& f) {
             {"weight_bytes", f.stored_bytes},
             {"running_bytes", f.running_bytes},
             {"kv_bytes_per_token", int64_t(f.kv_per_token)},
-            {"state_bytes", f.state_bytes}};
+            {"state_bytes", f.state_bytes},
+            {"memory_tokens", c.memory_tokens}};
   for (const auto& [name, s] : f.encodings)
     j["encodings"][name] = {{"parameters", s.parameters}, {"bytes", s.bytes}};
   for (int64_t context : f.contexts)
@@ -95,6 +96,9 @@ std::string to_table(LoadedModel& m, const Facts& f) {
   std::string last = model.blocks.back().mixer->describe();
   row(first == last ? "attention" : "first layer", first);
   if (first != last) row("last layer", last);
+  if (m.config.memory_tokens > 0)
+    row("memory", fmt::format("{} tokens in front of and behind each {}", m.config.memory_tokens,
+                              m.config.segment));
   row("vocabulary", fmt::format("{}{}", m.config.vocabulary,
                                 m.config.tied_head ? ", head tied to the embedding" : ""));
   row("context", fmt::format("{}", m.config.context));

@@ -57,6 +57,9 @@ struct ModelConfig {
   MixerSpec mixing;
   bool embedding_norm = false;  ///< a norm between the embedding and the first layer
 
+  int64_t memory_tokens = 0;  ///< of a Recurrent Memory Transformer (nn/memory_tokens.h)
+  int64_t segment = 0;        ///< tokens between them
+
   float attention_scale = 0;  ///< 0 = 1/√head_dim
   float attention_softcap = 0;
   float logit_softcap = 0;

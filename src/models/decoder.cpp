@@ -51,6 +51,10 @@ class Builder {
     if (c_.learned_positions) m->position_name = r_.path(Role::positions, 0);
     if (c_.learned_positions)
       m->position_table = decode_weight(r_.matrix(Role::positions, 0, c_.context, c_.width));
+    if (c_.memory_tokens > 0)
+      m->memory = {r_.path(Role::memory, 0),
+                   decode_weight(r_.matrix(Role::memory, 0, c_.memory_tokens, c_.width)),
+                   c_.segment};
     make_ropes();
     for (int64_t i = 0; i < c_.layers; ++i) m->blocks.push_back(block(i));
     m->final_norm = read_norm(c_, r_, Role::final_norm, 0, c_.width);

@@ -251,6 +251,8 @@ class Exporter {
       if (!m.tied_head) add_linear(s, layer, m.head);
     } else if (s.role == Role::positions) {
       add_matrix(s, layer, {float_weight(m.position_table)});
+    } else if (s.role == Role::memory) {
+      if (m.memory.defined()) add_matrix(s, layer, {float_weight(m.memory.initial)});
     } else if (const Norm* n = norm_of(s.role, layer); n != nullptr && n->defined()) {
       Tensor weight = n->weight;
       if (gguf_ && m_.family->gguf_norm_shift != 0) {

@@ -240,6 +240,8 @@ void ModelConfig::validate(const std::string& source) const {
     HONE_CHECK(mixing.eps >= 0 && mixing.eps < 1, corrupt, "{}: norm epsilon {}", source,
                mixing.eps);
   }
+  HONE_CHECK(memory_tokens >= 0 && memory_tokens <= 1 << 12, corrupt,
+             "{}: {} memory tokens: expected 0 to {}", source, memory_tokens, 1 << 12);
   if (!has_softmax()) return;
   check("number of heads", heads, 1 << 16);
   check("number of kv heads", kv_heads, heads);

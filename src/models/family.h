@@ -21,6 +21,7 @@ enum class Role {
   embedding,
   embedding_norm,
   positions,
+  memory,
   final_norm,
   head,
   mixer_norm,
@@ -90,6 +91,8 @@ struct Family {
   /// The family whose names modules have and files get, where these are of files that are only
   /// read.
   const Family* written_as = nullptr;
+  /// A new model's mixers begin as drawn matrices and coefficients of 0; else nobody knows how.
+  bool plain_mixers = false;
 
   const Family& canonical() const { return written_as == nullptr ? *this : *written_as; }
 };

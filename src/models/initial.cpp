@@ -29,6 +29,9 @@ class Initial {
       for (int64_t layer = 0; layer < (is_layer_role(s.role) ? c.layers : 1); ++layer)
         add(s, layer);
     }
+    if (c.mixer.empty()) return;
+    for (int64_t layer = 0; layer < c.layers; ++layer)
+      if (c.is_recurrent(layer)) add_mixer(family, layer);
   }
 
   std::vector<std::string> order;
@@ -51,6 +54,8 @@ class Initial {
         return c_.gated_mlp;
       case Role::embedding_norm:
         return c_.embedding_norm;
+      case Role::memory:
+        return c_.memory_tokens > 0;
       default:
         return true;
     }
@@ -65,6 +70,8 @@ class Initial {
         return {c_.vocabulary, c_.width};
       case Role::positions:
         return {c_.context, c_.width};
+      case Role::memory:
+        return {c_.memory_tokens, c_.width};
       case Role::q:
         return {c_.heads * c_.head_dim, c_.width};
       case Role::k:
@@ -94,15 +101,28 @@ class Initial {
     weight.shape = norm ? Shape{rows} : s.hf_transposed ? Shape{cols, rows} : Shape{rows, cols};
     if (norm) weight.constant = 1 - c_.norm_offset;
     const bool to_residual = s.role == Role::o || s.role == Role::down;
-    if (!norm)
-      weight.deviation =
-          to_residual ? deviation_ / std::sqrt(2.0 * static_cast<double>(c_.layers)) : deviation_;
+    if (!norm) weight.deviation = deviation(to_residual);
     put(name + ".weight", weight);
     const bool mlp = s.role == Role::gate || s.role == Role::up || s.role == Role::down;
     const bool bias = norm ? c_.norm_bias
                            : is_linear_role(s.role) && s.role != Role::head &&
                                  (mlp ? c_.mlp_bias : c_.attention_bias);
     if (bias) put(name + ".bias", {{rows}, 0, 0, 0});
+  }
+
+  double deviation(bool to_residual) const {
+    return to_residual ? deviation_ / std::sqrt(2.0 * static_cast<double>(c_.layers)) : deviation_;
+  }
+
+  void add_mixer(const Family& family, int64_t layer) {
+    const std::unique_ptr<Mixer> mixer = make_mixer(c_.mixer, c_.mixer_spec(layer));
+    for (const MixerParameter& p : mixer->parameters()) {
+      const MixerSlot& s = mixer_slot(family, p.name);
+      Drawn drawn{stored_shape(s, p.shape, c_.mixing.heads)};
+      if (p.linear != nullptr && !p.bias) drawn.deviation = deviation(p.linear == &mixer->output());
+      if (p.norm != nullptr) drawn.constant = 1;
+      put(slot_name(s.hf, layer) + (p.norm != nullptr ? ".weight" : ""), drawn);
+    }
   }
 
   void put(const std::string& name, Drawn d) {
@@ -137,7 +157,7 @@ void write_initial_model(const std::filesystem::path& path, const Json& config,
   c.family = family.name;
   family.from_hf(config, c);
   c.validate(source);
-  HONE_CHECK(c.mixer.empty(), unsupported,
+  HONE_CHECK(c.mixer.empty() || family.plain_mixers, unsupported,
              "{} models begin with values that are a rule for each parameter, which hone does not "
              "know; train an existing checkpoint",
              family.name);

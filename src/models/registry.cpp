@@ -8,6 +8,7 @@ extern const Family kLlamaFamily;
 extern const Family kGpt2Family;
 extern const Family kGemma3Family;
 extern const Family kMamba2Family;
+extern const Family kMemoryTransformerFamily;
 extern const Family kQwen35Family;
 extern const Family kRwkv5Family, kRwkv5CppFamily;
 extern const Family kRwkv6Family, kRwkv6CppFamily;
@@ -17,7 +18,7 @@ std::span<const Family* const> family_registry() {
   static const Family* const kFamilies[] = {
       &kLlamaFamily,    &kGpt2Family,  &kGemma3Family,   &kMamba2Family,
       &kQwen35Family,   &kRwkv5Family, &kRwkv5CppFamily, &kRwkv6Family,
-      &kRwkv6CppFamily, &kRwkv7Family, &kRwkv7CppFamily,
+      &kRwkv6CppFamily, &kRwkv7Family, &kRwkv7CppFamily, &kMemoryTransformerFamily,
   };
   return kFamilies;
 }

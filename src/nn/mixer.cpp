@@ -25,6 +25,12 @@ Tensor MixerState::take(size_t span, size_t i, const Shape& shape) const {
   return recurrent[span][i];
 }
 
+void MixerState::put(size_t span, size_t i, Tensor t) {
+  if (recurrent.size() <= span) recurrent.resize(span + 1);
+  if (recurrent[span].size() <= i) recurrent[span].resize(i + 1);
+  recurrent[span][i] = std::move(t);
+}
+
 Tensor Mixer::input_of(size_t, const Tensor& x, const Batch&, const MixerState&) {
   HONE_ASSERT(shares_input());
   return x;

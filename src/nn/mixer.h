@@ -52,6 +52,8 @@ struct MixerState {
   /// Tensor i of span `span` as it comes in: zeros of `shape` at a sequence's beginning. Of a batch
   /// with a cache whoever takes it may write to it; else it may be needed again.
   Tensor take(size_t span, size_t i, const Shape& shape) const;
+  /// Leaves tensor i of span `span`.
+  void put(size_t span, size_t i, Tensor t);
 };
 
 /// What a mixer hands to its output projection.

@@ -187,7 +187,7 @@ int64_t Model::state_bytes() const {
   int64_t bytes = 0;
   for (const Block& b : blocks)
     for (const Mixer* half : b.mixers()) bytes += hone::state_bytes(*half);
-  return bytes;
+  return bytes + memory.state_bytes();
 }
 
 std::vector<Linear*> Model::linears() {
@@ -212,7 +212,7 @@ std::vector<Linear*> Model::side_linears() {
 }
 
 int64_t Model::parameter_count() {
-  int64_t n = embedding.weight().numel() + position_table.numel();
+  int64_t n = embedding.weight().numel() + position_table.numel() + memory.initial.numel();
   auto norm = [&](const Norm& x) { n += x.weight.numel() + x.bias.numel(); };
   for (Block& b : blocks)
     for (Norm* x : b.norms()) norm(*x);
@@ -354,7 +354,7 @@ void lend(const Batch& batch, size_t layer, size_t layers, BlockState& s) {
   for (size_t i = 0; i < batch.spans.size(); ++i) {
     std::vector<RecurrentState>* kept = batch.spans[i].recurrent;
     if (kept == nullptr || kept->empty()) continue;
-    HONE_ASSERT(kept->size() == 2 * layers);
+    HONE_ASSERT(kept->size() >= 2 * layers);
     for (size_t half : {0, 1}) s.recurrent[half][i] = (*kept)[2 * layer + half];
   }
 }
@@ -363,7 +363,7 @@ void give_back(const Batch& batch, size_t layer, size_t layers, const BlockState
   for (size_t i = 0; i < batch.spans.size(); ++i) {
     std::vector<RecurrentState>* kept = batch.spans[i].recurrent;
     if (kept == nullptr) continue;
-    kept->resize(2 * layers);
+    kept->resize(std::max(kept->size(), 2 * layers));
     for (size_t half : {0, 1}) (*kept)[2 * layer + half] = s.recurrent[half][i];
   }
 }
@@ -379,17 +379,29 @@ Tensor Model::forward(const Batch& batch, KvCache& cache) {
   if (batch.cached())
     for (const SequenceSpan& s : batch.spans) cache.reserve(*s.kv, s.start + s.end - s.begin);
   if (prefix != nullptr) prefix->begin();
+  Tensor x = embed(batch);
+  if (memory.defined())
+    x = run_with_memory(
+        memory, batch, x, 2 * blocks.size(),
+        [&](const Tensor& rows, const Batch& part) { return stack(rows, part, cache); },
+        final_norm);
+  else
+    x = stack(x, batch, cache);
+  if (batch.cached())
+    for (const SequenceSpan& span : batch.spans)
+      cache.commit(*span.kv, span.start + span.end - span.begin);
+  return x;
+}
+
+Tensor Model::stack(const Tensor& x, const Batch& batch, KvCache& cache) {
   const bool recurrent = state_bytes() > 0;
   BlockState s;
-  s.residual = embed(batch);
+  s.residual = x;
   for (size_t i = 0; i < blocks.size(); ++i) {
     if (recurrent) lend(batch, i, blocks.size(), s);
     blocks[i].forward(s, batch, cache, static_cast<int64_t>(i));
     if (recurrent) give_back(batch, i, blocks.size(), s);
   }
-  if (batch.cached())
-    for (const SequenceSpan& span : batch.spans)
-      cache.commit(*span.kv, span.start + span.end - span.begin);
   return s.residual;
 }
 
@@ -420,6 +432,15 @@ Tensor run_block(Model& m, Run& run, size_t i, const Tensor& x) {
 
 Tensor Model::forward(const Batch& batch) {
   HONE_ASSERT(!batch.cached());
+  if (prefix != nullptr) prefix->begin();
+  const Tensor x = embed(batch);
+  if (!memory.defined()) return stack(x, batch);
+  return run_with_memory(
+      memory, batch, x, 2 * blocks.size(),
+      [&](const Tensor& rows, const Batch& part) { return stack(rows, part); }, final_norm);
+}
+
+Tensor Model::stack(const Tensor& embedded, const Batch& batch) {
   auto held = std::make_shared<Run>();
   held->batch = batch;
   held->entered.resize(blocks.size());
@@ -432,8 +453,7 @@ Tensor Model::forward(const Batch& batch) {
     }
     return x;
   };
-  if (prefix != nullptr) prefix->begin();
-  Tensor x = embed(batch);
+  Tensor x = embedded;
   // What all layers share has a gradient where it is made outside their checkpoints.
   size_t done = 0;
   if (blocks[0].mixer->gives_shared()) x = run_block(*this, *held, done++, x);
@@ -478,6 +498,7 @@ std::vector<NamedTensor> Model::train(const std::function<bool(const std::string
   });
   norm(embedding_norm);
   vector(position_name + ".weight", position_table);
+  vector(memory.name + ".weight", memory.initial);
   for (Block& b : blocks) {
     for (Norm* n : b.norms()) norm(*n);
     for (auto& stage : b.stages())

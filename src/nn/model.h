@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "encodings/linear_loss.h"
+#include "nn/memory_tokens.h"
 #include "nn/mixer.h"
 #include "nn/mlp.h"
 
@@ -110,6 +111,7 @@ class Model {
   /// Rows [p, D] in front of every sequence, for tokens −1 … −p (Lester et al. 2021); an empty
   /// handle = none.
   Tensor prompt;
+  MemoryTokens memory;  ///< undefined = none
   /// What adapters hold of it as a whole (adapters/parameters.h); null = nothing.
   std::shared_ptr<ParameterStack> parameter_stack;
 
@@ -164,6 +166,9 @@ class Model {
   void pack(bool keep);
 
  private:
+  // The blocks on embedded rows [T, D]: with a cache, and without.
+  Tensor stack(const Tensor& x, const Batch& batch, KvCache& cache);
+  Tensor stack(const Tensor& x, const Batch& batch);
   Tensor put_prompt(const Tensor& x, const std::vector<int32_t>& tokens) const;
 };
 

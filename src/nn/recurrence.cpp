@@ -5,12 +5,6 @@
 namespace hone {
 namespace {
 
-void put(MixerState& state, size_t span, size_t index, Tensor t) {
-  RecurrentState& tensors = state.recurrent[span];
-  if (tensors.size() <= index) tensors.resize(index + 1);
-  tensors[index] = std::move(t);
-}
-
 template <typename Span>
 std::vector<Span> spans_of(const Batch& batch, const MixerState& state, size_t index,
                            const Shape& shape) {
@@ -21,8 +15,7 @@ std::vector<Span> spans_of(const Batch& batch, const MixerState& state, size_t i
 }
 
 void put_all(MixerState& state, size_t index, const std::vector<Tensor>& states) {
-  state.recurrent.resize(states.size());
-  for (size_t i = 0; i < states.size(); ++i) put(state, i, index, states[i]);
+  for (size_t i = 0; i < states.size(); ++i) state.put(i, index, states[i]);
 }
 
 }  // namespace

@@ -9,6 +9,9 @@ std::unique_ptr<Mixer> make_mamba2(const MixerSpec& spec);
 std::unique_ptr<Mixer> make_gated_delta(const MixerSpec& spec);
 std::unique_ptr<Mixer> make_gated_rwkv_channels(const MixerSpec& spec);
 std::unique_ptr<Mixer> make_rwkv_channels(const MixerSpec& spec);
+std::unique_ptr<Mixer> make_segment(const MixerSpec& spec);
+std::unique_ptr<Mixer> make_transformer_xl(const MixerSpec& spec);
+std::unique_ptr<Mixer> make_infini(const MixerSpec& spec);
 
 std::span<const MixerKind> mixer_kinds() {
   static constexpr MixerKind kKinds[] = {
@@ -19,6 +22,9 @@ std::span<const MixerKind> mixer_kinds() {
       {"gated_delta", make_gated_delta},
       {"gated_rwkv_channels", make_gated_rwkv_channels},
       {"rwkv_channels", make_rwkv_channels},
+      {"segment", make_segment},
+      {"transformer_xl", make_transformer_xl},
+      {"infini", make_infini},
   };
   return kKinds;
 }

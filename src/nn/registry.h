@@ -23,8 +23,12 @@ struct MixerSpec {
   int64_t mix_rank = 0, decay_rank = 0, rate_rank = 0, value_rank = 0, gate_rank = 0;
   float eps = 1e-5f;  ///< of the norm over heads
   bool filter_bias = false;
-  bool bias = false;   ///< of the projections
-  bool first = false;  ///< the model's first layer
+  bool bias = false;    ///< of the projections
+  bool first = false;   ///< the model's first layer
+  int64_t segment = 0;  ///< tokens that see each other, from the sequence's beginning on
+  int64_t memory = 0;   ///< rows in front of a segment that it sees as well
+  float rope_theta = 10000;
+  bool delta = true;  ///< a memory takes what it does not hold yet
 };
 
 struct MixerKind {

@@ -120,6 +120,43 @@ Tensor gather_rows(const Tensor& x, std::span<const int64_t> rows) {
   return y;
 }
 
+Tensor slice_rows(const Tensor& x, int64_t begin, int64_t end) {
+  const int64_t d = x.dim(1);
+  Tensor y = Tensor::empty({end - begin, d}, DType::f32);
+  std::copy_n(x.data<float>() + begin * d, y.numel(), y.mutable_data<float>());
+  if (recorded({&x}))
+    record(y, [x = x.hollow(), at = begin * d](const Tensor& dy) {
+      float* sum = gradient_of(x).mutable_data<float>() + at;
+      for (int64_t i = 0; i < dy.numel(); ++i) sum[i] += dy.data<float>()[i];
+    });
+  return y;
+}
+
+Tensor concat_rows(std::span<const Tensor> parts) {
+  int64_t rows = 0;
+  for (const Tensor& t : parts) rows += t.dim(0);
+  Tensor y = Tensor::empty({rows, parts[0].dim(1)}, DType::f32);
+  float* out = y.mutable_data<float>();
+  bool any = false;
+  std::vector<Tensor> from;
+  for (const Tensor& t : parts) {
+    HONE_ASSERT(t.dim(1) == y.dim(1));
+    out = std::copy_n(t.data<float>(), t.numel(), out);
+    any = any || recorded({&t});
+    from.push_back(t.hollow());
+  }
+  if (any)
+    record(y, [from, shape = y.shape()](const Tensor& grad) {
+      const Tensor dy = grad.reshape(shape);
+      int64_t at = 0;
+      for (const Tensor& t : from) {
+        if (t.requires_gradient()) add_gradient(t, dy.rows(at, at + t.dim(0)).clone());
+        at += t.dim(0);
+      }
+    });
+  return y;
+}
+
 Tensor dropout(const Tensor& x, double p, uint64_t site) {
   const TrainingStep* step = TrainingStep::current();
   if (step == nullptr || p <= 0) return x;

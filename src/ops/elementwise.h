@@ -17,6 +17,10 @@ Tensor add_row(const Tensor& x, const Tensor& b, float sign);
 Tensor slice_columns(const Tensor& x, int64_t begin, int64_t end);
 /// The rows of x [T, D] that `rows` names, in that order; a row may come at most once.
 Tensor gather_rows(const Tensor& x, std::span<const int64_t> rows);
+/// Rows [begin, end) of x [T, D].
+Tensor slice_rows(const Tensor& x, int64_t begin, int64_t end);
+/// The rows of all parts [T_i, D], one behind the other; at least one part.
+Tensor concat_rows(std::span<const Tensor> parts);
 
 /// Zero with probability p, else x/(1−p), where a TrainingStep lives; else x itself. What is
 /// dropped is a function of the step's seed, `site` (which of the model's dropouts it is) and the

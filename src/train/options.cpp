@@ -11,6 +11,9 @@ void TrainingOptions::visit(OptionVisitor& v) {
   v.option("batch", batches.rows, "rows of a batch");
   v.option("length", batches.length, "most tokens of a row");
   v.option("accumulate", accumulate, "parts of a batch that run one after the other");
+  v.option("segment", trainer.segment,
+           "tokens of a row that run at once, with carried state; 0: all");
+  v.option("bptt", trainer.bptt, "segments that gradients flow back through; 0: all");
   v.option("packing", batches.packing, "cut, whole or single: how examples fill rows");
   v.option("evaluate", evaluate, "file to measure on; else a share of the data");
   v.option("held_out", batches.held_out, "share of the data that is kept for measuring");
@@ -82,6 +85,12 @@ void TrainingOptions::finish(uint64_t seed) {
   HONE_CHECK(trainer.steps <= 1'000'000'000, invalid_argument, "steps {}: expected at most 10⁹",
              trainer.steps);
   at_least("accumulate", accumulate, 1);
+  at_least("segment", trainer.segment, 0);
+  at_least("bptt", trainer.bptt, 0);
+  HONE_CHECK(trainer.bptt == 0 || trainer.segment > 0, invalid_argument,
+             "bptt {}: it counts segments, and none is given", trainer.bptt);
+  HONE_CHECK(trainer.segment == 0 || teacher.teacher.empty(), invalid_argument,
+             "segment {}: a teacher sees rows as a whole", trainer.segment);
   at_least("eval_every", eval_every, 0);
   at_least("eval_batches", eval_batches, 1);
   at_least("save_every", save_every, 0);
@@ -103,6 +112,9 @@ void TrainingOptions::finish(uint64_t seed) {
     trainer.optimizer.lr = default_learning_rate(method, trainer.optimizer.optimizer);
   if (method == "dwq" && trainer.optimizer.weight_decay < 0) trainer.optimizer.weight_decay = 0;
   trainer.checkpointing = checkpointing_from_name(checkpointing);
+  HONE_CHECK(trainer.segment == 0 || trainer.bptt == 1 || checkpointing == "none" ||
+                 checkpointing == "cheap",
+             invalid_argument, "checkpointing {}: it cuts states, as bptt 1 does", checkpointing);
   trainer.precision = training_precision(precision);
   const bool half = precision == "bf16" || precision == "f16";
   HONE_CHECK(masters || (half && full), invalid_argument,

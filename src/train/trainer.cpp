@@ -9,6 +9,7 @@
 #include "base/threads.h"
 #include "ops/elementwise.h"
 #include "ops/tape.h"
+#include "train/bptt.h"
 #include "train/gradients.h"
 #include "train/model_batch.h"
 
@@ -62,11 +63,22 @@ double Trainer::run(const TrainingBatch& b, Objective& objective, float gradient
   in.batch.activations = options_.precision;
   in.batch.checkpointing = options_.checkpointing;
   if (in.rows.empty()) return 0;
+  if (options_.segment > 0) {
+    auto loss_of_group = [&](const Tensor& hidden, std::span<const int64_t> rows,
+                             std::span<const int32_t> targets) {
+      return loss_of(hidden, *objective.loss(b, rows, targets), gradient);
+    };
+    return run_segments(model_, in, options_.segment, options_.bptt, loss_of_group);
+  }
   std::unique_ptr<LogitLoss> loss = objective.loss(b, in.rows, in.targets);
   // Blocks before the loss: what an adapter does to a head is one of its products.
   Tensor hidden = model_.forward(in.batch);
   if (std::ssize(in.rows) < in.batch.size()) hidden = ops::gather_rows(hidden, in.rows);
-  const LinearLoss l = model_.loss(hidden, *loss, gradient, options_.precision);
+  return loss_of(hidden, *loss, gradient);
+}
+
+double Trainer::loss_of(const Tensor& hidden, LogitLoss& loss, float gradient) {
+  const LinearLoss l = model_.loss(hidden, loss, gradient, options_.precision);
   if (Tape* tape = Tape::current(); tape != nullptr && l.root.requires_gradient())
     tape->backward(l.root, Tensor::from(std::vector<float>{1}));
   return l.sum;

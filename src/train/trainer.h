@@ -42,6 +42,11 @@ struct TrainerOptions {
   LossScaleOptions loss_scale;  ///< of f16
   Checkpointing checkpointing = Checkpointing::none;
   Activations precision = Activations::f32;
+  /// Tokens of a span that run at once; the next have the states that these leave. 0 = all.
+  int64_t segment = 0;
+  /// Segments through whose states gradients flow: truncated backpropagation through time. The
+  /// first `bptt` of a span are one group, with a tape of its own, the next ones another. 0 = all.
+  int64_t bptt = 0;
   uint64_t seed = 0;
 };
 
@@ -92,6 +97,7 @@ class Trainer {
   void count_infinities();
   // The sum of losses of one micro-batch; its gradients, times `gradient`, are added up.
   double run(const TrainingBatch& batch, Objective& objective, float gradient);
+  double loss_of(const Tensor& hidden, LogitLoss& loss, float gradient);
 
   StorageReuse reuse_;
   Model& model_;

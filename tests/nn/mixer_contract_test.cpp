@@ -38,6 +38,8 @@ MixerSpec small_spec(bool first) {
   s.mix_rank = s.decay_rank = s.rate_rank = s.value_rank = s.gate_rank = 5;
   s.filter_bias = s.bias = true;
   s.first = first;
+  s.segment = 8;
+  s.memory = 5;
   return s;
 }
 

@@ -42,6 +42,16 @@ TEST(Backward, RowsAndColumnsThatArePicked) {
                      return y;
                    },
                    in);
+  expect_gradients([&](const Tensors& t) { return ops::slice_rows(t[0], 2, 5); },
+                   [&](const Inputs& v) { return Doubles(v[0].begin() + 10, v[0].begin() + 25); },
+                   in);
+  expect_gradients([&](const Tensors& t) { return ops::concat_rows(t); },
+                   [&](const Inputs& v) {
+                     Doubles y = v[0];
+                     y.insert(y.end(), v[1].begin(), v[1].end());
+                     return y;
+                   },
+                   {in[0], random_tensor({2, 5}, 4)});
   expect_gradients([&](const Tensors& t) { return ops::slice_columns(t[0], 1, 4); },
                    [&](const Inputs& v) {
                      Doubles y;

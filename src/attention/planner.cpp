@@ -27,7 +27,7 @@ constexpr double kVectorOperations = 32, kSoftmaxSteps = 60, kBackwardSteps = 14
 constexpr double kForwardReaches = 0.92, kBackwardReaches = 0.85;
 // What reading takes, of its own time, where it is fetched beside products: the requests and the
 // second reading, out of the second-level cache (bench/hybrid.cpp measures it).
-constexpr double kHiddenCost = 0.6;
+constexpr double kHiddenCost = 0.45;
 
 // Rows × tiles of one kv head, for blocks of so many positions.
 double row_tiles(const AttentionSpec& spec, const AttentionTask& t, int64_t positions) {
@@ -205,7 +205,8 @@ HybridPlan plan_hybrid(const AttentionSpec& spec, const std::vector<HybridPart>&
   if (lines > 0) plan.hidden = std::min(1.0, steps / double(plan.pace) / lines);
   if (!roofs) return plan;
   HybridPlan::Times t{0, 0, 0};
-  const double bandwidth = roofs->read_per_second(plan.bytes);
+  // Of memory: in a model what the other layers read stands between two calls.
+  const double bandwidth = roofs->bytes_per_second;
   for (size_t i = 0; i < parts.size(); ++i)
     (plans[i].unit_rows <= kStreamRows ? t.decode : t.prefill) +=
         double(parts[i].sequences) * busy_seconds(spec, plans[i], *roofs, bandwidth);

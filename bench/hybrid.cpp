@@ -51,13 +51,14 @@ class Sequences {
         k_(random_tensor({keys, spec.kv_heads * spec.k_dim}, 1)),
         v_(random_tensor({keys, spec.kv_heads * spec.v_dim}, 2)) {}
 
-  void grow(size_t n) {
+  /// The first is for a chunk of so many queries; the others for one. A coded cache holds the pages
+  /// of queries in f32 until they are committed.
+  void grow(size_t n, int64_t chunk) {
     while (all_.size() < n) {
       KvSequence& s = *all_.emplace_back(std::make_unique<KvSequence>());
-      cache_.reserve(s, keys_);
-      for (int64_t layer = 0; layer < kLayers; ++layer)
-        cache_.write(layer, s, 0, keys_, k_.data<float>(), v_.data<float>());
-      cache_.commit(s, keys_);
+      write(s, 0, keys_ - (all_.size() == 1 ? chunk : 1));
+      cache_.commit(s, keys_ - (all_.size() == 1 ? chunk : 1));
+      write(s, s.length, keys_);
     }
   }
   int64_t bytes_of_one() const { return cache_.page_bytes() * ((keys_ + 63) / 64); }
@@ -67,6 +68,13 @@ class Sequences {
   KvSequence* at(size_t i) { return all_[i].get(); }
 
  private:
+  void write(KvSequence& s, int64_t from, int64_t to) {
+    cache_.reserve(s, to);
+    for (int64_t layer = 0; layer < kLayers; ++layer)
+      cache_.write(layer, s, from, to - from, k_.data<float>() + from * k_.dim(1),
+                   v_.data<float>() + from * v_.dim(1));
+  }
+
   KvCache cache_;
   int64_t keys_, layer_ = 0;
   Tensor k_, v_;
@@ -76,7 +84,7 @@ class Sequences {
 struct Batches {
   std::vector<SequenceSpan> chunk, decodes, both;
   Batches(Sequences& s, int64_t queries, int64_t n) {
-    s.grow(static_cast<size_t>(n) + 1);
+    s.grow(static_cast<size_t>(n) + 1, queries);
     chunk.push_back({0, queries, s.keys() - queries, s.at(0)});
     both = chunk;
     for (int64_t i = 0; i < n; ++i) {

@@ -1,5 +1,7 @@
-// hone explain attention: which kernel and path attention takes, how much of it a pattern leaves,
-// how long that takes on this machine, and what was refused.
+// hone explain attention: of one sequence, which kernel and path attention takes, how much of it a
+// pattern leaves, how long that takes on this machine, and what was refused; of a hybrid batch
+// (--prefill, --decode), what interleaving gains.
+#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -16,6 +18,7 @@ struct ExplainFlags {
   std::string topic, pattern = "causal";
   int64_t heads = 32, kv_heads = 0, head_dim = 128, v_dim = 0, queries = 0, keys = 0;
   bool backward = false;
+  std::vector<std::string> prefills, decodes;
 };
 
 Json json_of(const AttentionPlan& p, const AttentionSpec& spec) {
@@ -44,10 +47,14 @@ std::string duration(double seconds) {
   return seconds < 1 ? fmt::format("{:.3g} ms", 1e3 * seconds) : fmt::format("{:.3g} s", seconds);
 }
 
+constexpr const char* kNotMeasured =
+    "not known: hone bench --machine measures this machine's limits";
+
+void line(const char* name, const std::string& value) {
+  print_text(fmt::format("{:10} {}\n", name, value));
+}
+
 void print(const AttentionPlan& p, const AttentionSpec& spec) {
-  auto line = [](const char* name, const std::string& value) {
-    print_text(fmt::format("{:10} {}\n", name, value));
-  };
   line("pattern", spec.pattern.describe());
   line("kernel", fmt::format("{}; {}, {} threads", p.kernel, p.isa, thread_count()));
   line("path", fmt::format("{} ({} units of {} rows, up to {} splits)", p.path, p.units,
@@ -58,9 +65,77 @@ void print(const AttentionPlan& p, const AttentionSpec& spec) {
                            human_bytes(p.bytes)));
   line("memory", fmt::format("{}; all scores would be {}", human_bytes(double(p.memory_bytes)),
                              human_bytes(p.scores_bytes)));
-  line("time", p.seconds ? duration(*p.seconds) + ", predicted"
-                         : "not known: hone bench --machine measures this machine's limits");
+  line("time", p.seconds ? duration(*p.seconds) + ", predicted" : kNotMeasured);
   for (const auto& r : p.refused) line("refused", fmt::format("{}: {}", r.path, r.why));
+}
+
+// "512@4096"
+std::pair<int64_t, int64_t> at_keys(const char* flag, const std::string& text) {
+  constexpr int64_t kMost = 16777216;
+  int64_t n = 0, keys = 0;
+  const char* end = text.data() + text.size();
+  auto [at, error] = std::from_chars(text.data(), end, n);
+  if (error == std::errc() && at != end && *at == '@') {
+    auto [rest, wrong] = std::from_chars(at + 1, end, keys);
+    if (wrong == std::errc() && rest == end && n >= 1 && n <= kMost && keys >= 1 && keys <= kMost)
+      return {n, keys};
+  }
+  throw UsageError(fmt::format("{} {}: expected N@KEYS, as in 16@8192", flag, text));
+}
+
+std::vector<HybridPart> parts_of(const ExplainFlags& f, KvType cache) {
+  std::vector<HybridPart> parts;
+  for (const std::string& text : f.prefills) {
+    auto [queries, keys] = at_keys("--prefill", text);
+    if (queries > keys)
+      throw UsageError(fmt::format("--prefill {}: the queries are the last of the keys", text));
+    parts.push_back({{queries, keys, false, cache}, 1});
+  }
+  for (const std::string& text : f.decodes) {
+    auto [sequences, keys] = at_keys("--decode", text);
+    parts.push_back({{1, keys, false, cache}, sequences});
+  }
+  return parts;
+}
+
+void print_hybrid(const HybridPlan& p, const CommonOptions& common) {
+  if (common.json) {
+    Json j{{"isa", kernels::table().isa},
+           {"threads", thread_count()},
+           {"computing_units", p.computing_units},
+           {"streaming_units", p.streaming_units},
+           {"operations", p.operations},
+           {"bytes", p.bytes},
+           {"pace", p.pace},
+           {"hidden", p.hidden},
+           {"prefill_seconds", Json()},
+           {"decode_seconds", Json()},
+           {"seconds", Json()},
+           {"bound", Json()}};
+    if (p.seconds) {
+      j["prefill_seconds"] = p.seconds->prefill;
+      j["decode_seconds"] = p.seconds->decode;
+      j["seconds"] = p.seconds->interleaved;
+      j["bound"] = p.seconds->bound();
+    }
+    return print_json(j);
+  }
+  line("computing", fmt::format("{} units, {:.3g} GFLOP", p.computing_units, p.operations / 1e9));
+  line("streaming",
+       fmt::format("{} units, {} of keys and values", p.streaming_units, human_bytes(p.bytes)));
+  if (p.computing_units > 0 && p.streaming_units > 0)
+    line("order",
+         fmt::format("interleaved: a cache line is fetched every {} steps of the products, "
+                     "{:.3g} % of all lines",
+                     p.pace, 100 * p.hidden));
+  else
+    line("order", "one kind of work only: nothing to interleave");
+  if (!p.seconds) return line("time", kNotMeasured);
+  line("prefill", duration(p.seconds->prefill) + ", predicted");
+  line("decode", duration(p.seconds->decode) + ", predicted");
+  line("together",
+       fmt::format("{}, predicted: {:.3g} times as fast; {:.3g} at most",
+                   duration(p.seconds->interleaved), p.seconds->gain(), p.seconds->bound()));
 }
 
 void run(const ExplainFlags& f, const CommonOptions& common) {
@@ -78,11 +153,17 @@ void run(const ExplainFlags& f, const CommonOptions& common) {
   } catch (const Error& e) {
     throw UsageError(fmt::format("--pattern: {}", e.what()));
   }
+  std::optional<kernels::Roofs> roofs;
+  if (known_machine()) roofs = kernels::roofs_of(*known_machine(), kernels::table().isa);
+  if (!f.prefills.empty() || !f.decodes.empty()) {
+    if (f.queries > 0 || f.keys > 0 || f.backward)
+      throw UsageError("--prefill and --decode stand for --queries, --keys, without --backward");
+    return print_hybrid(plan_hybrid(spec, parts_of(f, common.kv()), roofs), common);
+  }
+  if (f.queries == 0) throw UsageError("--queries is required (or --prefill, --decode)");
   AttentionTask task{f.queries, f.keys > 0 ? f.keys : f.queries, f.backward, common.kv()};
   if (f.backward && task.cache != KvType::f32)
     throw UsageError("--backward: gradients need --kv-cache f32");
-  std::optional<kernels::Roofs> roofs;
-  if (known_machine()) roofs = kernels::roofs_of(*known_machine(), kernels::table().isa);
   const AttentionPlan plan = plan_attention(spec, task, roofs);
   if (common.json) return print_json(json_of(plan, spec));
   print(plan, spec);
@@ -101,9 +182,16 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   app.add_option("--pattern", f->pattern, "which keys a query sees, as docs/attention.md has it")
       ->type_name("TEXT")
       ->capture_default_str();
-  number("--queries", f->queries, 1, 16777216, "the last of the keys")->required();
+  number("--queries", f->queries, 1, 16777216, "the last of the keys");
   number("--keys", f->keys, 1, 16777216, "(default: as many as queries)");
   app.add_flag("--backward", f->backward, "the gradients, not the result");
+  auto sequences = [&](const char* name, std::vector<std::string>& v, const char* help) {
+    app.add_option(name, v, help)->type_name("N@KEYS")->expected(1)->take_all();
+  };
+  sequences("--prefill", f->prefills,
+            "of a hybrid batch: a chunk of N queries, the last of KEYS (may be repeated)");
+  sequences("--decode", f->decodes,
+            "of a hybrid batch: N sequences of one query behind KEYS each (may be repeated)");
   return [f, &common] { run(*f, common); };
 }
 

@@ -1,6 +1,7 @@
 #include "attention/attention.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <memory>
 #include <new>
@@ -19,6 +20,7 @@ using kernels::AttentionPart;
 using kernels::kPageKeys;
 using kernels::kPanel;
 using kernels::kValueGroup;
+constexpr int64_t kLineBytes = 64;
 
 // Floats that begin with a cache line: vectors that cross one are read and written twice.
 class Buffer {
@@ -49,6 +51,7 @@ struct Workspace {
   std::vector<kernels::KvTile> tiles;
   std::vector<uint64_t> masks, keep;
   Buffer scratch, total, more, sink;
+  kernels::AttentionArgs args{};  // of the split that runs; its tiles are those that are done
 };
 
 // The part that begins at `at`.
@@ -75,19 +78,18 @@ class Attention {
         cache_(cache),
         layer_(layer) {}
 
-  /// The part of the keys of one split.
-  void make_part(const AttentionUnit& u, int64_t split, Workspace& w, AttentionPart out) {
+  /// Readies the part of the keys of one split, for run_tiles().
+  void begin_part(const AttentionUnit& u, int64_t split, Workspace& w, AttentionPart out) {
     locate(u, w);
     plan_tiles(u, split, w);
     const int64_t n = unit_rows(spec_, u), d = round_up(spec_.k_dim, kPanel);
     const int64_t dv = round_up(spec_.v_dim, kValueGroup);
-    kernels::AttentionArgs a{};
+    kernels::AttentionArgs& a = w.args = {};
     a.q = q_;
     a.q_offset = w.q_offset.data();
     a.tile = w.tiles.data();
     a.masks = w.masks.data();
     a.rows = n;
-    a.tiles = std::ssize(w.tiles);
     a.d = spec_.k_dim;
     a.dv = spec_.v_dim;
     a.scale = spec_.scale;
@@ -97,7 +99,37 @@ class Attention {
     a.tile_key = w.tile_key.data();
     a.keep = dropout_.active() ? w.keep.data() : nullptr;
     a.scratch = w.scratch.take(n * (2 * d + 2 * kPageKeys + 32) + kPageKeys * (d + dv) + 32);
+  }
+
+  /// The next tiles of the part, `most` of them; true where it is complete.
+  bool run_tiles(Workspace& w, int64_t most, kernels::FetchQueue* fetch) const {
+    kernels::AttentionArgs& a = w.args;
+    const int64_t all = std::ssize(w.tiles);
+    a.first = a.tiles;
+    a.tiles = std::min(all, a.first + most);
+    a.more = all - a.tiles;
+    a.fetch = fetch;
     kernels::table().attention(&a);
+    return a.tiles == all;
+  }
+
+  /// Where the keys and values of the part's next tiles stand, as many as fit `most` lines, but one
+  /// at least. Returns their number.
+  int64_t tiles_ahead(const Workspace& w, int64_t most, std::vector<kernels::LineRun>& runs) const {
+    runs.clear();
+    int64_t n = 0, lines = 0;
+    for (int64_t i = w.args.tiles; i < std::ssize(w.tiles); ++i, ++n) {
+      const kernels::KvTile& t = w.tiles[i];
+      const KvPageShape shape{spec_.k_dim, spec_.v_dim};
+      const KvType type = t.form == kernels::kKvF32 ? KvType::f32 : cache_.type();
+      const int64_t k = ceil_div(k_page_bytes(type, shape), kLineBytes);
+      const int64_t v = ceil_div(v_page_bytes(type, shape), kLineBytes);
+      if (n > 0 && lines + k + v > most) break;
+      lines += k + v;
+      runs.push_back({t.k, k});
+      runs.push_back({t.v, v});
+    }
+    return n;
   }
 
   void merge(const AttentionUnit& u, AttentionPart into, AttentionPart from) const {
@@ -116,19 +148,6 @@ class Attention {
         log_sum_[at] = static_cast<float>((part.top[r] + std::log2(double{part.sum[r]})) * M_LN2);
       if (top_ != nullptr) top_[at] = static_cast<float>(part.top[r] * M_LN2);
     }
-  }
-
-  /// A whole unit, one split after the other.
-  void run(const AttentionUnit& u, Workspace& w) {
-    const int64_t n = unit_rows(spec_, u);
-    const int64_t floats = part_floats(n, spec_.v_dim);
-    AttentionPart total = part_at(w.total.take(floats), n, spec_.v_dim);
-    AttentionPart more = part_at(w.more.take(floats), n, spec_.v_dim);
-    for (size_t i = 0; i < u.rows->splits.size(); ++i) {
-      make_part(u, u.rows->splits[i], w, i == 0 ? total : more);
-      if (i > 0) merge(u, total, more);
-    }
-    finish(u, w, total);
   }
 
  private:
@@ -238,52 +257,175 @@ class Attention {
   const int64_t layer_;
 };
 
-Workspace& workspace() {
-  static thread_local Workspace w;
-  return w;
+// The work of one call, as its threads share it.
+struct Work {
+  Attention& attention;
+  const AttentionSpec& spec;
+  const std::vector<AttentionUnit>& units;
+  WorkList list;
+  Buffer buffer;
+  float* parts = nullptr;                  // of items that are one split
+  std::vector<std::atomic<int32_t>> left;  // of these, by unit
+
+  Work(Attention& a, const AttentionSpec& s, const std::vector<AttentionUnit>& u, int64_t lines)
+      : attention(a), spec(s), units(u), list(plan_work(s, u, lines)), left(u.size()) {
+    parts = buffer.take(list.part_floats);
+    for (size_t i = 0; i < u.size(); ++i) left[i] = static_cast<int32_t>(u[i].rows->splits.size());
+  }
+  AttentionPart part(int64_t unit, int64_t at) const {
+    return part_at(parts + at, unit_rows(spec, units[unit]), spec.v_dim);
+  }
+  // Items that threads take one after the other.
+  std::atomic<int64_t> next_computing{0}, next_streaming{0};
+};
+
+// One item, some tiles at a time.
+class ItemRun {
+ public:
+  ItemRun(Work& work, Workspace& w) : work_(work), w_(w) {}
+
+  bool busy() const { return unit_ != nullptr; }
+
+  void start(const WorkItem& item) {
+    item_ = item;
+    unit_ = &work_.units[item.unit];
+    const int64_t n = unit_rows(work_.spec, *unit_), dv = work_.spec.v_dim;
+    split_ = std::max<int64_t>(0, item.split);
+    if (item.split >= 0) {
+      total_ = work_.part(item.unit, item.at);
+    } else {
+      total_ = part_at(w_.total.take(part_floats(n, dv)), n, dv);
+      more_ = part_at(w_.more.take(part_floats(n, dv)), n, dv);
+    }
+    begin_split(total_);
+  }
+
+  /// Up to `most` tiles of the split that runs.
+  void advance(int64_t most, kernels::FetchQueue* fetch) {
+    if (work_.attention.run_tiles(w_, most, fetch)) end_split();
+  }
+
+  int64_t tiles_ahead(int64_t most_lines, std::vector<kernels::LineRun>& runs) const {
+    return work_.attention.tiles_ahead(w_, most_lines, runs);
+  }
+  int64_t rows() const { return w_.args.rows; }
+
+ private:
+  void begin_split(AttentionPart into) {
+    work_.attention.begin_part(*unit_, unit_->rows->splits[split_], w_, into);
+  }
+
+  void end_split() {
+    if (item_.split >= 0) {
+      end_shared();
+    } else {
+      if (split_ > 0) work_.attention.merge(*unit_, total_, more_);
+      if (++split_ < std::ssize(unit_->rows->splits)) return begin_split(more_);
+      work_.attention.finish(*unit_, w_, total_);
+    }
+    unit_ = nullptr;
+  }
+
+  // Who ends a unit's last split merges them all, in order.
+  void end_shared() {
+    if (work_.left[item_.unit].fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+    const int64_t floats = part_floats(unit_rows(work_.spec, *unit_), work_.spec.v_dim);
+    const int64_t first = item_.at - item_.split * floats;
+    const AttentionPart total = work_.part(item_.unit, first);
+    for (int64_t i = 1; i < std::ssize(unit_->rows->splits); ++i)
+      work_.attention.merge(*unit_, total, work_.part(item_.unit, first + i * floats));
+    work_.attention.finish(*unit_, w_, total);
+  }
+
+  Work& work_;
+  Workspace& w_;
+  WorkItem item_{};
+  const AttentionUnit* unit_ = nullptr;
+  int64_t split_ = 0;
+  AttentionPart total_{}, more_{};
+};
+
+constexpr int64_t kAllTiles = INT64_MAX / 2;
+
+// Of one thread: of the item that computes, and of the one that streams beside it.
+Workspace& workspace(int which = 0) {
+  static thread_local Workspace w[2];
+  return w[which];
 }
 
-// Few units behind many keys: the splits are handed out, and merged when all are there.
-void run_split(const AttentionSpec& spec, Attention& attention,
-               const std::vector<AttentionUnit>& units) {
-  const int64_t dv = spec.v_dim;
-  struct Item {
-    int64_t unit, split, at;  // floats before its part
-  };
-  std::vector<Item> items;
-  std::vector<int64_t> first{0};  // item of each unit
-  int64_t floats = 0;
-  for (int64_t i = 0; i < std::ssize(units); ++i) {
-    for (int64_t split : units[i].rows->splits) {
-      items.push_back({i, split, floats});
-      floats += part_floats(unit_rows(spec, units[i]), dv);
-    }
-    first.push_back(std::ssize(items));
-  }
-  Buffer buffer;
-  float* parts = buffer.take(floats);
-  auto part = [&](const Item& item) {
-    return part_at(parts + item.at, unit_rows(spec, units[item.unit]), dv);
-  };
+void run_list(Work& work, const std::vector<WorkItem>& items) {
   parallel_for(std::ssize(items), 1, [&](int64_t b, int64_t e) {
-    for (const Item& item : std::span(items).subspan(b, e - b))
-      attention.make_part(units[item.unit], item.split, workspace(), part(item));
-  });
-  parallel_for(std::ssize(units), 1, [&](int64_t b, int64_t e) {
+    ItemRun run(work, workspace());
     for (int64_t i = b; i < e; ++i) {
-      AttentionPart total = part(items[first[i]]);
-      for (int64_t j = first[i] + 1; j < first[i + 1]; ++j)
-        attention.merge(units[i], total, part(items[j]));
-      attention.finish(units[i], workspace(), total);
+      run.start(items[i]);
+      while (run.busy()) run.advance(kAllTiles, nullptr);
     }
   });
+}
+
+// Starts the list's next item, if there is one.
+bool take(ItemRun& run, const std::vector<WorkItem>& items, std::atomic<int64_t>& next) {
+  const int64_t i = next.fetch_add(1, std::memory_order_relaxed);
+  if (i >= std::ssize(items)) return false;
+  run.start(items[i]);
+  return true;
+}
+
+// One thread: a tile that computes, while the next tiles that stream are fetched; these, once they
+// are there; and so on. What is fetched is what one tile has time for, so that it is still in the
+// cache when its turn comes.
+void run_interleaved(Work& work) {
+  const WorkList& list = work.list;
+  ItemRun computing(work, workspace(0)), streaming(work, workspace(1));
+  std::vector<kernels::LineRun> runs;
+  kernels::FetchQueue queue{nullptr, 0, 0, list.pace};
+  int64_t ahead = 0;
+  auto fetch_next = [&] {
+    if (!streaming.busy() && !take(streaming, list.streaming, work.next_streaming)) return;
+    ahead = streaming.tiles_ahead(product_steps(work.spec, computing.rows()) / list.pace, runs);
+    queue.run = runs.data();
+    queue.runs = std::ssize(runs);
+    queue.done = 0;
+  };
+  while (take(computing, list.computing, work.next_computing)) {
+    if (!streaming.busy()) fetch_next();
+    while (computing.busy()) {
+      if (!streaming.busy()) {
+        computing.advance(kAllTiles, nullptr);
+        continue;
+      }
+      computing.advance(1, &queue);
+      if (queue.runs > 0) continue;
+      streaming.advance(std::max<int64_t>(1, ahead), nullptr);
+      fetch_next();
+    }
+  }
+  do
+    while (streaming.busy()) streaming.advance(kAllTiles, nullptr);
+  while (take(streaming, list.streaming, work.next_streaming));
+}
+
+void run_work(Work& work, HybridOrder order) {
+  const WorkList& list = work.list;
+  if (order == HybridOrder::sequential || list.computing.empty() || list.streaming.empty()) {
+    run_list(work, list.computing);
+    run_list(work, list.streaming);
+  } else if (order == HybridOrder::one_list) {
+    std::vector<WorkItem> both = list.computing;
+    both.insert(both.end(), list.streaming.begin(), list.streaming.end());
+    run_list(work, both);
+  } else {
+    parallel_for(thread_count(), 1, [&](int64_t b, int64_t e) {
+      for (; b < e; ++b) run_interleaved(work);
+    });
+  }
 }
 
 }  // namespace
 
 Tensor attend(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_t layer,
               const std::vector<SequenceSpan>& spans, Tensor* log_sum, const AttentionTerms& terms,
-              Tensor* top) {
+              Tensor* top, const AttendOptions& options) {
   check_spec(spec);
   HONE_CHECK(q.rank() == 2 && q.dim(1) == spec.heads * spec.k_dim, invalid_argument,
              "attention: expected queries [T, {}], got {} values of rank {}",
@@ -297,13 +439,11 @@ Tensor attend(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_
   for (Tensor* x : {log_sum, top})
     if (x != nullptr) *x = Tensor::empty({q.dim(0), spec.heads}, DType::f32);
   Attention attention(spec, q, cache, layer, o, log_sum, terms, top);
-  if (why_not_shared_splits(spec, units).empty()) {
-    run_split(spec, attention, units);
-    return o;
-  }
-  parallel_for(std::ssize(units), 1, [&](int64_t b, int64_t e) {
-    for (int64_t i = b; i < e; ++i) attention.run(units[i], workspace());
-  });
+  const KvPageShape shape{spec.k_dim, spec.v_dim};
+  Work work(
+      attention, spec, units,
+      ceil_div(k_page_bytes(cache.type(), shape) + v_page_bytes(cache.type(), shape), kLineBytes));
+  run_work(work, options.order);
   return o;
 }
 

@@ -61,6 +61,17 @@ struct SequenceSpan {
   std::vector<RecurrentState>* recurrent = nullptr;
 };
 
+/// How attend() works off a batch that holds both prefill chunks, bound by arithmetic, and decodes,
+/// bound by memory (POD-Attention, Kamath et al. 2024). The bits are the same.
+enum class HybridOrder {
+  sequential,   ///< the prefills, then the decodes
+  one_list,     ///< one loop over these and those
+  interleaved,  ///< each core multiplies a prefill's tiles while it fetches a decode's
+};
+struct AttendOptions {
+  HybridOrder order = HybridOrder::interleaved;
+};
+
 /// q [T, heads·k_dim] against the keys and values of each span's sequence in `cache`, which must
 /// already hold positions up to the span's own: [T, heads·v_dim]. A row may see every key up to its
 /// span's end, as far as the pattern shows it. Memory does not grow with the number of keys; a
@@ -71,7 +82,8 @@ struct SequenceSpan {
 /// where shapes do not fit.
 Tensor attend(const AttentionSpec& spec, const Tensor& q, KvCache& cache, int64_t layer,
               const std::vector<SequenceSpan>& spans, Tensor* log_sum = nullptr,
-              const AttentionTerms& terms = {}, Tensor* top = nullptr);
+              const AttentionTerms& terms = {}, Tensor* top = nullptr,
+              const AttendOptions& options = {});
 
 /// One sequence of a batch without a cache: rows [q_begin, q_end) of the queries against rows
 /// [k_begin, k_end) of the keys, which hold positions 0, 1, …; the queries are the last of these,

@@ -25,6 +25,9 @@ constexpr int64_t kBackwardRows = 96;
 constexpr double kVectorOperations = 32, kSoftmaxSteps = 60, kBackwardSteps = 140;
 // The part of the peak that the products reach.
 constexpr double kForwardReaches = 0.92, kBackwardReaches = 0.85;
+// What reading takes, of its own time, where it is fetched beside products: the requests and the
+// second reading, out of the second-level cache (bench/hybrid.cpp measures it).
+constexpr double kHiddenCost = 0.45;
 
 // Rows × tiles of one kv head, for blocks of so many positions.
 double row_tiles(const AttentionSpec& spec, const AttentionTask& t, int64_t positions) {
@@ -118,6 +121,14 @@ void explain_paths(const AttentionSpec& spec, const AttentionTask& t,
                                      plan.tiles_all - plan.tiles_kept, plan.tiles_all));
 }
 
+// Of units that never stand idle.
+double busy_seconds(const AttentionSpec& spec, const AttentionPlan& plan,
+                    const kernels::Roofs& roofs, double bytes_per_second) {
+  const double work = plan.row_tiles * cost_of(spec, false).all * kVectorOperations *
+                      load_factor(plan.unit_rows) / roofs.f32_per_second;
+  return std::max(work, plan.bytes / bytes_per_second);
+}
+
 }  // namespace
 
 AttentionPlan plan_attention(const AttentionSpec& spec, const AttentionTask& t,
@@ -165,6 +176,42 @@ AttentionPlan plan_attention(const AttentionSpec& spec, const AttentionTask& t,
                       (t.backward ? 1 : load_factor(plan.unit_rows)) / roofs->fma_per_second;
   plan.seconds =
       t.backward ? work : std::max(work, plan.bytes / roofs->read_per_second(plan.bytes));
+  return plan;
+}
+
+HybridPlan plan_hybrid(const AttentionSpec& spec, const std::vector<HybridPart>& parts,
+                       const std::optional<kernels::Roofs>& roofs) {
+  HONE_CHECK(!parts.empty(), invalid_argument, "a batch of no sequences");
+  HybridPlan plan;
+  std::vector<AttentionPlan> plans;
+  double steps = 0;
+  for (const HybridPart& part : parts) {
+    HONE_CHECK(part.sequences >= 1 && !part.task.backward, invalid_argument,
+               "expected a forward of 1 or more sequences");
+    const AttentionPlan& p = plans.emplace_back(plan_attention(spec, part.task, {}));
+    const auto n = double(part.sequences);
+    if (p.unit_rows <= kStreamRows) {
+      plan.streaming_units += part.sequences * p.units;
+      plan.bytes += n * p.bytes;
+    } else {
+      plan.computing_units += part.sequences * p.units;
+      plan.operations += n * p.operations;
+      steps += n * p.row_tiles / double(p.unit_rows) * double(product_steps(spec, p.unit_rows));
+    }
+  }
+  const double lines = plan.bytes / 64;
+  plan.pace = kernels::kFetchSeldom;
+  if (lines * double(plan.pace) > steps) plan.pace = kernels::kFetchOften;
+  if (lines > 0) plan.hidden = std::min(1.0, steps / double(plan.pace) / lines);
+  if (!roofs) return plan;
+  HybridPlan::Times t{0, 0, 0};
+  // Of memory: in a model what the other layers read stands between two calls.
+  const double bandwidth = roofs->bytes_per_second;
+  for (size_t i = 0; i < parts.size(); ++i)
+    (plans[i].unit_rows <= kStreamRows ? t.decode : t.prefill) +=
+        double(parts[i].sequences) * busy_seconds(spec, plans[i], *roofs, bandwidth);
+  t.interleaved = t.prefill + t.decode * (1 - plan.hidden * (1 - kHiddenCost));
+  plan.seconds = t;
   return plan;
 }
 

@@ -7,6 +7,7 @@
 // or the bytes of the keys and values, where reading them takes longer.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -39,10 +40,35 @@ struct AttentionPlan {
   std::vector<Refusal> refused;
 };
 
+/// Sequences of a batch that are alike.
+struct HybridPart {
+  AttentionTask task;
+  int64_t sequences = 1;
+};
+/// What attend() does with a batch of prefill chunks and decodes, in the interleaved order.
+struct HybridPlan {
+  int64_t computing_units = 0, streaming_units = 0;
+  double operations = 0;  ///< of the products of units that compute
+  double bytes = 0;       ///< that units read which stream
+  int64_t pace = 0;       ///< steps of the products for each line that is fetched meanwhile
+  double hidden = 0;      ///< part of these bytes that there are steps enough for
+  struct Times {
+    double prefill, decode;  ///< each kind alone
+    double interleaved;
+    /// Most that any order gains over one behind the other: their sum / the longer one.
+    double bound() const { return (prefill + decode) / std::max(prefill, decode); }
+    double gain() const { return (prefill + decode) / interleaved; }
+  };
+  std::optional<Times> seconds;
+};
+
 /// `roofs`: of the current instruction set and threads, where they were measured. Raises
 /// invalid_argument where the spec or the lengths make no sense, unsupported for a backward over
 /// keys that are not f32.
 AttentionPlan plan_attention(const AttentionSpec& spec, const AttentionTask& task,
                              const std::optional<kernels::Roofs>& roofs);
+/// The same for a batch; without gradients. Raises invalid_argument where there is no part.
+HybridPlan plan_hybrid(const AttentionSpec& spec, const std::vector<HybridPart>& parts,
+                       const std::optional<kernels::Roofs>& roofs);
 
 }  // namespace hone

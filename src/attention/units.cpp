@@ -66,4 +66,41 @@ std::string_view why_not_shared_splits(const AttentionSpec& spec,
   return {};
 }
 
+int64_t product_steps(const AttentionSpec& spec, int64_t rows) {
+  constexpr int64_t kBlockRows = 8, kPairs = kernels::kPageKeys / (2 * kernels::kPanel);
+  return ceil_div(rows, kBlockRows) *
+         (kPairs * spec.k_dim + ceil_div(spec.v_dim, kernels::kValueGroup) * kernels::kPageKeys);
+}
+
+WorkList plan_work(const AttentionSpec& spec, const std::vector<AttentionUnit>& units,
+                   int64_t tile_lines) {
+  WorkList work;
+  int64_t steps = 0, lines = 0;
+  for (const bool stream : {false, true}) {
+    std::vector<AttentionUnit> kind;
+    for (const AttentionUnit& u : units)
+      if (streams(spec, u) == stream) kind.push_back(u);
+    const bool whole = !why_not_shared_splits(spec, kind).empty();
+    std::vector<WorkItem>& items = stream ? work.streaming : work.computing;
+    for (int64_t i = 0; i < std::ssize(units); ++i) {
+      const AttentionUnit& u = units[i];
+      if (streams(spec, u) != stream) continue;
+      int64_t tiles = 0;
+      for (const TileRun& run : u.rows->runs) tiles += run.last - run.first;
+      (stream ? lines : steps) +=
+          tiles * (stream ? tile_lines : product_steps(spec, unit_rows(spec, u)));
+      if (whole) {
+        items.push_back({i, -1, 0});
+        continue;
+      }
+      for (int64_t s = 0; s < std::ssize(u.rows->splits); ++s) {
+        items.push_back({i, s, work.part_floats});
+        work.part_floats += part_floats(unit_rows(spec, u), spec.v_dim);
+      }
+    }
+  }
+  if (lines > steps / kernels::kFetchSeldom) work.pace = kernels::kFetchOften;
+  return work;
+}
+
 }  // namespace hone

@@ -118,6 +118,20 @@ struct ScoreTerms {
   // of exponentials takes them all.
   float keep_factor;
 };
+// Memory to bring into the second-level cache while something else is computed: runs of cache
+// lines, of which whoever fetches takes off what it has asked for: one line for so many steps of a
+// product, which are 8 rows times two vectors at most.
+enum FetchPace { kFetchOften = 2, kFetchSeldom = 4 };
+struct LineRun {
+  const void* at;
+  int64_t lines;
+};
+struct FetchQueue {
+  const LineRun* run;  // [runs]
+  int64_t runs;
+  int64_t done;  // lines of the first one
+  FetchPace every;
+};
 struct AttentionArgs {
   const float* q;           // row r at q + q_offset[r], D floats
   const int64_t* q_offset;  // [rows]
@@ -130,6 +144,10 @@ struct AttentionArgs {
   ScoreTerms terms;
   const int64_t* tile_key;  // [tiles], the position of each tile's first key; only for `terms`
   const uint64_t* keep;     // [tiles][rows], of dropout; null = none
+  // The tile to begin with: those in front of it were the call's before, whose part and scratch are
+  // as it left them. Up to `tiles`; behind these so many more are known, to be read ahead.
+  int64_t first, more;
+  FetchQueue* fetch;  // for the work behind this; null = nothing
   // At least rows·(2·D' + 2·kPageKeys + 32) + kPageKeys·(D' + Dv') + 32 floats; fastest where this
   // and the pages begin with a cache line.
   float* scratch;

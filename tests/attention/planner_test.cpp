@@ -93,5 +93,36 @@ TEST(AttentionPlanner, SaysWhatItRefusesAndWhy) {
   EXPECT_THROW(plan("causal", {1, 1}, {}, 3, 2), Error);
 }
 
+HybridPlan hybrid(const std::vector<HybridPart>& parts, std::optional<kernels::Roofs> roofs = {}) {
+  return plan_hybrid(attention_spec(8, 2, 128, 128), parts, roofs);
+}
+
+TEST(AttentionPlanner, HybridBatchesAreBothKindsAndTheirBound) {
+  const HybridPart chunk{{128, 4096}, 1}, decodes{{1, 8192}, 16};
+  HybridPlan p = hybrid({chunk, decodes}, some_roofs());
+  // A unit is 32 positions of 4 heads.
+  EXPECT_EQ(p.computing_units, 4 * 2);
+  EXPECT_EQ(p.streaming_units, 16 * 2);
+  EXPECT_EQ(p.bytes, 16.0 * 8192 * 2 * 1024);
+  ASSERT_TRUE(p.seconds.has_value());
+  EXPECT_NEAR(p.seconds->decode, p.bytes / 1e10, 1e-9);
+  EXPECT_NEAR(p.seconds->prefill, hybrid({chunk}, some_roofs()).seconds->prefill, 1e-12);
+  EXPECT_GT(p.seconds->gain(), 1);
+  EXPECT_LT(p.seconds->gain(), p.seconds->bound());
+  EXPECT_LT(p.seconds->bound(), 2);
+  EXPECT_EQ(p.pace, 2) << "more lines than steps";
+  EXPECT_LT(p.hidden, 1);
+  HybridPlan few = hybrid({{{512, 4096}, 1}, {{1, 100}, 1}}, some_roofs());
+  EXPECT_EQ(few.pace, 4);
+  EXPECT_EQ(few.hidden, 1);
+  HybridPlan one_kind = hybrid({decodes}, some_roofs());
+  EXPECT_EQ(one_kind.computing_units, 0);
+  EXPECT_EQ(one_kind.seconds->gain(), 1);
+  EXPECT_EQ(one_kind.seconds->bound(), 1);
+  EXPECT_FALSE(hybrid({chunk, decodes}).seconds.has_value());
+  EXPECT_THROW(hybrid({}), Error);
+  EXPECT_THROW(hybrid({{{1, 8}, 0}}), Error);
+}
+
 }  // namespace
 }  // namespace hone

@@ -366,6 +366,39 @@ TEST_P(AttentionKernelTest, MergedPartsEqualTheWhole) {
   for (size_t i = 0; i < o.size(); ++i) ASSERT_NEAR(o[i], expected[i], 2e-6) << i;
 }
 
+// Some tiles at a time, with other memory fetched meanwhile.
+TEST_P(AttentionKernelTest, CallsThatGoOnAndFetchChangeNoBit) {
+  const std::vector<float> other(64 * 200);
+  for (KvForm form : kForms)
+    for (int64_t rows : {1, 21})
+      for (FetchPace pace : {kFetchOften, kFetchSeldom}) {
+        const int64_t d = 24, dv = 40;
+        Tiles t = make_tiles(form, 3, d, dv);
+        auto q = random_values(rows * d, 9, 0.5f);
+        auto masks = some_masks(3, rows);
+        Call whole(q, t, masks, rows, 0), parts(q, t, masks, rows, 0);
+        k().attention(&whole.a);
+        const LineRun runs[] = {{other.data(), 3}, {other.data() + 64 * 7, 190}};
+        FetchQueue queue{runs, 2, 0, pace};
+        int64_t before = 0;
+        for (int64_t i = 0; i < 3; ++i) {
+          parts.a.first = i;
+          parts.a.tiles = i + 1;
+          parts.a.more = 2 - i;
+          parts.a.fetch = &queue;
+          k().attention(&parts.a);
+          const int64_t fetched = queue.runs == 2   ? queue.done
+                                  : queue.runs == 1 ? 3 + queue.done
+                                                    : 193;
+          EXPECT_GT(fetched, before);
+          // Of both pairs of panels and both groups, for each block of rows.
+          EXPECT_LE(fetched - before, rows * (2 * (d / pace) + 2 * (64 / pace)));
+          before = fetched;
+        }
+        EXPECT_EQ(whole.part, parts.part) << "form " << form << ", " << rows << " rows";
+      }
+}
+
 TEST_P(AttentionKernelTest, ANanComesOutAsOne) {
   for (auto [in_key, softcap] : {std::pair(true, 0.0f), {true, 20.0f}, {false, 0.0f}}) {
     Tiles t = make_tiles(kKvF32, 1, 16, 32);

@@ -11,6 +11,9 @@
 // Tiles come in a fixed absolute order and each row's sums run over its own tiles only: a row's
 // result does not depend on which other rows stand beside it. A row that sees no key gives zeros.
 //
+// Between the steps of its products a call may fetch other memory into the second-level cache, for
+// work behind it that would wait for that (POD-Attention, Kamath et al. 2024, on one core).
+//
 // Limit: operations. Of a row and tile, 8·(D + Dv) are multiply-adds on vectors, about 60 softmax.
 #include "kernels/cpu/scores.h"
 #include "kernels/cpu/simd.h"
@@ -98,6 +101,45 @@ struct Ahead {
   }
 };
 
+// What one loop fetches of a queue.
+struct Lines {
+  const uint8_t* at;
+  int64_t n;
+};
+HONE_INLINE Lines take_lines(FetchQueue* f, int64_t most) {
+  if (f->runs == 0) return {0, 0};
+  const int64_t left = f->run->lines - f->done, n = left < most ? left : most;
+  const Lines lines = {(const uint8_t*)f->run->at + 64 * f->done, n};
+  f->done += n;
+  if (n == left) {
+    ++f->run;
+    --f->runs;
+    f->done = 0;
+  }
+  return lines;
+}
+template <int64_t Every, typename F>
+HONE_INLINE void fetch_and_step(FetchQueue* f, int64_t n, F step) {
+  const Lines lines = take_lines(f, n / Every);
+  int64_t i = 0;
+  for (int64_t l = 0; l < lines.n; ++l) {
+    __builtin_prefetch(lines.at + 64 * l, 0, 2);
+    for (int64_t j = 0; j < Every; ++j, ++i) step(i);
+  }
+  for (; i < n; ++i) step(i);
+}
+// step(i) for i in [0, n), with a line fetched in front of every few: a core waits where more lines
+// are on their way than it can count, so requests are spread over the arithmetic.
+template <typename F>
+HONE_INLINE void each_step(FetchQueue* f, int64_t n, F step) {
+  if (!f)
+    for (int64_t i = 0; i < n; ++i) step(i);
+  else if (f->every == kFetchOften)
+    fetch_and_step<kFetchOften>(f, n, step);
+  else
+    fetch_and_step<kFetchSeldom>(f, n, step);
+}
+
 // What one call works with.
 struct Work {
   const AttentionArgs* a;
@@ -122,7 +164,7 @@ static void scores(const Work& w, int64_t r0, int pair, const uint8_t* keys) {
   const int64_t d = w.d, dp = w.dp;
   vf acc[R][2];
   for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = set_f(w.bias[r0 + r]);
-  for (int64_t i = 0; i < d; ++i) {
+  each_step(w.a->fetch, d, [&](int64_t i) {
     vf x, y;
     P::keys(keys, d, i, &x, &y);
     for (int r = 0; r < R; ++r) {
@@ -130,7 +172,7 @@ static void scores(const Work& w, int64_t r0, int pair, const uint8_t* keys) {
       acc[r][0] = fma(e, x, acc[r][0]);
       acc[r][1] = fma(e, y, acc[r][1]);
     }
-  }
+  });
   float* s = w.s + r0 * kPageKeys + pair * 2 * kPanel;
   for (int r = 0; r < R; ++r)
     for (int h = 0; h < 2; ++h) store_f(s + r * kPageKeys + h * kPanel, acc[r][h]);
@@ -147,15 +189,15 @@ static void accumulate(const Work& w, int64_t r0, int64_t group, const uint8_t* 
     for (int h = 0; h < 2; ++h)
       acc[r][h] =
           fma(load_f(o + r * stride + h * kPanel), set_f(w.factor[r0 + r]), set_f(w.bias[r0 + r]));
-  for (int j = 0; j < kPageKeys; ++j) {
+  each_step(w.a->fetch, kPageKeys, [&](int64_t j) {
     vf x, y;
-    P::values(values, j, &x, &y);
+    P::values(values, (int)j, &x, &y);
     for (int r = 0; r < R; ++r) {
       vf e = set_f(p[r * kPageKeys + j]);
       acc[r][0] = fma(e, x, acc[r][0]);
       acc[r][1] = fma(e, y, acc[r][1]);
     }
-  }
+  });
   for (int r = 0; r < R; ++r)
     for (int h = 0; h < 2; ++h) store_f(o + r * stride + h * kPanel, acc[r][h]);
 }
@@ -407,16 +449,16 @@ void attention(const AttentionArgs* a) {
   w.factor = take(padded(w.rows, kPanel));
   w.k = take(kPageKeys * w.dp);
   w.v = take(kPageKeys * w.groups * kValueGroup);
-  begin(w);
-  for (int64_t i = 0; i < a->tiles; ++i) {
+  if (a->first == 0) begin(w);
+  for (int64_t i = a->first; i < a->tiles; ++i) {
     const uint64_t* mask = a->masks + i * a->rows;
     if (!seen_by(mask, 0, w.rows)) continue;
     Tile tile = open_tile(a->tile[i], w.dp, w.groups);
     w.key = a->tile_key ? a->tile_key[i] : 0;
     w.keep = a->keep ? a->keep + i * a->rows : 0;
     w.next_k = w.next_v = {0, 0, 0};
-    if (i + 1 < a->tiles && w.rows > kDirectRows) {
-      // Cache lines of the page's keys and values.
+    if (i + 1 < a->tiles + a->more && w.rows > kDirectRows) {
+      // Cache lines of the page's keys and values; grids of codes come on top of these.
       const int64_t bits = bits_of(a->tile[i + 1].form);
       const int64_t k = kPageKeys * w.d * bits / 512;
       const int64_t v = kPageKeys * w.groups * kValueGroup * bits / 512;

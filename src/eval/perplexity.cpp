@@ -57,58 +57,145 @@ std::vector<ScoredChunk> perplexity_chunks(const std::vector<int32_t>& tokens,
   return chunks;
 }
 
-Perplexity measure_perplexity(LoadedModel& model, const std::string& text,
-                              const PerplexityOptions& o, LoadedModel* reference) {
+namespace {
+
+// Perplexity by position, in ranges that double.
+class Ranges {
+ public:
+  explicit Ranges(int64_t first) : first_(first) {}
+  void add(int64_t position, double nll) {
+    if (first_ <= 0) return;
+    size_t i = 0;
+    while (position >= first_ << i) ++i;
+    if (i >= sums_.size()) sums_.resize(i + 1);
+    sums_[i].nll += nll;
+    ++sums_[i].tokens;
+    end_ = std::max(end_, position + 1);
+  }
+  std::vector<Perplexity::Range> all() const {
+    std::vector<Perplexity::Range> out;
+    for (size_t i = 0; i < sums_.size(); ++i)
+      if (sums_[i].tokens > 0)
+        out.push_back({i == 0 ? 0 : first_ << (i - 1), std::min(first_ << i, end_),
+                       std::exp(sums_[i].nll / sums_[i].tokens)});
+    return out;
+  }
+
+ private:
+  struct Sum {
+    double nll = 0, tokens = 0;
+  };
+  int64_t first_, end_ = 0;
+  std::vector<Sum> sums_;
+};
+
+// Runs chunks through a model, and a reference beside it, and scores them.
+class Scoring {
+ public:
+  Scoring(LoadedModel& model, LoadedModel* reference, const PerplexityOptions& o)
+      : tokenizer_(*model.tokenizer),
+        session_(*model.model, o.activations, o.kv),
+        ranges_(o.first_range) {
+    if (reference)
+      other_.emplace(*reference->model, o.exact_reference ? Activations::f32 : o.activations,
+                     o.exact_reference ? KvType::f32 : o.kv);
+  }
+
+  // A few rows at a time, so that memory does not grow with the chunk.
+  void run(const ScoredChunk& c, const std::function<void(int64_t done)>& progress) {
+    const auto count = static_cast<int64_t>(c.tokens.size());
+    session_.truncate(0);
+    if (other_) other_->truncate(0);
+    for (int64_t begin = 0; begin < count; begin += kChunkTokens) {
+      const int64_t end = std::min(count, begin + kChunkTokens);
+      const auto piece =
+          std::span(c.tokens).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+      const Tensor hidden = session_.hidden(piece);
+      const Tensor other_hidden = other_ ? other_->hidden(piece) : Tensor();
+      const int64_t last = std::min(end + 1, count);
+      for (int64_t t = std::max(c.score_from, begin + 1); t < last; t += kLogitRows)
+        score(c, hidden, other_hidden, begin, t, std::min(last, t + kLogitRows));
+      progress(end);
+    }
+    kv_bytes_ = std::max(kv_bytes_, session_.kv_bytes());
+  }
+
+  std::string note() const {
+    if (scores_.empty()) return {};
+    return fmt::format("perplexity {:.4f}", std::exp(nll_ / double(scores_.size())));
+  }
+  Perplexity result() {
+    HONE_CHECK(!scores_.empty(), invalid_argument, "the text leaves no token to score");
+    Perplexity p = summarise(scores_, bytes_, other_.has_value());
+    p.ranges = ranges_.all();
+    p.kv_bytes = kv_bytes_;
+    return p;
+  }
+
+ private:
+  // Targets [first, last), each predicted by the row before it; row 0 is token `begin`.
+  void score(const ScoredChunk& c, const Tensor& hidden, const Tensor& other_hidden, int64_t begin,
+             int64_t first, int64_t last) {
+    auto logits = [&](Session& s, const Tensor& x) {
+      return s.logits(x.rows(first - 1 - begin, last - 1 - begin));
+    };
+    const Tensor mine = logits(session_, hidden);
+    Tensor ref;
+    if (other_) ref = logits(*other_, other_hidden);
+    const size_t at = scores_.size();
+    scores_.resize(at + static_cast<size_t>(last - first));
+    score_rows(mine, other_ ? &ref : nullptr, c.tokens.data() + first, scores_.data() + at);
+    for (int64_t t = first; t < last; ++t) {
+      const double nll = scores_[at + static_cast<size_t>(t - first)].nll;
+      bytes_ += static_cast<int64_t>(tokenizer_.token_bytes(c.tokens[t]).size());
+      nll_ += nll;
+      ranges_.add(t, nll);
+    }
+  }
+
+  const Tokenizer& tokenizer_;
+  Session session_;
+  std::optional<Session> other_;
+  Ranges ranges_;
+  std::vector<TokenScore> scores_;
+  int64_t bytes_ = 0, kv_bytes_ = 0;
+  double nll_ = 0;
+};
+
+void check_fit(LoadedModel& model, LoadedModel* reference, const PerplexityOptions& o) {
   for (LoadedModel* m : {&model, reference}) {
     if (m == nullptr) continue;
-    HONE_CHECK(o.context <= m->model->context, invalid_argument,
+    HONE_CHECK(m->model->streaming || o.context <= m->model->context, invalid_argument,
                "context {}: {} was made for {} positions", o.context, m->path, m->model->context);
     HONE_CHECK(m->model->vocabulary() == model.model->vocabulary(), invalid_argument,
                "{} and {} have different vocabularies ({} and {} tokens)", model.path, m->path,
                model.model->vocabulary(), m->model->vocabulary());
   }
+}
+
+}  // namespace
+
+Perplexity measure_perplexity(LoadedModel& model, const std::string& text,
+                              const PerplexityOptions& o, LoadedModel* reference) {
+  check_fit(model, reference, o);
   double started = monotonic_seconds();
   std::vector<int32_t> tokens = model.encode(text, true, false);
-  const Tokenizer& tokenizer = *model.tokenizer;
   if (o.max_tokens > 0 && static_cast<int64_t>(tokens.size()) > o.max_tokens)
     tokens.resize(static_cast<size_t>(o.max_tokens));
-  std::vector<ScoredChunk> chunks = perplexity_chunks(tokens, text_bos(tokenizer), o);
-
-  Session session(*model.model, o.activations, o.kv);
-  std::optional<Session> other;
-  if (reference)
-    other.emplace(*reference->model, o.exact_reference ? Activations::f32 : o.activations,
-                  o.exact_reference ? KvType::f32 : o.kv);
-  Progress progress("evaluating", static_cast<int64_t>(chunks.size()));
-  std::vector<TokenScore> scores;
-  int64_t bytes = 0;
-  double nll = 0;
-  for (size_t i = 0; i < chunks.size(); ++i) {
-    const ScoredChunk& c = chunks[i];
-    auto count = static_cast<int64_t>(c.tokens.size());
-    session.truncate(0);
-    Tensor hidden = session.hidden(c.tokens), other_hidden;
-    if (other) {
-      other->truncate(0);
-      other_hidden = other->hidden(c.tokens);
-    }
-    for (int64_t first = c.score_from; first < count; first += kLogitRows) {
-      int64_t last = std::min(count, first + kLogitRows);
-      Tensor logits = session.logits(hidden.rows(first - 1, last - 1)), ref;
-      if (other) ref = other->logits(other_hidden.rows(first - 1, last - 1));
-      size_t at = scores.size();
-      scores.resize(at + static_cast<size_t>(last - first));
-      score_rows(logits, other ? &ref : nullptr, c.tokens.data() + first, scores.data() + at);
-      for (int64_t t = first; t < last; ++t) {
-        bytes += static_cast<int64_t>(tokenizer.token_bytes(c.tokens[t]).size());
-        nll += scores[at + static_cast<size_t>(t - first)].nll;
-      }
-    }
-    progress.update(static_cast<int64_t>(i) + 1,
-                    fmt::format("perplexity {:.4f}", std::exp(nll / double(scores.size()))));
+  std::vector<ScoredChunk> chunks;
+  if (model.model->streaming)
+    chunks.push_back({tokens, 1});
+  else
+    chunks = perplexity_chunks(tokens, text_bos(*model.tokenizer), o);
+  int64_t total = 0, done = 0;
+  for (const ScoredChunk& c : chunks) total += std::ssize(c.tokens);
+  Scoring scoring(model, reference, o);
+  Progress progress("evaluating", total);
+  for (const ScoredChunk& c : chunks) {
+    scoring.run(c, [&](int64_t of_chunk) { progress.update(done + of_chunk, scoring.note()); });
+    done += std::ssize(c.tokens);
   }
-  HONE_CHECK(!scores.empty(), invalid_argument, "the text leaves no token to score");
-  Perplexity result = summarise(scores, bytes, reference != nullptr);
+  Perplexity result = scoring.result();
   result.seconds = monotonic_seconds() - started;
   return result;
 }

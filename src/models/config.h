@@ -44,6 +44,10 @@ struct ModelConfig {
   int64_t window = 0;          ///< keys a windowed layer sees; 0 = none
   std::vector<bool> windowed;  ///< [layers], or empty: none
 
+  /// What each layer with softmax attention shows, [layers]; empty: what `windowed` says. The
+  /// rotation of a layer is that of `windowed` all the same.
+  std::vector<Pattern> patterns;
+
   /// Of layers whose mixer is not softmax attention: its name in nn/registry.h; empty = none.
   std::string mixer;
   std::vector<bool> softmax;  ///< [layers]: those with softmax attention all the same; empty = none
@@ -67,6 +71,9 @@ struct ModelConfig {
   /// Whether layer i mixes tokens by `mixer`.
   bool is_recurrent(int64_t i) const { return !mixer.empty() && (softmax.empty() || !softmax[i]); }
   bool has_softmax() const;
+  Pattern pattern(int64_t layer) const;
+  /// The same without `patterns`.
+  Pattern family_pattern(int64_t layer) const;
   MixerSpec mixer_spec(int64_t layer) const;
 
   /// Refuses sizes that cannot be (0, negative, not divisible, beyond 2^31): corrupt, naming

@@ -90,6 +90,8 @@ struct Family {
   /// The family whose names modules have and files get, where these are of files that are only
   /// read.
   const Family* written_as = nullptr;
+  /// config.json says by layer_types and sliding_window which layers have a window, of one size.
+  bool has_layer_types = false;
 
   const Family& canonical() const { return written_as == nullptr ? *this : *written_as; }
 };

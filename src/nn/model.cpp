@@ -62,11 +62,13 @@ Tensor SoftmaxAttention::attended(Tensor& qs, Tensor& ks, Tensor& vs, const Batc
   const int64_t layer = state.layer;
   if (q_norm.defined()) qs = q_norm.forward(qs);
   if (k_norm.defined()) ks = k_norm.forward(ks);
+  const Tensor sink_qs = streaming ? streaming->sink_queries(qs, batch.positions) : Tensor();
   if (rope.defined()) {
     rope.apply(qs, spec.k_dim, batch.positions);
     rope.apply(ks, spec.k_dim, batch.positions);
   }
   if (!batch.cached()) {
+    HONE_ASSERT(streaming == nullptr);
     std::vector<AttentionSpan> spans;
     const int64_t p = prefix == nullptr ? 0 : prefix->length();
     if (p > 0) {
@@ -85,6 +87,7 @@ Tensor SoftmaxAttention::attended(Tensor& qs, Tensor& ks, Tensor& vs, const Batc
   for (const SequenceSpan& s : batch.spans)
     cache.write(layer, *s.kv, s.start, s.end - s.begin, kp + s.begin * ks.dim(1),
                 vp + s.begin * vs.dim(1));
+  if (streaming) return streaming->attend(qs, sink_qs, cache, layer, batch.spans);
   return attend(spec, qs, cache, layer, batch.spans);
 }
 

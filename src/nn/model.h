@@ -9,12 +9,14 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "encodings/linear_loss.h"
 #include "nn/mixer.h"
 #include "nn/mlp.h"
+#include "nn/streaming.h"
 
 namespace hone {
 
@@ -26,6 +28,7 @@ class SoftmaxAttention : public Mixer {
   Norm q_norm, k_norm;             ///< over each head, before the rotation; undefined = none
   Rope rope;                       ///< undefined = none
   std::shared_ptr<Prefix> prefix;  ///< in front of every sequence; null = none
+  std::shared_ptr<const StreamingAttention> streaming;  ///< null = none
 
   Mixed mix(const LinearInput& x, const Batch& batch, MixerState& state) override;
   std::vector<Linear*> inputs() override {
@@ -107,6 +110,7 @@ class Model {
   /// Rows [p, D] in front of every sequence, for tokens −1 … −p (Lester et al. 2021); an empty
   /// handle = none.
   Tensor prompt;
+  std::optional<Streaming> streaming;  ///< set_streaming(): sequences have no end
   /// What adapters hold of it as a whole (adapters/parameters.h); null = nothing.
   std::shared_ptr<ParameterStack> parameter_stack;
 

@@ -143,7 +143,7 @@ void KvCache::reserve(KvSequence& s, int64_t length) {
 void KvCache::commit(KvSequence& s, int64_t length) {
   const bool other_page = length / kPageKeys != s.length / kPageKeys;
   s.length = length;
-  if (other_page) drop_unseen(s);
+  drop_unseen(s);
   if (!kv_is_coded(type_)) return;
   s.exact.between = {};
   if (!other_page) return;

@@ -133,7 +133,7 @@ TEST(Pattern, CausalOnesAreRecognised) {
   for (const Pattern& p : patterns()) {
     EXPECT_TRUE((P::causal() & p).is_causal()) << p.describe();
     EXPECT_TRUE((p & P::causal()).is_causal()) << p.describe();
-    EXPECT_TRUE((!(!P::causal() | p)).is_causal()) << p.describe();
+    EXPECT_TRUE((!((!P::causal()) | p)).is_causal()) << p.describe();
     if (!p.is_causal()) continue;
     for (int64_t q = 0; q < 80; ++q)
       for (int64_t k = q + 1; k < 160; ++k) ASSERT_FALSE(p.sees(q, k)) << p.describe();

@@ -1,6 +1,7 @@
 // The small layers against their formulas in double.
-#include "nn/mlp.h"
+#include <numeric>
 
+#include "nn/mlp.h"
 #include "testing.h"
 
 namespace hone {

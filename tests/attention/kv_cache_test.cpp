@@ -290,7 +290,7 @@ TEST(KvCache, EachLayerKeepsWhatItsOwnPatternShows) {
       EXPECT_EQ(cache.bytes_of(at + 40), layer_page * (2 * held(s.pages[0]) + held(s.pages[1])));
       EXPECT_EQ(all.bytes_of(at + 40), 3 * layer_page * held(a.pages[0]));
     }
-    EXPECT_EQ(cache.truncate(s, 990), 990);
+    EXPECT_EQ(cache.truncate(s, 997), 997);
     EXPECT_EQ(cache.truncate(s, 700), 0) << "a window is gone";
     EXPECT_TRUE(s.pages.empty());
   }

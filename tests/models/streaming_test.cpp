@@ -133,9 +133,9 @@ TEST_P(StreamingTest, IsThePapersDefinition) {
 }
 
 TEST_P(StreamingTest, GivesTheSameBitsHoweverCut) {
-  const std::vector<int32_t> ids = tiny_ids(270, 2);
-  for (KvType kv : kv_types()) {
-    LoadedModel m = streaming(4, 70);
+  const std::vector<int32_t> ids = tiny_ids(200, 2);
+  for (KvType kv : {KvType::f32, KvType::int8}) {
+    LoadedModel m = streaming(4, 50);
     const Tensor whole = logits(m, ids, kv);
     const std::vector<std::vector<size_t>> all_cuts = {{1}, {7, 130}};
     for (const std::vector<size_t>& cuts : all_cuts) {

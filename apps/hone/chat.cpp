@@ -18,6 +18,7 @@ struct ChatFlags {
   std::string system;
   std::vector<std::string> messages;
   GenerateOptions options;
+  StreamingFlags streaming;
 };
 
 std::optional<std::string> token_text(const Tokenizer& t, std::optional<int32_t> id) {
@@ -30,7 +31,7 @@ class Conversation {
   Conversation(const ChatFlags& f, const CommonOptions& common)
       : flags_(f),
         common_(common),
-        model_(f.model.load()),
+        model_(loaded(f)),
         template_(checked_template(model_), model_.path + ": chat template"),
         session_(*model_.model, common.precision(), common.kv()) {
     options_.add_generation_prompt = true;
@@ -78,6 +79,11 @@ class Conversation {
   }
 
  private:
+  static LoadedModel loaded(const ChatFlags& f) {
+    LoadedModel m = f.model.load();
+    f.streaming.apply(m);
+    return m;
+  }
   static const std::string& checked_template(const LoadedModel& m) {
     HONE_CHECK(m.tokenizer != nullptr, unsupported, "{}: it has no tokenizer", m.path);
     HONE_CHECK(!m.chat_template.empty(), unsupported,
@@ -142,6 +148,7 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
       ->allow_extra_args(false)
       ->type_name("TEXT");
   add_generation_flags(app, f->options);
+  f->streaming.add(app);
   return [f, &common] {
     f->options.sampler.seed = common.seed;
     run(*f, common);

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "adapters/adapter.h"
+#include "base/log.h"
 #include "base/threads.h"
 #include "encodings/encoding.h"
 #include "kernels/machine.h"
@@ -151,6 +152,28 @@ void add_generation_flags(CLI::App& app, GenerateOptions& o) {
   number("--min-p", s.min_p, 0, 1, "drop tokens below this share of the likeliest one");
   number("--repetition-penalty", s.repetition_penalty, 1e-3, 100,
          "divides the logits of tokens seen, 1 = none");
+}
+
+void StreamingFlags::add(CLI::App& app) {
+  auto* flag = app.add_flag("--streaming", on,
+                            "text without end, in constant memory: keep the first tokens and the "
+                            "last ones (StreamingLLM)")
+                   ->group("Streaming");
+  auto number = [&](const char* name, int64_t& field, double low, const char* help) {
+    return app.add_option(name, field, help)
+        ->check(between(low, 1 << 30))
+        ->type_name("N")
+        ->needs(flag)
+        ->group("Streaming");
+  };
+  number("--sinks", options.sinks, 0, "first tokens to keep")->capture_default_str();
+  number("--window", options.window, 1, "last tokens to keep; else as many as the context leaves");
+}
+
+void StreamingFlags::apply(LoadedModel& m) const {
+  if (!on) return;
+  const Streaming s = set_streaming(*m.model, options);
+  if (m.config.has_softmax()) log_info("streaming: {} sinks, the last {}", s.sinks, s.window);
 }
 
 const std::optional<kernels::Machine>& known_machine() {

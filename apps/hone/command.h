@@ -95,6 +95,15 @@ struct ModelArgument {
   LoadedModel load(bool inference = true) const;
 };
 
+/// --streaming, --sinks and --window: text without end (nn/streaming.h).
+struct StreamingFlags {
+  bool on = false;
+  Streaming options;
+  void add(CLI::App& app);
+  /// Makes the model stream, if asked to, and says with what.
+  void apply(LoadedModel& model) const;
+};
+
 /// Flags of the sampler and of where a generation ends, with their defaults. Each stands for one
 /// field of GenerateOptions; the seed comes from the common flags.
 void add_generation_flags(CLI::App& app, GenerateOptions& options);

@@ -16,6 +16,8 @@ struct EvalFlags {
   ModelArgument model;
   std::string text, reference, convention = "llama.cpp";
   PerplexityOptions options;
+  StreamingFlags streaming;
+  bool past_context = false;
 };
 
 // What a sequence as long as the context of a model takes.
@@ -65,11 +67,18 @@ void print_table(const EvalFlags& f, const Perplexity& p, const Memories& memory
     row("RMS Δp", fmt::format("{:.3f} %", 100 * p.rms_dp));
     row("max Δp", fmt::format("{:.3f} %", 100 * p.max_dp));
   }
+  for (const Perplexity::Range& r : p.ranges)
+    row(fmt::format("tokens {} to {}", r.begin, r.end).c_str(),
+        fmt::format("{:.4f}", r.perplexity));
   row("KV cache", memory[0].text());
   if (memory.size() > 1) row("reference KV cache", memory[1].text());
+  row("of this text", human_bytes(double(p.kv_bytes)));
   row("tokens per second", fmt::format("{:.0f}", double(p.tokens) / p.seconds));
   print_text(text_table(rows));
-  log_info("convention {}, context {}; {}", f.convention, f.options.context, precision);
+  if (f.streaming.on)
+    log_info("one sequence; {}", precision);
+  else
+    log_info("convention {}, context {}; {}", f.convention, f.options.context, precision);
 }
 
 Json to_json(const EvalFlags& f, const Perplexity& p, const Memories& memory,
@@ -91,6 +100,9 @@ Json to_json(const EvalFlags& f, const Perplexity& p, const Memories& memory,
   }
   memory[0].add_to(j, "");
   if (memory.size() > 1) memory[1].add_to(j, "reference_");
+  for (const Perplexity::Range& r : p.ranges)
+    j["ranges"].push_back({{"begin", r.begin}, {"end", r.end}, {"perplexity", r.perplexity}});
+  j["kv_bytes"] = p.kv_bytes;
   j["convention"] = f.convention;
   j["context"] = f.options.context;
   j["activations"] = activations;
@@ -135,8 +147,17 @@ void run(EvalFlags& f, const CommonOptions& common) {
   if (f.options.stride > f.options.context)
     throw UsageError(
         fmt::format("--stride {} exceeds --context {}", f.options.stride, f.options.context));
+  if (f.streaming.on && (f.past_context || !f.reference.empty()))
+    throw UsageError("--streaming goes with neither --past-context nor --reference");
   std::string text = read_utf8_file(f.text);
   LoadedModel model = f.model.load();
+  f.streaming.apply(model);
+  if (f.streaming.on)
+    f.options.first_range = model.model->streaming->sinks + model.model->streaming->window;
+  if (f.past_context) {
+    f.options.first_range = model.model->context;
+    model.model->context = std::max(model.model->context, f.options.context);
+  }
   std::optional<LoadedModel> reference;
   if (!f.reference.empty()) reference = load_model(f.reference);
   if (common.kv_list().size() > 1)
@@ -171,6 +192,9 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
       ->capture_default_str();
   number("--context", f->options.context, 2, "tokens in a chunk")->capture_default_str();
   number("--stride", f->options.stride, 0, "hf: tokens between windows, 0 = half the context");
+  app.add_flag("--past-context", f->past_context,
+               "let --context exceed what the model was made for, to see what it does there");
+  f->streaming.add(app);
   number("--max-tokens", f->options.max_tokens, 0, "score so many tokens of text, 0 = all");
   return [f, &common] { run(*f, common); };
 }

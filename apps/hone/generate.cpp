@@ -15,6 +15,7 @@ struct GenerateFlags {
   ModelArgument model;
   std::string prompt, prompt_file;
   GenerateOptions options;
+  StreamingFlags streaming;
 };
 
 Json to_json(const Generation& g, const std::string& precision) {
@@ -34,6 +35,7 @@ void run(const GenerateFlags& f, const CommonOptions& common) {
   std::string prompt = f.prompt_file.empty() ? f.prompt : read_utf8_file(f.prompt_file);
   if (!is_valid_utf8(prompt)) throw UsageError("--prompt: not UTF-8 text");
   LoadedModel m = f.model.load();
+  f.streaming.apply(m);
   std::vector<int32_t> ids = m.encode(prompt);
   if (ids.empty() && m.tokenizer->bos()) ids.push_back(*m.tokenizer->bos());
   HONE_CHECK(!ids.empty(), invalid_argument, "the prompt is empty and {} has no bos token", m.path);
@@ -48,6 +50,7 @@ void run(const GenerateFlags& f, const CommonOptions& common) {
   std::string precision = precision_line(m, common);
   if (common.json) {
     Json j = to_json(g, precision);
+    j["kv_bytes"] = session.kv_bytes();
     add_fractions(fractions_of_limit(g, m, common), j);
     return print_json(j);
   }
@@ -64,6 +67,7 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
       ->type_name("FILE")
       ->excludes(text);
   add_generation_flags(app, f->options);
+  f->streaming.add(app);
   return [f, &common] {
     f->options.sampler.seed = common.seed;
     run(*f, common);

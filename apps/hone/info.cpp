@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "command.h"
 #include "kernels/kernel_table.h"
+#include "models/attention_patterns.h"
 
 namespace hone {
 namespace {
@@ -21,15 +22,16 @@ struct Stored {
 
 struct Facts {
   std::map<std::string, Stored> encodings;
-  int64_t stored_bytes = 0;   // of matrices, as in the file
-  int64_t running_bytes = 0;  // of all weights, as they run
-  double kv_per_token = 0;    // bytes
-  int64_t state_bytes = 0;    // of the recurrent state of one sequence
-  std::string kv;             // type of the cache
+  int64_t stored_bytes = 0;             // of matrices, as in the file
+  int64_t running_bytes = 0;            // of all weights, as they run
+  double kv_per_token = 0;              // bytes, in front of every window
+  std::map<int64_t, int64_t> kv_bytes;  // of a sequence as long as each of the contexts
+  int64_t state_bytes = 0;              // of the recurrent state of one sequence
+  std::string kv;                       // type of the cache
   std::vector<int64_t> contexts;
 
   double memory(int64_t context) const {
-    return double(running_bytes) + double(state_bytes) + kv_per_token * double(context);
+    return double(running_bytes) + double(state_bytes) + double(kv_bytes.at(context));
   }
 };
 
@@ -53,6 +55,7 @@ Facts facts_of(LoadedModel& m, KvType kv) {
   for (int64_t c : kContexts)
     if (c < m.config.context) f.contexts.push_back(c);
   f.contexts.push_back(m.config.context);
+  for (int64_t c : f.contexts) f.kv_bytes[c] = cache.bytes_of(c);
   return f;
 }
 
@@ -79,8 +82,12 @@ Json to_json(LoadedModel& m, const Facts& f) {
             {"memory_tokens", c.memory_tokens}};
   for (const auto& [name, s] : f.encodings)
     j["encodings"][name] = {{"parameters", s.parameters}, {"bytes", s.bytes}};
-  for (int64_t context : f.contexts)
+  for (int64_t context : f.contexts) {
     j["memory_bytes"][std::to_string(context)] = int64_t(f.memory(context));
+    j["kv_bytes"][std::to_string(context)] = f.kv_bytes.at(context);
+  }
+  for (const LayerGroup& g : layer_groups(*m.model))
+    j["mixing"].push_back({{"layers", g.layers}, {"is", g.mixing}});
   return j;
 }
 
@@ -92,10 +99,12 @@ std::string to_table(LoadedModel& m, const Facts& f) {
   row("parameters", fmt::format("{:.2f} M", double(m.model->parameter_count()) / 1e6));
   row("layers", fmt::format("{} of width {}, feed-forward {}", m.config.layers, m.config.width,
                             m.config.ffn));
-  std::string first = model.blocks.front().mixer->describe();
-  std::string last = model.blocks.back().mixer->describe();
-  row(first == last ? "attention" : "first layer", first);
-  if (first != last) row("last layer", last);
+  const std::vector<LayerGroup> groups = layer_groups(model);
+  for (const LayerGroup& g : groups)
+    row(&g == &groups[0] ? "attention" : "",
+        groups.size() == 1
+            ? g.mixing
+            : fmt::format("layers {}: {}", layers_text(g.layers, m.config.layers), g.mixing));
   if (m.config.memory_tokens > 0)
     row("memory", fmt::format("{} tokens in front of and behind each {}", m.config.memory_tokens,
                               m.config.segment));
@@ -114,7 +123,9 @@ std::string to_table(LoadedModel& m, const Facts& f) {
   if (f.state_bytes > 0)
     row("", fmt::format("{} of recurrent state a sequence", human_bytes(double(f.state_bytes))));
   for (int64_t context : f.contexts)
-    row("", fmt::format("{} with {} tokens", human_bytes(f.memory(context)), context));
+    row("",
+        fmt::format("{} with {} tokens, {} of them the KV cache's", human_bytes(f.memory(context)),
+                    context, human_bytes(double(f.kv_bytes.at(context)))));
   return text_table(rows, Columns::words);
 }
 

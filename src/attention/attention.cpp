@@ -207,7 +207,7 @@ class Attention {
 
   void plan_tile(const AttentionUnit& u, int64_t page, TileKind kind, Workspace& w) {
     KvSequence& kv = *u.rows->span->kv;
-    if (kv.pages[page] == KvSequence::kDropped) return;  // none of these rows sees it
+    if (cache_.dropped(kv, layer_, page)) return;  // none of these rows sees it
     const int64_t q0 = u.rows->span->start + u.rows->first;
     const int64_t q1 = u.rows->span->start + u.rows->last;
     if (!coded_) {

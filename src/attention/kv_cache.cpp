@@ -12,17 +12,27 @@ namespace hone {
 using kernels::kPageKeys;
 
 KvCache::KvCache(std::vector<KvShape> layers, KvType type)
-    : shapes_(std::move(layers)),
-      type_(type),
-      pooled_(layout_of(type)),
-      exact_(layout_of(KvType::f32)),
-      exact_layer_bytes_(0) {
-  horizon_ = {0, 0};
-  for (const KvShape& s : shapes_)
-    if (s.kv_heads > 0) horizon_ = horizon_ | s.horizon;
+    : shapes_(std::move(layers)), type_(type), exact_layer_bytes_(0) {
+  make_pools();
+  exact_ = layout_of(KvType::f32);
   for (size_t i = 0; i < shapes_.size(); ++i) {
     int64_t end = i + 1 < shapes_.size() ? exact_.offsets[i + 1] : exact_.bytes;
     exact_layer_bytes_ = std::max(exact_layer_bytes_, end - exact_.offsets[i]);
+  }
+}
+
+void KvCache::make_pools() {
+  pooled_ = layout_of(type_);
+  for (int64_t i = 0; i < layers(); ++i) {
+    pool_of_.push_back(-1);
+    if (!has_keys(i)) continue;
+    const Horizon& seen = shapes_[i].horizon;
+    auto same = [&](const Pool& p) { return p.horizon == seen; };
+    pool_of_[i] = std::ranges::find_if(pools_, same) - pools_.begin();
+    if (pool_of_[i] == pools()) pools_.push_back({seen, 0, {}, {}});
+    Pool& pool = pools_[pool_of_[i]];
+    const int64_t end = i + 1 < layers() ? pooled_.offsets[i + 1] : pooled_.bytes;
+    pool.bytes += end - std::exchange(pooled_.offsets[i], pool.bytes);
   }
 }
 
@@ -36,10 +46,28 @@ KvCache::Layout KvCache::layout_of(KvType type) const {
   return l;
 }
 
+KeyRange KvCache::Pool::unseen(int64_t length) const {
+  const int64_t first = ceil_div(horizon.first, kPageKeys);
+  return {first, std::max(first, horizon.first_seen(length) / kPageKeys)};
+}
+
 int64_t KvCache::bytes_of(int64_t length) const {
-  const int64_t kept = ceil_div(horizon_.first, kPageKeys);
-  const int64_t first = std::max(kept, horizon_.first_seen(length) / kPageKeys);
-  return page_bytes() * (ceil_div(length, kPageKeys) - (first - kept));
+  int64_t bytes = 0;
+  for (const Pool& p : pools_) {
+    const KeyRange gone = p.unseen(length);
+    bytes += p.bytes * (ceil_div(length, kPageKeys) - (gone.end - gone.begin));
+  }
+  return bytes;
+}
+
+int64_t KvCache::allocated_bytes() const {
+  int64_t bytes = 0;
+  for (const Pool& p : pools_) bytes += p.bytes * std::ssize(p.pages);
+  return bytes;
+}
+
+bool KvCache::drops() const {
+  return std::ranges::any_of(pools_, [](const Pool& p) { return p.horizon.reach != INT64_MAX; });
 }
 
 KvCache::Place KvCache::head_place(const Layout& l, std::byte* of_layer, int64_t layer,
@@ -55,7 +83,8 @@ KvCache::Place KvCache::place(const Layout& l, std::byte* page, int64_t layer, i
 
 KvCache::Place KvCache::pooled_place(const KvSequence& s, int64_t layer, int64_t head,
                                      int64_t index) {
-  return place(pooled_, pages_[s.pages[index]].mutable_raw(), layer, head);
+  const int64_t pool = pool_of_[layer];
+  return place(pooled_, pools_[pool].pages[s.pages[pool][index]].mutable_raw(), layer, head);
 }
 
 KvCache::Place KvCache::exact_place(KvSequence& s, int64_t layer, int64_t head, int64_t index) {
@@ -80,19 +109,26 @@ kernels::KvTile KvCache::exact(KvSequence& s, int64_t layer, int64_t head, int64
 
 void KvCache::reserve(KvSequence& s, int64_t length) {
   if (page_bytes() == 0) return;  // no layer has keys
-  auto need = static_cast<size_t>(ceil_div(length, kPageKeys));
-  size_t missing = need - std::min(need, s.pages.size() + free_.size());
-  if (missing > 0)
-    require_memory(checked_mul(static_cast<int64_t>(missing), page_bytes(), "KV cache"),
-                   fmt::format("KV cache of {} positions", length));
-  while (s.pages.size() < need) {
-    if (free_.empty()) {
-      // Zeros, as after forget().
-      pages_.push_back(Tensor::zeros({page_bytes()}, DType::u8));
-      free_.push_back(static_cast<int64_t>(pages_.size()) - 1);
+  const int64_t need = ceil_div(length, kPageKeys);
+  const int64_t held = s.pages.empty() ? 0 : std::ssize(s.pages[0]);  // in every pool
+  int64_t bytes = 0;
+  for (const Pool& p : pools_) {
+    const int64_t missing = std::max<int64_t>(0, need - held - std::ssize(p.free));
+    bytes = checked_add(bytes, checked_mul(missing, p.bytes, "KV cache"), "KV cache");
+  }
+  if (bytes > 0) require_memory(bytes, fmt::format("KV cache of {} positions", length));
+  s.pages.resize(pools_.size());
+  for (int64_t i = 0; i < pools(); ++i) {
+    Pool& p = pools_[i];
+    while (std::ssize(s.pages[i]) < need) {
+      if (p.free.empty()) {
+        // Zeros, as after forget().
+        p.pages.push_back(Tensor::zeros({p.bytes}, DType::u8));
+        p.free.push_back(std::ssize(p.pages) - 1);
+      }
+      s.pages[i].push_back(p.free.back());
+      p.free.pop_back();
     }
-    s.pages.push_back(free_.back());
-    free_.pop_back();
   }
   if (!kv_is_coded(type_) || length <= s.length) return;
   const int64_t first = s.length / kPageKeys, last = (length - 1) / kPageKeys;
@@ -107,7 +143,7 @@ void KvCache::reserve(KvSequence& s, int64_t length) {
 void KvCache::commit(KvSequence& s, int64_t length) {
   const bool other_page = length / kPageKeys != s.length / kPageKeys;
   s.length = length;
-  if (other_page) drop_unseen(s);
+  drop_unseen(s);
   if (!kv_is_coded(type_)) return;
   s.exact.between = {};
   if (!other_page) return;
@@ -139,27 +175,33 @@ void KvCache::keep(KvSequence& s) {
   s.kept.push_back({s.length, copy_of(s.recurrent)});
 }
 
-void KvCache::give_back(KvSequence& s, int64_t index) {
-  const int64_t page = std::exchange(s.pages[index], KvSequence::kDropped);
+void KvCache::give_back(KvSequence& s, int64_t pool, int64_t index) {
+  const int64_t page = std::exchange(s.pages[pool][index], KvSequence::kDropped);
   if (page == KvSequence::kDropped) return;
-  if (!kv_is_coded(type_)) forget(pooled_, pages_[page].mutable_raw(), 0);
-  free_.push_back(page);
+  Pool& p = pools_[pool];
+  if (!kv_is_coded(type_)) forget(pooled_, p.pages[page].mutable_raw(), 0, pool);
+  p.free.push_back(page);
 }
 
 void KvCache::drop_unseen(KvSequence& s) {
-  const int64_t first = horizon_.first_seen(s.length) / kPageKeys;
-  for (int64_t i = ceil_div(horizon_.first, kPageKeys); i < first && i < std::ssize(s.pages); ++i)
-    give_back(s, i);
+  for (int64_t pool = 0; pool < std::ssize(s.pages); ++pool) {
+    const KeyRange gone = pools_[pool].unseen(s.length);
+    for (int64_t i = std::min<int64_t>(gone.end, std::ssize(s.pages[pool])); i-- > gone.begin;) {
+      if (s.pages[pool][i] == KvSequence::kDropped) break;  // so are those before it
+      give_back(s, pool, i);
+    }
+  }
 }
 
 int64_t KvCache::truncate(KvSequence& s, int64_t length) {
   if (length < s.length && !s.recurrent.empty()) length = go_back(s, length);
   // The first query behind `length` sees keys of a page that is gone.
-  for (int64_t i = horizon_.first_seen(length) / kPageKeys; i < ceil_div(length, kPageKeys); ++i)
-    if (i < std::ssize(s.pages) && s.pages[i] == KvSequence::kDropped) length = 0;
+  for (int64_t pool = 0; pool < std::ssize(s.pages); ++pool)
+    for (int64_t i = pools_[pool].unseen(length).end; i < ceil_div(length, kPageKeys); ++i)
+      if (i < std::ssize(s.pages[pool]) && s.pages[pool][i] == KvSequence::kDropped) length = 0;
   if (length == 0) s.recurrent.clear();
   if (length == 0) s.kept.clear();
-  auto keep = static_cast<size_t>(ceil_div(length, kPageKeys));
+  const int64_t keep = ceil_div(length, kPageKeys);
   const bool coded = kv_is_coded(type_);
   if (coded && length < s.length) {
     if (length % kPageKeys == 0)
@@ -169,19 +211,25 @@ int64_t KvCache::truncate(KvSequence& s, int64_t length) {
     if (!s.exact.tail.empty_handle())
       forget(exact_, s.exact.tail.mutable_raw(), length % kPageKeys);
   }
-  while (s.pages.size() > keep) {
-    give_back(s, std::ssize(s.pages) - 1);
-    s.pages.pop_back();
+  for (int64_t pool = 0; pool < std::ssize(s.pages); ++pool) {
+    std::vector<int64_t>& pages = s.pages[pool];
+    while (std::ssize(pages) > keep) {
+      give_back(s, pool, std::ssize(pages) - 1);
+      pages.pop_back();
+    }
+    if (!coded && s.length > length && length % kPageKeys != 0 && !pages.empty())
+      forget(pooled_, pools_[pool].pages[pages.back()].mutable_raw(), length % kPageKeys, pool);
   }
-  if (!coded && s.length > length && length % kPageKeys != 0 && !s.pages.empty())
-    forget(pooled_, pages_[s.pages.back()].mutable_raw(), length % kPageKeys);
+  if (keep == 0) s.pages.clear();
   return s.length = std::min(s.length, length);
 }
 
-void KvCache::forget(const Layout& l, std::byte* page, int64_t slot) {
-  for (int64_t layer = 0; layer < layers(); ++layer)
+void KvCache::forget(const Layout& l, std::byte* page, int64_t slot, int64_t pool) {
+  for (int64_t layer = 0; layer < layers(); ++layer) {
+    if (pool >= 0 && pool_of_[layer] != pool) continue;
     for (int64_t h = 0; h < shapes_[layer].kv_heads; ++h)
       forget_positions(l.type, page_shape(layer), slot, place(l, page, layer, h).v);
+  }
 }
 
 void KvCache::reopen(KvSequence& s, int64_t index) {
@@ -214,7 +262,8 @@ void KvCache::write_head(int64_t layer, KvSequence& s, int64_t head, int64_t sta
 
 void KvCache::write(int64_t layer, KvSequence& s, int64_t start, int64_t count, const float* k,
                     const float* v) {
-  HONE_ASSERT(start + count <= static_cast<int64_t>(s.pages.size()) * kPageKeys);
+  HONE_ASSERT(has_keys(layer) && !s.pages.empty());
+  HONE_ASSERT(start + count <= std::ssize(s.pages[pool_of_[layer]]) * kPageKeys);
   HONE_ASSERT(!kv_is_coded(type_) || start == s.length);
   // A single position is not worth handing out.
   parallel_for(shapes_[layer].kv_heads, count < 16 ? shapes_[layer].kv_heads : 1,

@@ -1,8 +1,9 @@
 // The paged KV cache of softmax attention, and what else the layers keep of a sequence.
 //
-// A page holds kPageKeys = 64 consecutive positions of one sequence, for every layer and kv head at
-// once, in the layout of kv_page.h. A sequence is a list of page numbers and a length; pages go
-// back to the pool when a sequence ends.
+// A page holds kPageKeys = 64 consecutive positions of one sequence, in the layout of kv_page.h,
+// for all layers at once whose queries see equally far: these share a pool. A sequence is a length
+// and a list of page numbers for each pool; pages go back to their pool when a sequence ends, and
+// where a pool's layers have windows, once no later query sees them.
 //
 // Coded types (8 and 4 bits) know a page only once it is full: until then its positions are kept in
 // f32 beside the pool, in the sequence's tail. A query sees the pages in front of its own as codes,
@@ -35,8 +36,8 @@ using RecurrentState = std::vector<Tensor>;
 
 /// One sequence's place in a KvCache. While a batch runs, `length` is what it held before.
 struct KvSequence {
-  std::vector<int64_t> pages;  ///< kDropped where no later query sees one
-  int64_t length = 0;          ///< positions that hold keys
+  std::vector<std::vector<int64_t>> pages;  ///< [pools]; kDropped where no later query sees one
+  int64_t length = 0;                       ///< positions that hold keys
   static constexpr int64_t kDropped = -1;
 
   /// Of each layer's mixer and feed-forward in turn; empty where no layer has any.
@@ -63,10 +64,12 @@ class KvCache {
 
   KvType type() const { return type_; }
 
-  /// Bytes of one page over all layers: 64 positions.
+  /// Bytes of one page of every pool: 64 positions of all layers.
   int64_t page_bytes() const { return pooled_.bytes; }
-  /// Bytes of the pages that a sequence of so many positions holds when it is committed.
+  /// Bytes of the pages that a sequence of `length` positions holds once they are committed.
   int64_t bytes_of(int64_t length) const;
+  /// Bytes of the pages that all sequences hold and of those that lie free.
+  int64_t allocated_bytes() const;
   int64_t layers() const { return static_cast<int64_t>(shapes_.size()); }
   const KvShape& shape(int64_t layer) const { return shapes_[layer]; }
 
@@ -74,7 +77,7 @@ class KvCache {
   /// system has no more.
   void reserve(KvSequence& s, int64_t length);
   /// Says that all layers hold `length` positions. Pages that no query behind them sees, in any
-  /// layer, are given back: where all have windows, a sequence takes constant memory.
+  /// layer of their pool, are given back: layers with windows take constant memory.
   void commit(KvSequence& s, int64_t length);
   /// Forgets all positions from `length` on and gives back the pages that are no longer needed.
   /// Returns the length that is left, from where the caller runs what is missing again: a recurrent
@@ -86,7 +89,7 @@ class KvCache {
   static void keep(KvSequence& s);
   static constexpr size_t kMostKept = 4;
   /// Whether pages are given back before a sequence ends.
-  bool drops() const { return page_bytes() > 0 && horizon_.reach != INT64_MAX; }
+  bool drops() const;
 
   /// Writes keys and values of `count` positions from `start` on: rows of k are [kv_heads·k_dim],
   /// of v [kv_heads·v_dim]. The pages must have been reserved; in a coded cache `start` is the
@@ -98,18 +101,33 @@ class KvCache {
   /// cache, which exists from the page of `s.length` on.
   kernels::KvTile pooled(const KvSequence& s, int64_t layer, int64_t head, int64_t index);
   kernels::KvTile exact(KvSequence& s, int64_t layer, int64_t head, int64_t index);
+  /// Whether the page has been given back: no query from `s.length` on sees it.
+  bool dropped(const KvSequence& s, int64_t layer, int64_t index) const {
+    return s.pages[pool_of_[layer]][index] == KvSequence::kDropped;
+  }
 
  private:
-  // Where each layer's heads stand in a page of all layers.
+  // The pages of layers that see equally far.
+  struct Pool {
+    Horizon horizon;
+    int64_t bytes = 0;  // of a page
+    std::vector<Tensor> pages;
+    std::vector<int64_t> free;
+    /// Pages that no query from position `length` on sees: those from first to last − 1.
+    KeyRange unseen(int64_t length) const;
+  };
+  // Where each layer's heads stand in a page of its pool, or in one of all layers.
   struct Layout {
     KvType type;
     std::vector<int64_t> offsets;
-    int64_t bytes = 0;
+    int64_t bytes = 0;  // of all layers
   };
   struct Place {
     std::byte *k, *v;
   };
+  void make_pools();
   Layout layout_of(KvType type) const;
+  bool has_keys(int64_t layer) const { return shapes_[layer].kv_heads > 0; }
   Place head_place(const Layout& l, std::byte* of_layer, int64_t layer, int64_t head) const;
   Place place(const Layout& l, std::byte* page, int64_t layer, int64_t head) const;
   Place pooled_place(const KvSequence& s, int64_t layer, int64_t head, int64_t index);
@@ -119,21 +137,22 @@ class KvCache {
   }
   void write_head(int64_t layer, KvSequence& s, int64_t head, int64_t start, int64_t count,
                   const float* k, const float* v);
-  /// Zeroes the values of all layers' float pages at `page` from position `slot` on.
-  void forget(const Layout& l, std::byte* page, int64_t slot);
+  /// Zeroes the values of float pages at `page` from position `slot` on: of all layers, or of those
+  /// of a pool.
+  void forget(const Layout& l, std::byte* page, int64_t slot, int64_t pool = -1);
   /// Fills the tail with the values of page `index` from the pool.
   void reopen(KvSequence& s, int64_t index);
 
   void drop_unseen(KvSequence& s);
-  void give_back(KvSequence& s, int64_t index);
+  void give_back(KvSequence& s, int64_t pool, int64_t index);
+  int64_t pools() const { return static_cast<int64_t>(pools_.size()); }
 
   std::vector<KvShape> shapes_;
-  Horizon horizon_;  // of all layers
   KvType type_;
-  Layout pooled_, exact_;      // exact_: f32
-  int64_t exact_layer_bytes_;  // the most of one layer
-  std::vector<Tensor> pages_;
-  std::vector<int64_t> free_;
+  std::vector<Pool> pools_;
+  std::vector<int64_t> pool_of_;  // [layers]; −1 where a layer has no keys
+  Layout pooled_, exact_;         // exact_: f32, a page of all layers
+  int64_t exact_layer_bytes_;     // the most of one layer
 };
 
 }  // namespace hone

@@ -278,6 +278,24 @@ int64_t Pattern::reach() const {
       [](int64_t a, int64_t b) { return std::min(a, b); }, [](int64_t) { return INT64_MAX; });
 }
 
+bool Pattern::is_causal() const {
+  struct Behind {  // of the keys behind a query
+    bool none, all;
+  };
+  return evaluate<Behind>(
+             *this,
+             [](PatternLeaf l) -> Behind {
+               return {leaf_is_causal(l.n), l.n.kind == Kind::all};
+             },
+             [](const Behind& a, const Behind& b) -> Behind {
+               return {a.none || b.none, a.all && b.all};
+             },
+             [](const Behind& a) -> Behind {
+               return {a.all, a.none};
+             })
+      .none;
+}
+
 Horizon Pattern::horizon() const {
   struct Both {
     Horizon seen, unseen;

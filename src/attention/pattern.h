@@ -67,6 +67,7 @@ struct TileRun {
 struct Horizon {
   int64_t first = 0;
   int64_t reach = INT64_MAX;
+  bool operator==(const Horizon&) const = default;
   Horizon operator|(const Horizon& b) const {
     return {std::max(first, b.first), std::max(reach, b.reach)};
   }
@@ -118,6 +119,9 @@ class Pattern {
 
   /// Whether the query at position q sees the key at position k.
   bool sees(int64_t q, int64_t k) const;
+  /// No query sees a key behind it. May be false of a pattern of which that is true by chance:
+  /// `causal & anything` is always recognised.
+  bool is_causal() const;
   /// The rectangle of queries [q0, q1) × keys [k0, k1), both non-empty. `partial` may be said of a
   /// rectangle that is in fact empty or full, never the other way round.
   TileKind classify(int64_t q0, int64_t q1, int64_t k0, int64_t k1) const;

@@ -203,6 +203,10 @@ void leaf_keys(PatternLeaf leaf, const Rectangle& r, KeySink& sink) {
   leaf_of(leaf.n.kind).keys(leaf, r, sink);
 }
 int64_t leaf_reach(PatternLeaf leaf) { return leaf_of(leaf.n.kind).reach(leaf.n); }
+bool leaf_is_causal(const PatternNode& n) {
+  const bool sided = n.kind == Kind::causal || n.kind == Kind::window || n.kind == Kind::band;
+  return sided && sides(n).right <= 0;
+}
 LeafForm leaf_form(Kind kind) { return leaf_of(kind).form; }
 
 int64_t random_blocks(const PatternNode& n, int64_t row, int64_t* out) {

@@ -42,6 +42,8 @@ bool leaf_sees(PatternLeaf leaf, int64_t q, int64_t k);
 void leaf_keys(PatternLeaf leaf, const Rectangle& r, KeySink& sink);
 /// |query − key| < reach; INT64_MAX where there is no bound.
 int64_t leaf_reach(PatternLeaf leaf);
+/// No query sees a key behind it; may be false where that is true by chance.
+bool leaf_is_causal(const PatternNode& leaf);
 
 /// How a leaf is written: name(the first `numbers` of a, b, c, d, then the list).
 struct LeafForm {

@@ -5,6 +5,8 @@
 //              tokenizer adds one; the second half of each chunk is scored.
 //   hf         windows of `context` tokens that start every `stride` tokens; each token is scored
 //              once, in the first window that holds it (Hugging Face's documentation).
+// A model that streams (nn/streaming.h) reads the text as one sequence, whatever the convention,
+// and is scored from its second token on.
 #pragma once
 
 #include <cstdint>
@@ -33,15 +35,24 @@ struct PerplexityOptions {
   /// The reference runs with f32 activations and an f32 cache, so that what int8 activations and a
   /// smaller cache cost is part of the divergence.
   bool exact_reference = false;
+  /// Where above 0, the perplexity of positions [0, n), [n, 2n), [2n, 4n) … as well.
+  int64_t first_range = 0;
 };
 
 struct Perplexity {
+  /// Of the tokens at places [begin, end) of their chunks.
+  struct Range {
+    int64_t begin = 0, end = 0;
+    double perplexity = 0;
+  };
   double perplexity = 0;
   double standard_error = 0;  ///< of perplexity, over tokens
   double nll = 0;             ///< mean, nats per token
   double bits_per_byte = 0;
   int64_t tokens = 0;  ///< scored
   double seconds = 0;
+  std::vector<Range> ranges;
+  int64_t kv_bytes = 0;  ///< of the longest sequence, at its end
 
   // Against the reference; NaN without one. KL is of the candidate from the reference, in nats.
   double reference_perplexity = std::numeric_limits<double>::quiet_NaN();
@@ -55,7 +66,7 @@ struct Perplexity {
 
 /// Scores `text`; with `reference` (same vocabulary) both models run side by side, a few rows of
 /// logits at a time. Raises invalid_argument where the text is too short, the context exceeds the
-/// model's, or the vocabularies differ.
+/// model's (unless that streams), or the vocabularies differ.
 Perplexity measure_perplexity(LoadedModel& model, const std::string& text,
                               const PerplexityOptions& options, LoadedModel* reference = nullptr);
 

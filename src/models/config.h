@@ -48,6 +48,9 @@ struct ModelConfig {
   /// empty: none.
   std::vector<bool> linearised;
   int64_t linear_window = 0, linear_features = 0;
+  /// What each layer with softmax attention shows, [layers]; empty: what `windowed` says. The
+  /// rotation of a layer is that of `windowed` all the same.
+  std::vector<Pattern> patterns;
 
   /// Of layers whose mixer is not softmax attention: its name in nn/registry.h; empty = none.
   std::string mixer;
@@ -76,6 +79,9 @@ struct ModelConfig {
   bool is_recurrent(int64_t i) const { return !mixer.empty() && (softmax.empty() || !softmax[i]); }
   bool has_softmax() const;
   bool is_linearised(int64_t i) const { return !linearised.empty() && linearised[i]; }
+  Pattern pattern(int64_t layer) const;
+  /// The same without `patterns`.
+  Pattern family_pattern(int64_t layer) const;
   MixerSpec mixer_spec(int64_t layer) const;
 
   /// Refuses sizes that cannot be (0, negative, not divisible, beyond 2^31): corrupt, naming

@@ -151,7 +151,7 @@ class Builder {
     a->spec.scale = c_.attention_scale > 0 ? c_.attention_scale
                                            : 1.0f / std::sqrt(static_cast<float>(c_.head_dim));
     a->spec.softcap = c_.attention_softcap;
-    a->spec.pattern = local ? Pattern::causal() & Pattern::window(c_.window) : Pattern::causal();
+    a->spec.pattern = c_.pattern(i);
     a->q = linear(Role::q, i, c_.heads * c_.head_dim, c_.width);
     a->k = linear(Role::k, i, c_.kv_heads * c_.head_dim, c_.width);
     a->v = linear(Role::v, i, c_.kv_heads * c_.head_dim, c_.width);

@@ -8,6 +8,7 @@
 #include <ranges>
 
 #include "encodings/encoding.h"
+#include "models/attention_patterns.h"
 #include "models/export_gguf.h"
 #include "tensor/transpose.h"
 
@@ -96,6 +97,7 @@ class Exporter {
                "gguf: files of {} models are not written", m_.family->name);
     HONE_CHECK(!gguf_ || m_.config.linearised.empty(), unsupported,
                "gguf: linearised attention has no place in its files; write a directory");
+    HONE_CHECK(!gguf_ || m_.config.patterns.empty(), unsupported, "{}", kNoPatternsInGguf);
     collect();
     if (!gguf_) settle_vectors();
     CheckpointContents c;
@@ -414,6 +416,7 @@ class Exporter {
       if (m_.config.kv_heads != m_.config.heads || c.contains("num_key_value_heads"))
         c["num_key_value_heads"] = m_.config.kv_heads;  // a pass may have merged some
       write_linearised(m_.config, c);
+      write_patterns(m_.config, *m_.family, c);
       say_float_type(c);
       return c;
     }
@@ -441,6 +444,7 @@ class Exporter {
     c["tie_word_embeddings"] = m_.model->tied_head;
     m_.family->to_hf(m, c);
     write_linearised(m, c);
+    write_patterns(m, *m_.family, c);
     if (m_.tokenizer) {
       if (m_.tokenizer->bos()) c["bos_token_id"] = *m_.tokenizer->bos();
       if (m_.tokenizer->eos()) c["eos_token_id"] = *m_.tokenizer->eos();

@@ -208,6 +208,15 @@ bool ModelConfig::has_softmax() const {
   return mixer.empty() || std::ranges::find(softmax, true) != softmax.end();
 }
 
+Pattern ModelConfig::pattern(int64_t layer) const {
+  return patterns.empty() ? family_pattern(layer) : patterns[layer];
+}
+
+Pattern ModelConfig::family_pattern(int64_t layer) const {
+  const bool local = !windowed.empty() && windowed[layer];
+  return local ? Pattern::causal() & Pattern::window(window) : Pattern::causal();
+}
+
 MixerSpec ModelConfig::mixer_spec(int64_t layer) const {
   MixerSpec s = mixing;
   s.width = width;
@@ -253,6 +262,8 @@ void ModelConfig::validate(const std::string& source) const {
              "{}: {} rotated values in a head of {}", source, rotated, head_dim);
   HONE_CHECK(windowed.empty() || static_cast<int64_t>(windowed.size()) == layers, corrupt,
              "{}: {} attention types for {} layers", source, windowed.size(), layers);
+  HONE_CHECK(patterns.empty() || static_cast<int64_t>(patterns.size()) == layers, corrupt,
+             "{}: {} attention patterns for {} layers", source, patterns.size(), layers);
   HONE_CHECK(windowed.empty() || window > 0, corrupt, "{}: a sliding window of {} keys", source,
              window);
   auto check_float = [&](const char* what, float value, bool zero) {

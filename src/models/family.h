@@ -93,6 +93,8 @@ struct Family {
   const Family* written_as = nullptr;
   /// A new model's mixers begin as drawn matrices and coefficients of 0; else nobody knows how.
   bool plain_mixers = false;
+  /// config.json says by layer_types and sliding_window which layers have a window, of one size.
+  bool has_layer_types = false;
 
   const Family& canonical() const { return written_as == nullptr ? *this : *written_as; }
 };

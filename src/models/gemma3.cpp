@@ -164,6 +164,9 @@ const Family kGemma3Family = {
         {Role::down, "model.layers.{}.mlp.down_proj", "blk.{}.ffn_down"},
     },
     1.0f,
+    {},
+    nullptr,
+    true,
 };
 
 }  // namespace hone

@@ -71,7 +71,7 @@ Generation generate(const LoadedModel& model, Session& session, std::span<const 
   g.finish_reason = "length";
   g.prompt_tokens = static_cast<int64_t>(prompt.size());
   g.cached_tokens = session.length();
-  HONE_CHECK(g.prompt_tokens <= model.model->context, invalid_argument,
+  HONE_CHECK(model.model->streaming || g.prompt_tokens <= model.model->context, invalid_argument,
              "a prompt of {} tokens: the context of {} holds {}", g.prompt_tokens, model.path,
              model.model->context);
   HONE_ASSERT(g.cached_tokens < g.prompt_tokens || prompt.empty());
@@ -83,7 +83,7 @@ Generation generate(const LoadedModel& model, Session& session, std::span<const 
   Tensor logits = session.append(prompt.subspan(static_cast<size_t>(g.cached_tokens)));
   g.prefill_seconds = monotonic_seconds() - started;
   started = monotonic_seconds();
-  int64_t room = model.model->context - session.length();
+  const int64_t room = session.room();
   // Models pad their vocabulary: an id without a token is never chosen.
   auto choices =
       static_cast<size_t>(std::min<int64_t>(logits.numel(), model.tokenizer->vocab_size()));

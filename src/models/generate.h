@@ -36,7 +36,8 @@ struct Generation {
 /// Runs `prompt` and then generates. What the session holds already must be a beginning of the
 /// prompt, and is not run again. `emit` gets the text piece by piece; its pieces together are the
 /// result's text. The session keeps prompt and output, but for the last token sampled. Raises
-/// invalid_argument where the prompt does not fit the context; stops at the context's end.
+/// invalid_argument where the prompt does not fit the context; stops at the context's end, which a
+/// model that streams does not have.
 Generation generate(const LoadedModel& model, Session& session, std::span<const int32_t> prompt,
                     const GenerateOptions& options,
                     const std::function<void(std::string_view)>& emit);

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "encodings/encoding.h"
 #include "formats/gguf.h"
+#include "models/attention_patterns.h"
 
 namespace hone {
 namespace {
@@ -142,6 +143,7 @@ void read_directory(LoadedModel& m) {
   try {
     m.family->from_hf(config, m.config);
     read_linearised(config, m.config);
+    read_patterns(config, m.config);
   } catch (const Error& e) {
     // A family knows the file's name, "config.json: ...", but not the directory's.
     fail(e.kind(), "{}/{}", m.path, e.what());

@@ -9,11 +9,15 @@ Session::Session(Model& model, Activations activations, KvType kv)
       cache_(model.kv_shapes(), kv),
       keeps_tokens_(model.state_bytes() > 0 || cache_.drops()) {}
 
+int64_t Session::room() const {
+  if (model_.streaming) return INT64_MAX;
+  return model_.context - std::max(sequence_.length, model_.virtual_tokens());
+}
+
 void Session::check_room(size_t more) const {
-  const int64_t used = std::max(sequence_.length, model_.virtual_tokens());
-  HONE_CHECK(used + static_cast<int64_t>(more) <= model_.context, invalid_argument,
-             "{} tokens do not fit: {} of the model's context of {} are used", more, used,
-             model_.context);
+  HONE_CHECK(static_cast<int64_t>(more) <= room(), invalid_argument,
+             "{} tokens do not fit: {} of the model's context of {} are used", more,
+             model_.context - room(), model_.context);
 }
 
 void Session::run(std::span<const int32_t> tokens, const std::function<void(const Tensor&)>& f) {

@@ -21,7 +21,7 @@ class Session {
 
   /// Appends `tokens` and returns the logits of the last one: [V]. Long inputs run in chunks, which
   /// changes no bit of the result. Raises invalid_argument past the model's context, with both
-  /// counts, before anything is computed.
+  /// counts, before anything is computed; a model that streams has no end.
   Tensor append(std::span<const int32_t> tokens);
   /// Appends `tokens` and returns their hidden states [T, D], for logits().
   Tensor hidden(std::span<const int32_t> tokens);
@@ -33,7 +33,11 @@ class Session {
   void truncate(int64_t length);
   /// Tokens it holds, without a prefix or a prompt.
   int64_t length() const { return sequence_.length - before_; }
+  /// Tokens that may still come; INT64_MAX where the model streams.
+  int64_t room() const;
   Model& model() { return model_; }
+  /// Of the keys and values that it holds.
+  int64_t kv_bytes() const { return cache_.bytes_of(sequence_.length); }
   int64_t page_bytes() const { return cache_.page_bytes(); }
 
  private:

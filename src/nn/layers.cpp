@@ -252,6 +252,13 @@ void Rope::divide_frequencies(std::span<const float> divisors) {
   latest_ = std::make_shared<Latest>();
 }
 
+Rope Rope::unbounded() const {
+  Rope other = *this;
+  other.unbounded_ = true;
+  other.latest_ = std::make_shared<Latest>();
+  return other;
+}
+
 std::shared_ptr<const Rope::Angles> Rope::angles_of(std::span<const int64_t> positions) const {
   {
     std::lock_guard lock(latest_->mutex);
@@ -266,6 +273,12 @@ std::shared_ptr<const Rope::Angles> Rope::angles_of(std::span<const int64_t> pos
   parallel_for(std::ssize(positions), 16, [&](int64_t b, int64_t e) {
     for (int64_t row = b; row < e; ++row)
       for (int64_t i = 0; i < half; ++i) {
+        if (unbounded_) {
+          const double angle = static_cast<double>(positions[row]) * double{frequencies_[i]};
+          made->cosine[row * half + i] = static_cast<float>(std::cos(angle));
+          made->sine[row * half + i] = static_cast<float>(std::sin(angle));
+          continue;
+        }
         float angle = static_cast<float>(positions[row]) * frequencies_[i];
         made->cosine[row * half + i] = std::cos(angle);
         made->sine[row * half + i] = std::sin(angle);

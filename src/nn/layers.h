@@ -158,6 +158,9 @@ class Rope {
   /// Explicit frequencies (GGUF's rope_freqs are divisors of the plain ones).
   void divide_frequencies(std::span<const float> divisors);
   bool defined() const { return dim_ > 0; }
+  /// The same for positions without end: with angles in double, for f32 holds those of positions
+  /// far beyond a model's context badly. It shares nothing with this one.
+  Rope unbounded() const;
   /// Radians per position of each pair: [dim/2].
   std::span<const float> frequencies() const { return frequencies_; }
   /// Rotates x [T, heads·head_dim] in place; positions has T entries. Under a tape x must come from
@@ -179,6 +182,7 @@ class Rope {
   void rotate(Tensor& x, int64_t head_dim, const Angles& angles, bool back) const;
 
   int64_t dim_ = 0;
+  bool unbounded_ = false;
   std::vector<float> frequencies_;  // [dim/2]
   std::shared_ptr<Latest> latest_;  // shared by copies
 };

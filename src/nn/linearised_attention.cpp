@@ -28,6 +28,7 @@ std::string LinearisedAttention::describe() const {
 Tensor LinearisedAttention::attended(Tensor& qs, Tensor& ks, Tensor& vs, const Batch& batch,
                                      MixerState& state) {
   HONE_ASSERT(prefix == nullptr);
+  normalise(qs, ks);
   rotate(qs, ks, batch);
   const std::vector<Shape> shapes = state_shapes();
   std::vector<HybridSpan> spans;

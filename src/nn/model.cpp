@@ -56,9 +56,12 @@ Mixed SoftmaxAttention::mix(const LinearInput& in, const Batch& batch, MixerStat
   return ops::mul(y, ops::apply(ops::Nonlinearity::sigmoid, products[3]));
 }
 
-void SoftmaxAttention::rotate(Tensor& qs, Tensor& ks, const Batch& batch) const {
+void SoftmaxAttention::normalise(Tensor& qs, Tensor& ks) const {
   if (q_norm.defined()) qs = q_norm.forward(qs);
   if (k_norm.defined()) ks = k_norm.forward(ks);
+}
+
+void SoftmaxAttention::rotate(Tensor& qs, Tensor& ks, const Batch& batch) const {
   if (!rope.defined()) return;
   rope.apply(qs, spec.k_dim, batch.positions);
   rope.apply(ks, spec.k_dim, batch.positions);
@@ -68,8 +71,11 @@ Tensor SoftmaxAttention::attended(Tensor& qs, Tensor& ks, Tensor& vs, const Batc
                                   MixerState& state) {
   KvCache& cache = state.cache;
   const int64_t layer = state.layer;
+  normalise(qs, ks);
+  const Tensor sink_qs = streaming ? streaming->sink_queries(qs, batch.positions) : Tensor();
   rotate(qs, ks, batch);
   if (!batch.cached()) {
+    HONE_ASSERT(streaming == nullptr);
     std::vector<AttentionSpan> spans;
     const int64_t p = prefix == nullptr ? 0 : prefix->length();
     if (p > 0) {
@@ -88,6 +94,7 @@ Tensor SoftmaxAttention::attended(Tensor& qs, Tensor& ks, Tensor& vs, const Batc
   for (const SequenceSpan& s : batch.spans)
     cache.write(layer, *s.kv, s.start, s.end - s.begin, kp + s.begin * ks.dim(1),
                 vp + s.begin * vs.dim(1));
+  if (streaming) return streaming->attend(qs, sink_qs, cache, layer, batch.spans);
   return attend(spec, qs, cache, layer, batch.spans);
 }
 

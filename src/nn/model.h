@@ -9,6 +9,7 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "nn/memory_tokens.h"
 #include "nn/mixer.h"
 #include "nn/mlp.h"
+#include "nn/streaming.h"
 
 namespace hone {
 
@@ -27,6 +29,7 @@ class SoftmaxAttention : public Mixer {
   Norm q_norm, k_norm;             ///< over each head, before the rotation; undefined = none
   Rope rope;                       ///< undefined = none
   std::shared_ptr<Prefix> prefix;  ///< in front of every sequence; null = none
+  std::shared_ptr<const StreamingAttention> streaming;  ///< null = none
 
   Mixed mix(const LinearInput& x, const Batch& batch, MixerState& state) override;
   std::vector<Linear*> inputs() override {
@@ -39,7 +42,8 @@ class SoftmaxAttention : public Mixer {
     return {spec.kv_heads, spec.k_dim, spec.v_dim, spec.pattern.horizon()};
   }
   std::string describe() const override;
-  /// The norms over heads and the rotation, of products with q and k.
+  /// The norms over heads, and the rotation, of products with q and k.
+  void normalise(Tensor& q, Tensor& k) const;
   void rotate(Tensor& q, Tensor& k, const Batch& batch) const;
 
  protected:
@@ -111,7 +115,8 @@ class Model {
   /// Rows [p, D] in front of every sequence, for tokens −1 … −p (Lester et al. 2021); an empty
   /// handle = none.
   Tensor prompt;
-  MemoryTokens memory;  ///< undefined = none
+  MemoryTokens memory;                 ///< undefined = none
+  std::optional<Streaming> streaming;  ///< set_streaming(): sequences have no end
   /// What adapters hold of it as a whole (adapters/parameters.h); null = nothing.
   std::shared_ptr<ParameterStack> parameter_stack;
 

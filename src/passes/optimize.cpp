@@ -17,6 +17,7 @@
 #include "eval/cache_cost.h"
 #include "kernels/machine.h"
 #include "kernels/select.h"
+#include "models/attention_patterns.h"
 #include "models/export.h"
 #include "models/generate.h"
 #include "models/sequence_memory.h"
@@ -116,6 +117,7 @@ class Runner {
     e.decode_to = o_.recipe.decode_to;
     for (const RecipeStep& step : o_.recipe.main.steps) step.made->check_layout(e.layout);
     e.texts.emplace_back("recipe.yaml", o_.recipe.text);
+    for (const RecipeStep& step : o_.recipe.main.steps) step.made->check_layout(e.layout);
     check_export(model, e, plan);
     if (!o_.text.empty()) text_ = read_text_file(o_.text);
     if (o_.recipe.needs_calibration()) {
@@ -143,6 +145,7 @@ class Runner {
     auto records =
         run_steps(o_.recipe.main, model, calibration_pointer(), o_.seed, &journal, o_.unit_stored);
     double seconds = monotonic_seconds() - started;
+    note_patterns(model);
     export_model(model, o_.out, e);
     journal.remove();
     log_info("wrote {} ({}, {})", o_.out.string(), e.layout,
@@ -208,6 +211,19 @@ class Runner {
           "look better on it than they would on a full-precision original.");
     if (calibration_ && calibration_->source == o_.text.string())
       report_.notes.push_back("Calibration and evaluation use the same text: the figures flatter.");
+  }
+
+  // Who loads the output elsewhere must know what it does not say there.
+  void note_patterns(const LoadedModel& m) {
+    if (m.config.patterns.empty()) return;
+    for (const LayerGroup& g : layer_groups(*m.model))
+      report_.notes.push_back(
+          fmt::format("Layers {}: {}.", layers_text(g.layers, m.config.layers), g.mixing));
+    if (!hides_patterns(m.config, *m.family)) return;
+    report_.notes.push_back(
+        "Which keys each layer sees stands under a key of config.json that only hone reads: other "
+        "tools would show every layer what its family's own keys say.");
+    log_warning("{}: {}", o_.out.string(), report_.notes.back());
   }
 
   static bool on_a_grid(LoadedModel& m) {

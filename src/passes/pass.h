@@ -71,7 +71,9 @@ enum class PassKind {
   /// and calibration; no unit of it is stored, a resumed run does it again.
   transform,
   convert,  ///< likewise, into a model that computes nearly the same (gqa, linearise)
-  encode,   ///< changes how weights are stored: once for each module
+  /// Changes no weight but how layers use them: anywhere in a recipe.
+  configure,
+  encode,  ///< changes how weights are stored: once for each module
 };
 
 class Pass {
@@ -90,7 +92,8 @@ class Pass {
   virtual void check_options() const {}
   /// Raises unsupported, with the reason, where the pass cannot work on such a model.
   virtual void check_model(const Model&) const {}
-  /// The same where its result has no place in files of a layout.
+  /// Raises unsupported, with the reason, where a layout cannot hold what the pass makes, but for
+  /// the weights' encodings.
   virtual void check_layout(const std::string&) const {}
   /// The form in which it stores a matrix with K columns, so that what cannot be stored or written
   /// is refused before anything runs.

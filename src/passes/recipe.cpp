@@ -162,6 +162,7 @@ std::map<std::string, WeightForm> check_recipe(const RecipeVariant& variant, Loa
     if (s.made->kind() != PassKind::encode) {
       HONE_CHECK(s.modules.empty(), invalid_argument,
                  "{} works on the whole model; it takes no modules", name);
+      if (s.made->kind() == PassKind::configure) continue;
       HONE_CHECK(done.empty(), invalid_argument,
                  "{} rewrites float weights, but {} has already quantised {}; put it first", name,
                  step_name(variant, done.begin()->second), done.begin()->first);

@@ -6,6 +6,7 @@ namespace hone {
 std::unique_ptr<Pass> make_rotate_pass();
 std::unique_ptr<Pass> make_gqa_pass();
 std::unique_ptr<Pass> make_linearise_pass();
+std::unique_ptr<Pass> make_attention_pass();
 std::unique_ptr<Pass> make_cast_pass();
 std::unique_ptr<Pass> make_rtn_pass();
 std::unique_ptr<Pass> make_gptq_pass();
@@ -20,6 +21,8 @@ std::span<const PassEntry> pass_registry() {
       {"gqa", "merge key/value heads: MHA to GQA or MQA (Ainslie et al. 2023)", make_gqa_pass},
       {"linearise", "a window and linear attention behind it (Zhang et al. 2024, LoLCATs)",
        make_linearise_pass},
+      {"attention", "set which keys layers see: windows, sinks, local and global layers",
+       make_attention_pass},
       {"cast", "store weights in another float type", make_cast_pass},
       {"rtn", "round to nearest in any encoding", make_rtn_pass},
       {"gptq", "integers with error feedback from calibration (Frantar et al. 2023)",

@@ -122,6 +122,21 @@ TEST_F(Generate, ATooLongPromptIsRefusedBeforeItIsPrinted) {
                  {"200", "96", model});
 }
 
+TEST_F(Generate, StreamingHasNoEndAndConstantMemory) {
+  auto stream = [&](const char* tokens, const std::string& prompt = "The sea") {
+    return generate_json({"--streaming", "--window", "32", "--ignore-eos", "--max-tokens", tokens},
+                         prompt);
+  };
+  const Json few = stream("400"), many = stream("800");
+  EXPECT_EQ(few["tokens"].size(), 400u);
+  EXPECT_EQ(many["tokens"].size(), 800u);
+  EXPECT_EQ(many["tokens"][399], few["tokens"][399]);
+  EXPECT_LE(many["kv_bytes"], few["kv_bytes"].get<int64_t>() * 3 / 2) << "a page more or less";
+  EXPECT_EQ(stream("3", std::string(200, 'x'))["prompt_tokens"], 200);
+  expect_refusal(run_hone({"generate", model, "--prompt", "a", "--streaming", "--window", "93"}), 1,
+                 {"4 sinks", "93", "96"});
+}
+
 struct Chat : Generate {
   Json chat(const std::vector<std::string>& more, const std::string& input = "",
             const std::string& max_tokens = "5") {
@@ -154,6 +169,13 @@ TEST_F(Chat, CountsTheWholeConversation) {
   ASSERT_EQ(j["messages"].size(), 4u);
   EXPECT_EQ(j["messages"][3]["role"], "assistant");
   EXPECT_EQ(j["messages"][3]["content"], second["text"]);
+}
+
+TEST_F(Chat, StreamingGoesPastTheContext) {
+  const std::string message(60, 'x');
+  Json j = chat({"--streaming", "--message", message, "--message", message, "--message", message});
+  ASSERT_EQ(j["answers"].size(), 3u);
+  EXPECT_GT(j["answers"][2]["prompt_tokens"], 200);
 }
 
 TEST_F(Chat, ReadsMessagesFromStdin) {

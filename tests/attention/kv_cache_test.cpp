@@ -16,7 +16,8 @@ namespace {
 std::set<int64_t> pages_of(const std::vector<const KvSequence*>& sequences) {
   std::set<int64_t> all;
   for (const KvSequence* s : sequences)
-    for (int64_t page : s->pages) EXPECT_TRUE(all.insert(page).second) << "page shared: " << page;
+    for (int64_t page : s->pages.empty() ? std::vector<int64_t>() : s->pages[0])
+      EXPECT_TRUE(all.insert(page).second) << "page shared: " << page;
   return all;
 }
 
@@ -26,10 +27,10 @@ TEST(KvCache, GivesAPageForEvery64Positions) {
        {std::pair<int64_t, size_t>(0, 0), {1, 1}, {63, 1}, {64, 1}, {65, 2}, {128, 2}, {129, 3}}) {
     KvSequence s;
     cache.reserve(s, length);
-    EXPECT_EQ(s.pages.size(), pages) << length;
+    EXPECT_EQ(pages_of({&s}).size(), pages) << length;
     EXPECT_EQ(s.length, 0) << "reserving holds no keys";
     cache.reserve(s, length / 2);
-    EXPECT_EQ(s.pages.size(), pages) << "reserve never takes away";
+    EXPECT_EQ(pages_of({&s}).size(), pages) << "reserve never takes away";
     cache.truncate(s, 0);
   }
 }
@@ -72,15 +73,15 @@ TEST(KvCache, TruncateKeepsTheFirstPagesAndTheirOrder) {
   KvSequence s;
   cache.reserve(s, 300);
   s.length = 300;
-  std::vector<int64_t> before = s.pages;
+  std::vector<int64_t> before = s.pages[0];
   cache.truncate(s, 400);
   EXPECT_EQ(s.length, 300);
-  EXPECT_EQ(s.pages, before);
+  EXPECT_EQ(s.pages[0], before);
   cache.truncate(s, 129);
   EXPECT_EQ(s.length, 129);
-  EXPECT_EQ(s.pages, std::vector<int64_t>(before.begin(), before.begin() + 3));
+  EXPECT_EQ(s.pages[0], std::vector<int64_t>(before.begin(), before.begin() + 3));
   cache.truncate(s, 128);
-  EXPECT_EQ(s.pages.size(), 2u);
+  EXPECT_EQ(s.pages[0].size(), 2u);
   cache.truncate(s, 0);
   EXPECT_TRUE(s.pages.empty());
 }
@@ -302,7 +303,7 @@ TEST_P(CodedCache, ACutPageIsOpenedAgain) {
   };
   EXPECT_EQ(key(89), k[89 * 4]);
   cache.truncate(s, 50);
-  EXPECT_EQ(s.pages.size(), 1u);
+  EXPECT_EQ(s.pages[0].size(), 1u);
   EXPECT_NE(key(49), k[49 * 4]) << "opened from codes";
   // Relative to the largest for int8, to the key for the others.
   EXPECT_NEAR(key(49), k[49 * 4], GetParam() == KvType::int8 ? 0.01 : std::fabs(k[49 * 4]) / 8);
@@ -338,18 +339,60 @@ TEST(KvCache, GivesBackPagesThatNoLaterQuerySees) {
       }
       ASSERT_EQ(0, std::memcmp(results[0].raw(), results[1].raw(), 50 * 4 * 4)) << at;
       // Two of the first keys, and those of the window and of the page that is being filled.
-      const auto held = std::ranges::count_if(b.pages, [](int64_t p) { return p >= 0; });
+      const auto held = std::ranges::count_if(b.pages[0], [](int64_t p) { return p >= 0; });
       EXPECT_LE(held, 2 + 3) << at;
-      // Pages are given back when the next one begins.
-      EXPECT_LE(some.bytes_of(at + 50), held * some.page_bytes()) << at;
-      EXPECT_GE(some.bytes_of(at + 50), (held - 1) * some.page_bytes()) << at;
-      EXPECT_EQ(all.bytes_of(at + 50), std::ssize(a.pages) * all.page_bytes()) << at;
+      EXPECT_EQ(some.bytes_of(at + 50), held * some.page_bytes()) << at;
+      EXPECT_EQ(all.bytes_of(at + 50), std::ssize(a.pages[0]) * all.page_bytes()) << at;
     }
-    EXPECT_GE(b.pages[0], 0);
-    EXPECT_GE(b.pages[1], 0);
+    EXPECT_GE(b.pages[0][0], 0);
+    EXPECT_GE(b.pages[0][1], 0);
     EXPECT_EQ(some.truncate(b, 1490), 1490);
     EXPECT_EQ(some.truncate(b, 700), 0) << "its window is gone";
     EXPECT_EQ(all.truncate(a, 700), 700);
+  }
+}
+
+// A layer that sees everything keeps all its pages, and those beside it no more than their windows.
+TEST(KvCache, EachLayerKeepsWhatItsOwnPatternShows) {
+  const Pattern window = Pattern::causal() & (Pattern::window(100) | Pattern::prefix(4));
+  std::vector<AttentionSpec> specs(3);
+  for (AttentionSpec& s : specs) {
+    s.heads = s.kv_heads = 1;
+    s.k_dim = s.v_dim = 4;
+  }
+  specs[0].pattern = specs[2].pattern = window;
+  const KvShape narrow{1, 4, 4, window.horizon()}, wide{1, 4, 4, Pattern::causal().horizon()};
+  for (KvType type : {KvType::f32, KvType::int4}) {
+    KvCache cache({narrow, wide, narrow}, type), all({wide, wide, wide}, type);
+    KvSequence s, a;
+    auto held = [](const std::vector<int64_t>& pages) {
+      return std::ranges::count_if(pages, [](int64_t p) { return p >= 0; });
+    };
+    for (int64_t at = 0; at < 1000; at += 40) {
+      cache.reserve(s, at + 40);
+      all.reserve(a, at + 40);
+      for (int64_t layer = 0; layer < 3; ++layer) {
+        const auto seed = static_cast<uint32_t>(at * 8 + layer);
+        const Tensor k = testing::random_tensor({40, 4}, seed), q = k;
+        const Tensor v = testing::random_tensor({40, 4}, seed + 4);
+        cache.write(layer, s, at, 40, k.data<float>(), v.data<float>());
+        all.write(layer, a, at, 40, k.data<float>(), v.data<float>());
+        const Tensor got = attend(specs[layer], q, cache, layer, {{0, 40, at, &s}});
+        const Tensor expected = attend(specs[layer], q, all, layer, {{0, 40, at, &a}});
+        ASSERT_EQ(0, std::memcmp(got.raw(), expected.raw(), 40 * 4 * 4)) << at << " " << layer;
+      }
+      cache.commit(s, at + 40);
+      all.commit(a, at + 40);
+      ASSERT_EQ(s.pages.size(), 2u);
+      EXPECT_LE(held(s.pages[0]), 1 + 3) << at;
+      EXPECT_EQ(held(s.pages[1]), (at + 40 + 63) / 64);
+      const int64_t layer_page = all.page_bytes() / 3;
+      EXPECT_EQ(cache.bytes_of(at + 40), layer_page * (2 * held(s.pages[0]) + held(s.pages[1])));
+      EXPECT_EQ(all.bytes_of(at + 40), 3 * layer_page * held(a.pages[0]));
+    }
+    EXPECT_EQ(cache.truncate(s, 997), 997);
+    EXPECT_EQ(cache.truncate(s, 700), 0) << "a window is gone";
+    EXPECT_TRUE(s.pages.empty());
   }
 }
 

@@ -145,7 +145,7 @@ TEST(AttentionMetamorphic, ChunksPagesNeighboursAndThreadsChangeNoBit) {
   };
   auto write = [&](KvCache& cache, KvSequence& kv, bool backwards) {
     cache.reserve(kv, n);
-    if (backwards) std::reverse(kv.pages.begin(), kv.pages.end());
+    if (backwards) std::ranges::reverse(kv.pages[0]);
     cache.write(0, kv, 0, n, x.k.data<float>(), x.v.data<float>());
   };
   Tensor whole_sums, whole = attention(s, x.q, x.k, x.v, {{0, n, 0, n}}, terms, &whole_sums);

@@ -129,6 +129,21 @@ TEST(Pattern, TileRunsHoldWhatIsSeen) {
       }
 }
 
+TEST(Pattern, CausalOnesAreRecognised) {
+  for (const Pattern& p : patterns()) {
+    EXPECT_TRUE((P::causal() & p).is_causal()) << p.describe();
+    EXPECT_TRUE((p & P::causal()).is_causal()) << p.describe();
+    EXPECT_TRUE((!((!P::causal()) | p)).is_causal()) << p.describe();
+    if (!p.is_causal()) continue;
+    for (int64_t q = 0; q < 80; ++q)
+      for (int64_t k = q + 1; k < 160; ++k) ASSERT_FALSE(p.sees(q, k)) << p.describe();
+  }
+  for (const char* text : {"all", "window(2)", "causal | sinks(4)", "causal | window(3)", "!causal",
+                           "band(4, 1)", "documents(10)"})
+    EXPECT_FALSE(P::parse(text).is_causal()) << text;
+  EXPECT_TRUE(P::parse("band(4, 0) | window(1)").is_causal());
+}
+
 TEST(Pattern, SimplePatternsAreClassifiedTightly) {
   Pattern c = Pattern::causal(), w = Pattern::causal() & Pattern::window(64);
   EXPECT_EQ(c.classify(64, 80, 0, 64), TileKind::full);

@@ -1,6 +1,7 @@
 // The small layers against their formulas in double.
-#include "nn/mlp.h"
+#include <numeric>
 
+#include "nn/mlp.h"
 #include "testing.h"
 
 namespace hone {
@@ -240,6 +241,24 @@ TEST(Mlp, GatesAndActivatesAsItSays) {
   expect(true, Mlp::Activation::silu);
   expect(true, Mlp::Activation::gelu_tanh);
   expect(false, Mlp::Activation::gelu_tanh);
+}
+
+// A score depends on the distance alone, wherever it is taken.
+TEST(Rope, UnboundedHoldsFarPositions) {
+  const Rope near(32, 10000, {}), far = near.unbounded();
+  const Tensor x = testing::random_tensor({1, 32}, 1), y = testing::random_tensor({1, 32}, 2);
+  auto score = [&](const Rope& rope, int64_t q, int64_t k) {
+    Tensor a = x.clone(), b = y.clone();
+    rope.apply(a, 32, std::vector<int64_t>{q});
+    rope.apply(b, 32, std::vector<int64_t>{k});
+    return std::inner_product(a.data<float>(), a.data<float>() + 32, b.data<float>(), 0.0);
+  };
+  const double expected = score(near, 77, 0);
+  EXPECT_NEAR(score(far, 77, 0), expected, 1e-5);
+  for (int64_t at : {int64_t{1} << 20, int64_t{1} << 26, int64_t{1} << 31}) {
+    EXPECT_NEAR(score(far, at + 77, at), expected, 1e-5) << at;
+    EXPECT_GT(std::abs(score(near, at + 77, at) - expected), 1e-4) << "f32 would do at " << at;
+  }
 }
 
 }  // namespace

@@ -22,9 +22,7 @@ class CalibrationWalk {
   int stage() const { return stage_; }
   int64_t samples() const { return std::ssize(calibration_.samples); }
   /// Tokens of each sample.
-  int64_t sample_tokens() const {
-    return samples() == 0 ? 0 : std::ssize(calibration_.samples[0]);
-  }
+  int64_t sample_tokens() const { return samples() == 0 ? 0 : std::ssize(calibration_.samples[0]); }
   /// Calls f with what linear i of this stage multiplies, [T, K], a few samples at a time.
   void visit_inputs(size_t i, const std::function<void(const Tensor& x)>& f);
   /// Runs this stage with the weights it has now. Behind a block's last stage the walk stands in

@@ -330,7 +330,8 @@ Tensor attention(const AttentionSpec& spec, const Tensor& q, const Tensor& k, co
   for (size_t i = 0; i < spans.size(); ++i) {
     const AttentionSpan& s = spans[i];
     const int64_t keys = s.k_end - s.k_begin;
-    sequences[i].pages.assign(static_cast<size_t>(s.first / kPageKeys), KvSequence::kDropped);
+    sequences[i].pages.assign(
+        1, std::vector(static_cast<size_t>(s.first / kPageKeys), KvSequence::kDropped));
     cache.reserve(sequences[i], s.first + keys);
     if (keys > 0)
       cache.write(0, sequences[i], s.first, keys, k.data<float>() + s.k_begin * k.dim(1),

@@ -210,7 +210,8 @@ HybridPlan plan_hybrid(const AttentionSpec& spec, const std::vector<HybridPart>&
   for (size_t i = 0; i < parts.size(); ++i)
     (plans[i].unit_rows <= kStreamRows ? t.decode : t.prefill) +=
         double(parts[i].sequences) * busy_seconds(spec, plans[i], *roofs, bandwidth);
-  t.interleaved = t.prefill + t.decode * (1 - plan.hidden * (1 - kHiddenCost));
+  t.interleaved = std::max(std::max(t.prefill, t.decode),
+                           t.prefill + t.decode * (1 - plan.hidden * (1 - kHiddenCost)));
   plan.seconds = t;
   return plan;
 }

@@ -71,14 +71,15 @@ class Sequences {
                        std::ssize(sequences_), "KV cache");
   }
   void fill(int64_t depth) {
-    for (KvSequence& s : sequences_) {
-      model_.begin(cache_, s, activations_);
-      run(s, 0, depth);
-      KvCache::keep(s);
-    }
+    for (KvSequence& s : sequences_) begin(s, depth);
   }
   void truncate(int64_t length) {
-    for (KvSequence& s : sequences_) cache_.truncate(s, virtual_ + length);
+    for (KvSequence& s : sequences_) {
+      if (cache_.truncate(s, virtual_ + length) == virtual_ + length) continue;
+      // Pages that it would need were given back.
+      cache_.truncate(s, 0);
+      begin(s, length);
+    }
   }
   /// `count` tokens of the first sequence, and the logits of the last.
   void prefill(int64_t from, int64_t count) {
@@ -94,6 +95,11 @@ class Sequences {
   }
 
  private:
+  void begin(KvSequence& s, int64_t depth) {
+    model_.begin(cache_, s, activations_);
+    run(s, 0, depth);
+    KvCache::keep(s);
+  }
   // In pieces, as a session runs them; the hidden states of the last piece.
   Tensor run(KvSequence& s, int64_t from, int64_t count) {
     Tensor last;

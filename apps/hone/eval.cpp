@@ -82,7 +82,8 @@ void print_table(const EvalFlags& f, const Perplexity& p, const Memories& memory
 }
 
 Json to_json(const EvalFlags& f, const Perplexity& p, const Memories& memory,
-             const std::string& activations, const std::string& precision) {
+             const std::optional<Streaming>& streaming, const std::string& activations,
+             const std::string& precision) {
   Json j;
   j["perplexity"] = p.perplexity;
   j["perplexity_standard_error"] = p.standard_error;
@@ -103,8 +104,12 @@ Json to_json(const EvalFlags& f, const Perplexity& p, const Memories& memory,
   for (const Perplexity::Range& r : p.ranges)
     j["ranges"].push_back({{"begin", r.begin}, {"end", r.end}, {"perplexity", r.perplexity}});
   j["kv_bytes"] = p.kv_bytes;
-  j["convention"] = f.convention;
-  j["context"] = f.options.context;
+  if (streaming) {
+    j["streaming"] = {{"sinks", streaming->sinks}, {"window", streaming->window}};
+  } else {
+    j["convention"] = f.convention;
+    j["context"] = f.options.context;
+  }
   j["activations"] = activations;
   j["precision"] = precision;
   j["seconds"] = p.seconds;
@@ -149,6 +154,10 @@ void run(EvalFlags& f, const CommonOptions& common) {
         fmt::format("--stride {} exceeds --context {}", f.options.stride, f.options.context));
   if (f.streaming.on && (f.past_context || !f.reference.empty()))
     throw UsageError("--streaming goes with neither --past-context nor --reference");
+  if (f.past_context && !f.reference.empty())
+    throw UsageError("--past-context goes without --reference");
+  if (common.kv_list().size() > 1 && (f.streaming.on || f.past_context))
+    throw UsageError("several types of --kv-cache go with neither --streaming nor --past-context");
   std::string text = read_utf8_file(f.text);
   LoadedModel model = f.model.load();
   f.streaming.apply(model);
@@ -168,8 +177,8 @@ void run(EvalFlags& f, const CommonOptions& common) {
     memory.emplace_back(*reference, f.options.exact_reference ? KvType::f32 : common.kv());
   Perplexity p = measure_perplexity(model, text, f.options, reference ? &*reference : nullptr);
   if (common.json)
-    print_json(
-        to_json(f, p, memory, model.model->activations_used(f.options.activations), precision));
+    print_json(to_json(f, p, memory, model.model->streaming,
+                       model.model->activations_used(f.options.activations), precision));
   else
     print_table(f, p, memory, precision);
 }

@@ -9,6 +9,7 @@
 #include "command.h"
 #include "kernels/kernel_table.h"
 #include "models/attention_patterns.h"
+#include "models/sequence_memory.h"
 
 namespace hone {
 namespace {
@@ -48,14 +49,13 @@ Facts facts_of(LoadedModel& m, KvType kv) {
   for (Linear* l : model.linears())
     if (l != &model.head || !model.tied_head) count(l->weight());
   f.running_bytes = m.running_bytes();
-  KvCache cache(model.kv_shapes(), kv);
   f.kv = kv_type_name(kv);
   f.state_bytes = model.state_bytes();
-  f.kv_per_token = double(cache.page_bytes()) / double(kernels::kPageKeys);
+  f.kv_per_token = sequence_memory(model, kv, 1).kv_bytes_per_token;
   for (int64_t c : kContexts)
     if (c < m.config.context) f.contexts.push_back(c);
   f.contexts.push_back(m.config.context);
-  for (int64_t c : f.contexts) f.kv_bytes[c] = cache.bytes_of(c);
+  for (int64_t c : f.contexts) f.kv_bytes[c] = sequence_memory(model, kv, c).kv_bytes;
   return f;
 }
 

@@ -12,6 +12,8 @@ namespace hone {
 namespace {
 
 constexpr const char* kKey = "hone_attention_patterns";
+// Of a pattern's text in a file.
+constexpr int64_t kLongestText = 1 << 12;
 // Positions at which a pattern is tried.
 constexpr int64_t kTried = 1 << 16;
 
@@ -54,6 +56,8 @@ void read_patterns(const Json& c, ModelConfig& m) {
   const Json& list = c[kKey];
   HONE_CHECK(list.is_array() && std::ssize(list) == m.layers, corrupt,
              "config.json: {}: expected a pattern for each of {} layers", kKey, m.layers);
+  HONE_CHECK(m.windowed.empty() || std::ssize(m.windowed) == m.layers, corrupt,
+             "config.json: {} attention types for {} layers", m.windowed.size(), m.layers);
   for (int64_t i = 0; i < m.layers; ++i) {
     const Json& entry = list[static_cast<size_t>(i)];
     const std::string where = fmt::format("config.json: {} of layer {}", kKey, i);
@@ -63,8 +67,11 @@ void read_patterns(const Json& c, ModelConfig& m) {
     }
     HONE_CHECK(entry.is_string(), corrupt, "{}: expected a text, got {}", where,
                entry.dump().substr(0, 60));
+    const std::string text = entry.get<std::string>();
+    HONE_CHECK(std::ssize(text) <= kLongestText, corrupt, "{}: {} characters, expected at most {}",
+               where, text.size(), kLongestText);
     try {
-      m.patterns.push_back(Pattern::parse(entry.get<std::string>()));
+      m.patterns.push_back(Pattern::parse(text));
       check_pattern(m.patterns.back(), m.context, "it");
     } catch (const Error& e) {
       fail(ErrorKind::corrupt, "{}: {}", where, e.what());

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 
+#include "base/memory.h"
+
 namespace hone {
 
 Engine::Engine(Model& model, const EngineOptions& options)
     : model_(model), options_(options), cache_(model.kv_shapes(), options.kv) {
   HONE_CHECK(options.step_tokens >= 1, invalid_argument, "step_tokens {}: expected 1 or more",
              options.step_tokens);
+  require_memory(model.state_bytes(), "the recurrent state of a sequence");
 }
 
 Engine::Request& Engine::find(Id id) {

@@ -281,7 +281,8 @@ void ModelConfig::validate(const std::string& source) const {
     HONE_CHECK(std::ssize(linearised) == layers && attention_softcap == 0, corrupt,
                "{}: layers with a soft cap cannot be linearised", source);
     for (int64_t i = 0; i < layers; ++i)
-      HONE_CHECK(!linearised[i] || !(is_recurrent(i) || (!windowed.empty() && windowed[i])),
+      HONE_CHECK(!linearised[i] || !(is_recurrent(i) || (!windowed.empty() && windowed[i]) ||
+                                     !(pattern(i) == Pattern::causal())),
                  corrupt, "{}: layer {} has no full softmax attention to be linearised", source, i);
   }
   check_float("logit softcap", logit_softcap, true);

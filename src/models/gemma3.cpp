@@ -166,6 +166,7 @@ const Family kGemma3Family = {
     1.0f,
     {},
     nullptr,
+    false,
     true,
 };
 

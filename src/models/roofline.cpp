@@ -56,8 +56,10 @@ Work work_of(Model& m, Activations a, KvType kv) {
     auto* s = dynamic_cast<SoftmaxAttention*>(b.mixer.get());
     if (s == nullptr || s->kv_shape().kv_heads == 0) continue;
     double page = double(KvCache({b.mixer->kv_shape()}, kv).page_bytes());
+    const Horizon h = b.mixer->kv_shape().horizon;
     w.layers.push_back({2.0 * double(s->spec.heads) * double(s->spec.k_dim + s->spec.v_dim),
-                        page / kernels::kPageKeys, s->spec.pattern.reach()});
+                        page / kernels::kPageKeys,
+                        h.reach == INT64_MAX ? INT64_MAX : h.first + h.reach});
   }
   return w;
 }

@@ -2,12 +2,16 @@
 
 #include <algorithm>
 
+#include "base/memory.h"
+
 namespace hone {
 Session::Session(Model& model, Activations activations, KvType kv)
     : model_(model),
       activations_(activations),
       cache_(model.kv_shapes(), kv),
-      keeps_tokens_(model.state_bytes() > 0 || cache_.drops()) {}
+      keeps_tokens_(model.state_bytes() > 0 || cache_.drops()) {
+  require_memory(model.state_bytes(), "the recurrent state of a sequence");
+}
 
 int64_t Session::room() const {
   if (model_.streaming) return INT64_MAX;

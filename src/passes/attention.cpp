@@ -7,6 +7,7 @@
 // tools compute the same; the rest only hone reads (models/attention_patterns.h). GGUF has no place
 // for it.
 #include "models/attention_patterns.h"
+#include "nn/linearised_attention.h"
 #include "passes/pass.h"
 
 namespace hone {
@@ -33,7 +34,7 @@ class AttentionPass final : public Pass {
     check_pattern(parsed(), m.context, "attention: pattern");
     int64_t softmax = 0, chosen = 0;
     for (const Block& b : m.blocks) {
-      if (dynamic_cast<SoftmaxAttention*>(b.mixer.get()) == nullptr) continue;
+      if (softmax_of(b) == nullptr) continue;
       chosen += is_chosen(softmax++) ? 1 : 0;
     }
     HONE_CHECK(softmax > 0, unsupported, "attention: {} has no layers with softmax attention",
@@ -50,12 +51,13 @@ class AttentionPass final : public Pass {
 
   void run(PassContext& c) override {
     Model& m = *c.model.model;
+    check_model(m);  // a pass before this one may have changed its layers
     ModelConfig& config = c.model.config;
     std::vector<Pattern> patterns;
     bool changed = false;
     int64_t softmax = 0;
     for (int64_t i = 0; i < config.layers; ++i) {
-      auto* a = dynamic_cast<SoftmaxAttention*>(m.blocks[i].mixer.get());
+      SoftmaxAttention* a = softmax_of(m.blocks[i]);
       if (a != nullptr && is_chosen(softmax++)) a->spec.pattern = parsed();
       patterns.push_back(a != nullptr ? a->spec.pattern : config.family_pattern(i));
       changed |= !(patterns.back() == config.family_pattern(i));
@@ -71,6 +73,11 @@ class AttentionPass final : public Pass {
     } catch (const Error& e) {
       fail(e.kind(), "attention: pattern: {}", e.what());
     }
+  }
+  // Null where there is none, or where it was made linear, with a window of its own.
+  static SoftmaxAttention* softmax_of(const Block& b) {
+    auto* a = dynamic_cast<SoftmaxAttention*>(b.mixer.get());
+    return dynamic_cast<LinearisedAttention*>(a) != nullptr ? nullptr : a;
   }
   bool is_chosen(int64_t layer) const { return (layer % every_ == offset_) != keep_; }
 

@@ -88,6 +88,7 @@ Lesson lesson_of(SoftmaxAttention& a, const Tensor& x) {
   std::vector<Tensor> y = forward_all(linears, LinearInput(x), Activations::f32);
   Batch batch;
   batch.append(std::vector<int32_t>(static_cast<size_t>(x.dim(0))), nullptr);
+  a.normalise(y[0], y[1]);
   a.rotate(y[0], y[1], batch);
   Lesson l{y[0], y[1], y[2], {}, 0};
   l.taught = attention(a.spec, l.q, l.k, l.v, {{0, x.dim(0), 0, x.dim(0)}});

@@ -117,7 +117,6 @@ class Runner {
     e.decode_to = o_.recipe.decode_to;
     for (const RecipeStep& step : o_.recipe.main.steps) step.made->check_layout(e.layout);
     e.texts.emplace_back("recipe.yaml", o_.recipe.text);
-    for (const RecipeStep& step : o_.recipe.main.steps) step.made->check_layout(e.layout);
     check_export(model, e, plan);
     if (!o_.text.empty()) text_ = read_text_file(o_.text);
     if (o_.recipe.needs_calibration()) {

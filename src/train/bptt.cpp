@@ -50,6 +50,9 @@ double run_segments(Model& model, const ModelBatch& all, int64_t size, int64_t b
                     const GroupLoss& loss) {
   HONE_CHECK(model.virtual_tokens() == 0, unsupported,
              "segments: a model with a prefix or a prompt runs whole rows");
+  for (const Block& b : model.blocks)
+    HONE_CHECK(b.mixer->kv_shape().kv_heads == 0, unsupported,
+               "segments: layers with softmax attention carry nothing from one to the next");
   int64_t longest = 0;
   for (const SequenceSpan& s : all.batch.spans) longest = std::max(longest, s.end - s.begin);
   const int64_t count = ceil_div(longest, size), group = bptt > 0 ? bptt : count;

@@ -67,7 +67,9 @@ class Requests {
     const Tensor y = model_.logits(last, activations_);
     const double took = monotonic_seconds() - started;
     logits.insert(logits.end(), y.data<float>(), y.data<float>() + y.numel());
-    for (KvSequence& s : all_) cache_.truncate(s, context_);
+    for (KvSequence& s : all_)
+      HONE_CHECK(cache_.truncate(s, context_) == context_, unsupported,
+                 "a model with windows or a state cannot go back by a step");
     return took;
   }
 

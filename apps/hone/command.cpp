@@ -155,9 +155,7 @@ void add_generation_flags(CLI::App& app, GenerateOptions& o) {
 }
 
 void StreamingFlags::add(CLI::App& app) {
-  auto* flag = app.add_flag("--streaming", on,
-                            "text without end, in constant memory: keep the first tokens and the "
-                            "last ones (StreamingLLM)")
+  auto* flag = app.add_flag("--streaming", on, "text without end in constant memory (StreamingLLM)")
                    ->group("Streaming");
   auto number = [&](const char* name, int64_t& field, double low, const char* help) {
     return app.add_option(name, field, help)

@@ -202,7 +202,7 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   number("--context", f->options.context, 2, "tokens in a chunk")->capture_default_str();
   number("--stride", f->options.stride, 0, "hf: tokens between windows, 0 = half the context");
   app.add_flag("--past-context", f->past_context,
-               "let --context exceed what the model was made for, to see what it does there");
+               "let --context exceed the model's, to see what it does there");
   f->streaming.add(app);
   number("--max-tokens", f->options.max_tokens, 0, "score so many tokens of text, 0 = all");
   return [f, &common] { run(*f, common); };

@@ -189,9 +189,9 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
     app.add_option(name, v, help)->type_name("N@KEYS")->expected(1)->take_all();
   };
   sequences("--prefill", f->prefills,
-            "of a hybrid batch: a chunk of N queries, the last of KEYS (may be repeated)");
+            "hybrid batch: a chunk of N queries, the last of KEYS (repeatable)");
   sequences("--decode", f->decodes,
-            "of a hybrid batch: N sequences of one query behind KEYS each (may be repeated)");
+            "hybrid batch: N sequences of one query behind KEYS each (repeatable)");
   return [f, &common] { run(*f, common); };
 }
 

@@ -56,9 +56,7 @@ void add_common_flags(CLI::App& app, CommonOptions& c, bool several_caches) {
       ->check(one_of({"f32", "int8"}))
       ->type_name("TYPE")
       ->capture_default_str();
-  common(app.add_option("--kv-cache", c.kv_cache,
-                        "keys and values: " + kv_type_list() +
-                            (several_caches ? "; several (f32,fp8) are compared" : "")))
+  common(app.add_option("--kv-cache", c.kv_cache, kv_type_list()))
       ->check(kv_cache_types(several_caches))
       ->type_name(several_caches ? "TYPE[,TYPE]" : "TYPE")
       ->capture_default_str();

@@ -299,6 +299,8 @@ void check(const AttentionSpec& spec, const Tensor& q, const Tensor& k, const Te
                invalid_argument,
                "attention: a span of queries {}..{} and keys {}..{}: there are {} and {}",
                s.q_begin, s.q_end, s.k_begin, s.k_end, q.dim(0), k.dim(0));
+    HONE_CHECK(s.first == 0 || (terms.bias.empty_handle() && terms.dropout == 0), unsupported,
+               "attention: keys that begin at position {} with a bias or dropout", s.first);
     keys = std::max(keys, s.k_end - s.k_begin);
   }
   check_terms(spec, terms, q.dim(0), keys);

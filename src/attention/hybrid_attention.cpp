@@ -262,7 +262,8 @@ Tensor combine(const HybridAttentionSpec& s, const Window& w, const Tensor& far,
   Masses masses{
       Tensor::zeros(w.top.shape(), DType::f32), Tensor::zeros(w.top.shape(), DType::f32), {}};
   for (int64_t h = 0; h < heads; ++h)
-    masses.gamma.push_back(1 / (1 + std::exp(-factor.data<float>()[h])));
+    // Never 0: a row all of whose keys are in the window has nothing else to be divided by.
+    masses.gamma.push_back(std::max(1 / (1 + std::exp(-factor.data<float>()[h])), 1e-30f));
   Tensor y = Tensor::zeros(w.o.shape(), DType::f32);
   const float *o = w.o.data<float>(), *l = w.log_sum.data<float>(), *m = w.top.data<float>();
   const float* n = far.data<float>();

@@ -157,13 +157,14 @@ KvType kv_type_from_name(std::string_view name) {
   if (name == "fp8") return KvType::fp8_e4m3;
   for (const TypeInfo& t : kTypes)
     if (t.name == name) return t.type;
-  fail(ErrorKind::invalid_argument, "KV cache type '{}': expected {}", name, kv_type_list());
+  fail(ErrorKind::invalid_argument, "KV cache type '{}': expected {} or fp8 (fp8_e4m3)", name,
+       kv_type_list());
 }
 
 std::string kv_type_list() {
   std::string list;
-  for (const TypeInfo& t : kTypes) list += std::string(t.name) + ", ";
-  return list + "or fp8 (fp8_e4m3)";
+  for (const TypeInfo& t : kTypes) list += (list.empty() ? "" : ", ") + std::string(t.name);
+  return list;
 }
 
 bool kv_is_coded(KvType type) { return info(type).bits <= 8; }

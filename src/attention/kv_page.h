@@ -25,7 +25,7 @@ std::span<const KvType> kv_types();
 std::string_view kv_type_name(KvType type);
 /// Also takes "fp8". Raises invalid_argument, naming the types.
 KvType kv_type_from_name(std::string_view name);
-/// "f32, bf16, …", and what "fp8" stands for: for help and errors.
+/// "f32, bf16, …": for help and errors.
 std::string kv_type_list();
 bool kv_is_coded(KvType type);
 kernels::KvForm kv_form(KvType type);

@@ -71,8 +71,11 @@ struct Horizon {
   Horizon operator|(const Horizon& b) const {
     return {std::max(first, b.first), std::max(reach, b.reach)};
   }
-  /// The least position, but for those below `first`, that queries from `q` on may see.
-  int64_t first_seen(int64_t q) const { return reach > q ? 0 : q - reach + 1; }
+  /// The least position, but for those below `first`, that queries from `q` on may see; at most q,
+  /// whose key is still to be written.
+  int64_t first_seen(int64_t q) const {
+    return reach > q ? 0 : q - std::max<int64_t>(reach, 1) + 1;
+  }
 };
 
 class Pattern {

@@ -125,7 +125,7 @@ void explain_paths(const AttentionSpec& spec, const AttentionTask& t,
 double busy_seconds(const AttentionSpec& spec, const AttentionPlan& plan,
                     const kernels::Roofs& roofs, double bytes_per_second) {
   const double work = plan.row_tiles * cost_of(spec, false).all * kVectorOperations *
-                      load_factor(plan.unit_rows) / roofs.f32_per_second;
+                      load_factor(plan.unit_rows) / roofs.fma_per_second;
   return std::max(work, plan.bytes / bytes_per_second);
 }
 

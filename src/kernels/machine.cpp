@@ -279,7 +279,7 @@ std::optional<Roofs> roofs_of(const Machine& m, const std::string& isa) {
       r.bytes_per_second = std::max(r.bytes_per_second, b.bytes_per_second);
   for (const Peak& p : m.peaks)
     if (p.isa == isa) raise_roof(r, p.operation, p.per_second);
-  if (r.bytes_per_second <= 0 || r.f32_per_second <= 0 || r.int8_per_second <= 0) return {};
+  if (r.bytes_per_second <= 0 || r.fma_per_second <= 0 || r.int8_per_second <= 0) return {};
   return r;
 }
 

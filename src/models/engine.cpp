@@ -25,7 +25,7 @@ void Engine::check(std::span<const int32_t> tokens, int64_t held) const {
   for (int32_t t : tokens)
     HONE_CHECK(t >= 0 && t < vocabulary, invalid_argument,
                "token {}: the model's vocabulary has {}", t, vocabulary);
-  HONE_CHECK(held + std::ssize(tokens) <= model_.context, invalid_argument,
+  HONE_CHECK(model_.streaming || held + std::ssize(tokens) <= model_.context, invalid_argument,
              "{} tokens do not fit: {} of the model's context of {} are used", tokens.size(), held,
              model_.context);
 }
@@ -57,14 +57,21 @@ bool Engine::waits() const {
 }
 
 // Decodes in turn: more of them than a step holds go on where the last one ended. Then the oldest
-// prompts, whole or in part.
+// prompts, whole or in part; where they wait, every second step leaves them a token at least.
 std::vector<Engine::Turn> Engine::schedule() {
   std::vector<Turn> decodes, turns;
   for (auto& [id, r] : requests_)
     if (r.waiting.size() == 1 && r.sequence.length > 0) decodes.push_back({id, &r, 1});
   auto first = std::ranges::find_if(decodes, [&](const Turn& t) { return t.id >= begin_at_; });
   std::rotate(decodes.begin(), first, decodes.end());
-  int64_t room = options_.step_tokens;
+  auto is_prompt = [](const Request& r) {
+    return r.waiting.size() > 1 || (r.waiting.size() == 1 && r.sequence.length == 0);
+  };
+  const bool prompts =
+      std::ranges::any_of(requests_, [&](const auto& r) { return is_prompt(r.second); });
+  const bool starved = prompts && std::ssize(decodes) >= options_.step_tokens;
+  kept_for_prompts_ = starved && !kept_for_prompts_;
+  int64_t room = options_.step_tokens - (kept_for_prompts_ ? 1 : 0);
   for (const Turn& t : decodes) {
     if (room == 0) {
       begin_at_ = t.id;
@@ -73,8 +80,9 @@ std::vector<Engine::Turn> Engine::schedule() {
     turns.push_back(t);
     --room;
   }
+  room += kept_for_prompts_ ? 1 : 0;
   for (auto& [id, r] : requests_) {
-    if (r.waiting.empty() || (r.waiting.size() == 1 && r.sequence.length > 0)) continue;
+    if (!is_prompt(r)) continue;
     const int64_t n = std::min<int64_t>(room, std::ssize(r.waiting));
     if (n == 0) break;
     turns.push_back({id, &r, n});

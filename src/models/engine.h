@@ -19,7 +19,8 @@ namespace hone {
 struct EngineOptions {
   Activations activations = Activations::f32;
   KvType kv = KvType::f32;
-  /// Most tokens of one step; at least 1. Decodes come first; what they leave is for prompts.
+  /// Most tokens of one step; at least 1. Decodes come first; what they leave is
+  /// for prompts, and where they leave nothing one token of every second step.
   int64_t step_tokens = kChunkTokens;
 };
 
@@ -41,7 +42,7 @@ class Engine {
   /// `model` must outlive the engine. Raises invalid_argument.
   Engine(Model& model, const EngineOptions& options);
 
-  /// A new request, that begins with `prompt`. Requests are served in the order of their ids.
+  /// A new request, that begins with `prompt`. Prompts run in the order of their ids.
   Id add(std::span<const int32_t> prompt);
   /// More tokens of a request: the one that was sampled, or the next turn of a dialogue. Of add and
   /// append: raises invalid_argument where there are none, one is not in the vocabulary, they do
@@ -81,7 +82,8 @@ class Engine {
   KvCache cache_;
   std::map<Id, Request> requests_;
   Id next_ = 0;
-  Id begin_at_ = 0;  // where decodes begin that did not all fit the step before
+  Id begin_at_ = 0;                // where decodes begin that did not all fit the step before
+  bool kept_for_prompts_ = false;  // a token of the last step, which decodes would have filled
   Step last_;
 };
 

@@ -17,10 +17,10 @@ class AttentionPass final : public Pass {
  public:
   PassKind kind() const override { return PassKind::configure; }
   void visit_options(OptionVisitor& v) override {
-    v.option("pattern", pattern_, "which keys a query sees, as docs/attention.md says it");
+    v.option("pattern", pattern_, "which keys a query sees");
     v.option("every", every_, "choose one layer of so many");
     v.option("offset", offset_, "the first that is chosen, from 0");
-    v.option("keep", keep_, "the chosen layers stay as they are, and the others change");
+    v.option("keep", keep_, "the chosen layers stay, and the others change");
   }
   void check_options() const override {
     HONE_CHECK(every_ >= 1, invalid_argument, "attention: every {}: expected at least 1", every_);

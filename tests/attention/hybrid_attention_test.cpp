@@ -145,6 +145,12 @@ TEST(HybridAttention, AWindowThatSeesAllIsSoftmaxAttention) {
   softmax.scale = s.scale;
   const Tensor expected = attention(softmax, in[0], in[1], in[2], {{0, 50, 0, 50}});
   EXPECT_LT(relative_distance(y.data<float>(), expected.data<float>(), y.numel()), 1e-6);
+  // Also where the window counts next to nothing.
+  std::vector<Tensor> faint = in;
+  faint[5] = Tensor::from(std::vector<float>(4, -200.0f));
+  std::vector<HybridSpan> again{{0, 50, no_state(s)}};
+  const Tensor z = hybrid_attention(s, inputs_of(faint), again);
+  EXPECT_LT(relative_distance(z.data<float>(), expected.data<float>(), z.numel()), 1e-6);
 }
 
 // Longer than the splits of attention()'s sums; a window that is no multiple of a page.

@@ -353,6 +353,19 @@ TEST(KvCache, GivesBackPagesThatNoLaterQuerySees) {
 }
 
 // A layer that sees everything keeps all its pages, and those beside it no more than their windows.
+// Where no later query sees anything behind a prefix, the page in hand is still needed.
+TEST(KvCache, KeepsThePageThatIsBeingFilled) {
+  KvCache cache({{1, 4, 4, (Pattern::causal() & Pattern::prefix(10)).horizon()}});
+  KvSequence s;
+  const std::vector<float> row(4, 1.0f);
+  for (int64_t at = 0; at < 300; ++at) {
+    cache.reserve(s, at + 1);
+    ASSERT_GE(s.pages[0].back(), 0) << at;
+    cache.write(0, s, at, 1, row.data(), row.data());
+    cache.commit(s, at + 1);
+  }
+}
+
 TEST(KvCache, EachLayerKeepsWhatItsOwnPatternShows) {
   const Pattern window = Pattern::causal() & (Pattern::window(100) | Pattern::prefix(4));
   std::vector<AttentionSpec> specs(3);

@@ -368,7 +368,9 @@ TEST_P(AttentionKernelTest, MergedPartsEqualTheWhole) {
 
 // Some tiles at a time, with other memory fetched meanwhile.
 TEST_P(AttentionKernelTest, CallsThatGoOnAndFetchChangeNoBit) {
-  const std::vector<float> other(64 * 200);
+  // More lines than all calls fetch.
+  constexpr int64_t kLines = 6000;
+  const std::vector<float> other(16 * (kLines + 40));
   for (KvForm form : kForms)
     for (int64_t rows : {1, 21})
       for (FetchPace pace : {kFetchOften, kFetchSeldom}) {
@@ -378,7 +380,7 @@ TEST_P(AttentionKernelTest, CallsThatGoOnAndFetchChangeNoBit) {
         auto masks = some_masks(3, rows);
         Call whole(q, t, masks, rows, 0), parts(q, t, masks, rows, 0);
         k().attention(&whole.a);
-        const LineRun runs[] = {{other.data(), 3}, {other.data() + 64 * 7, 190}};
+        const LineRun runs[] = {{other.data(), 3}, {other.data() + 16 * 7, kLines}};
         FetchQueue queue{runs, 2, 0, pace};
         int64_t before = 0;
         for (int64_t i = 0; i < 3; ++i) {
@@ -389,7 +391,7 @@ TEST_P(AttentionKernelTest, CallsThatGoOnAndFetchChangeNoBit) {
           k().attention(&parts.a);
           const int64_t fetched = queue.runs == 2   ? queue.done
                                   : queue.runs == 1 ? 3 + queue.done
-                                                    : 193;
+                                                    : 3 + kLines;
           EXPECT_GT(fetched, before);
           // Of both pairs of panels and both groups, for each block of rows.
           EXPECT_LE(fetched - before, rows * (2 * (d / pace) + 2 * (64 / pace)));

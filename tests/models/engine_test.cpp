@@ -112,6 +112,23 @@ TEST_P(EngineStepTest, NoDecodeWaitsForEver) {
   for (Engine::Id id : ids) EXPECT_EQ(served[id], 2) << id;
 }
 
+// Nor a prompt, where decodes would fill every step.
+TEST_P(EngineStepTest, NoPromptWaitsForEver) {
+  Engine e = engine(1);
+  const Engine::Id a = e.add(tiny_ids(1, 1));
+  ASSERT_EQ(e.step().size(), 1u);
+  e.append(a, tiny_ids(1, 2));
+  const Engine::Id b = e.add(tiny_ids(3, 3));
+  std::map<Engine::Id, int> served;
+  for (int step = 0; step < 8; ++step)
+    for (const Engine::Output& out : e.step()) {
+      ++served[out.id];
+      if (out.id == a) e.append(a, tiny_ids(1, 9));
+    }
+  EXPECT_GE(served[a], 3);
+  EXPECT_EQ(served[b], 1);
+}
+
 TEST_P(EngineStepTest, RefusesWhatItCannotRunAndChangesNothing) {
   Engine e = engine(16);
   EXPECT_THROW(engine(0), Error);

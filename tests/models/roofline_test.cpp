@@ -46,6 +46,15 @@ TEST(Roofline, AWindowBoundsWhatIsSeen) {
   EXPECT_EQ(decode_limit(w, slow_memory, 2), 3);
 }
 
+TEST(Roofline, SinksComeOnTopOfAWindow) {
+  LoadedModel m = load_model(testing::source_file("models/hone-austen-3m"), {});
+  auto& mixer = dynamic_cast<SoftmaxAttention&>(*m.model->blocks[0].mixer);
+  mixer.spec.pattern = Pattern::causal() & (Pattern::window(100) | Pattern::prefix(4));
+  const Work w = work_of(*m.model, Activations::f32);
+  EXPECT_EQ(w.layers[0].reach, 104);
+  EXPECT_EQ(w.layers[1].reach, INT64_MAX);
+}
+
 TEST(Roofline, QuantisedWeightsCountAsIntegersWhereActivationsAre) {
   LoadOptions options;
   options.load_as = "int8";

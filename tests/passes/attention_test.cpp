@@ -211,6 +211,13 @@ TEST_F(AttentionPassTest, BadKeysOfAFileAreCorrupt) {
       EXPECT_NE(std::string(e.what()).find(kKey), std::string::npos) << e.what();
     }
   }
+  // Layers whose own pattern is asked for where the file names fewer.
+  Json c = parse_json(tiny_fixture("gemma3").config, "config.json");
+  c["layer_types"] = {"full_attention"};
+  c[kKey] = std::vector<Json>(6);
+  const fs::path p = scratch_ / "few";
+  write_tiny(p, c, tiny_tensors(tiny_fixture("gemma3")));
+  EXPECT_THROW(load_model(p), Error);
 }
 
 TEST(LayersText, SaysRunsAndAll) {

@@ -152,6 +152,15 @@ TEST_P(CarriedSegments, GroupsWithoutTargetsAreOnlyRun) {
   EXPECT_FALSE(g.empty());
 }
 
+class SegmentsOfSoftmax : public CarriedSegments {};
+INSTANTIATE_TEST_SUITE_P(Models, SegmentsOfSoftmax, ::testing::Values("llama", "qwen3_5"),
+                         [](const auto& info) { return std::string(info.param); });
+TEST_P(SegmentsOfSoftmax, AreRefused) {
+  loaded_.config.segment = 8;
+  const TrainingBatch b = batch(3);
+  EXPECT_THROW(segments(b, 1), Error);
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, CarriedSegments,
                          ::testing::Values("transformer_xl", "recurrent_memory", "infini"),
                          [](const auto& info) { return std::string(info.param); });

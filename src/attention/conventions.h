@@ -27,7 +27,7 @@ struct FaArguments {
   bool causal = false;
   int64_t window_left = -1, window_right = -1;  ///< keys beside the query's own; −1 = no limit
   float softcap = 0;
-  std::vector<float> alibi_slopes;
+  std::vector<float> alibi_slopes = {};
 };
 AttentionSpec from_fa(const HeadShape& shape, const FaArguments& a);
 

@@ -2,13 +2,15 @@
 // found. A program ends with status 1 where one of its checks failed, or on an error.
 #pragma once
 
+#include <fmt/core.h>
+
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <functional>
 #include <string_view>
 
-#include "base/error.h"
 #include "base/random.h"
 #include "tensor/tensor.h"
 
@@ -57,7 +59,7 @@ inline int run(const std::function<void(Checks&)>& show) {
   Checks checks;
   try {
     show(checks);
-  } catch (const Error& e) {
+  } catch (const std::exception& e) {
     fmt::print(stderr, "{}\n", e.what());
     return 1;
   }

@@ -7,6 +7,8 @@
 // Makes three small untrained models, with the tokenizer of the model named. Prints, for each, the
 // bytes that a sequence keeps, and the size of the gradient that the third segment's result sends
 // to the tokens of the first, with the states carried and with them cut.
+#include <unistd.h>
+
 #include <filesystem>
 
 #include "base/json.h"

@@ -63,17 +63,13 @@ TEST_F(LineariseTest, AWindowThatSeesAllLosesNothing) {
 }
 
 TEST_F(LineariseTest, TransferBringsTheLayersNearer) {
-  for (const char* family : {"llama", "gemma3"}) {  // gemma3: norms over the heads of q and k
-    fs::remove_all(path());
-    write_tiny(path(), tiny_fixture(family));
-    LoadedModel original = load_editable(path());
-    LoadedModel swapped = run("window: 8, epochs: 0"), fitted = run("window: 8, epochs: 8");
-    const Tensor expected = logits(original);
-    const double before = distance(logits(swapped), expected);
-    const double after = distance(logits(fitted), expected);
-    EXPECT_GT(before, 1e-3) << family;
-    EXPECT_LT(after, 0.9 * before) << family;
-  }
+  LoadedModel original = load_editable(path());
+  LoadedModel swapped = run("window: 8, epochs: 0"), fitted = run("window: 8, epochs: 8");
+  const Tensor expected = logits(original);
+  const double before = distance(logits(swapped), expected);
+  const double after = distance(logits(fitted), expected);
+  EXPECT_GT(before, 1e-3);
+  EXPECT_LT(after, 0.9 * before);
 }
 
 TEST_F(LineariseTest, IsReadBackToTheSameBitsAndCutAnywhere) {

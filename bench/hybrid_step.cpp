@@ -31,13 +31,6 @@ struct Flags {
   int64_t context = 512, rounds = 5;
 };
 
-std::vector<int32_t> some_tokens(int64_t n, int64_t seed) {
-  std::vector<int32_t> ids;
-  for (int64_t i = 0; i < n; ++i)
-    ids.push_back(static_cast<int32_t>(100 + (i * 7919 + seed * 104729) % 9000));
-  return ids;
-}
-
 class Requests {
  public:
   Requests(Model& model, Activations a, int64_t n, int64_t context)
@@ -45,7 +38,7 @@ class Requests {
     for (int64_t i = 0; i < n; ++i)
       for (int64_t at = 0; at < context; at += kChunkTokens) {
         Batch batch = empty();
-        batch.append(some_tokens(std::min(kChunkTokens, context - at), i + at), &all_[i]);
+        batch.append(tokens(std::min(kChunkTokens, context - at), i + at), &all_[i]);
         model.forward(batch, cache_);
       }
   }
@@ -54,9 +47,9 @@ class Requests {
   /// Seconds, and the logits of all of them.
   double step(bool prefill, int64_t chunk, int64_t decodes, std::vector<float>& logits) {
     Batch batch = empty();
-    if (prefill) batch.append(some_tokens(chunk, 1), &all_[0]);
+    if (prefill) batch.append(tokens(chunk, 1), &all_[0]);
     for (int64_t i = 1; i <= decodes; ++i)
-      batch.append(some_tokens(1, i), &all_[static_cast<size_t>(i)]);
+      batch.append(tokens(1, i), &all_[static_cast<size_t>(i)]);
     const double started = monotonic_seconds();
     const Tensor x = model_.forward(batch, cache_);
     const int64_t n = std::ssize(batch.spans), d = x.dim(1);
@@ -74,6 +67,12 @@ class Requests {
   }
 
  private:
+  std::vector<int32_t> tokens(int64_t n, int64_t seed) const {
+    std::vector<int32_t> ids;
+    for (int64_t i = 0; i < n; ++i)
+      ids.push_back(static_cast<int32_t>((i * 7919 + seed * 104729) % model_.vocabulary()));
+    return ids;
+  }
   Batch empty() const {
     Batch batch;
     batch.activations = activations_;

@@ -21,6 +21,7 @@
 #include "kernels/select.h"
 #include "models/loader.h"
 #include "models/session.h"
+#include "ops/elementwise.h"
 
 namespace hone {
 namespace {
@@ -52,12 +53,9 @@ class Requests {
       batch.append(tokens(1, i), &all_[static_cast<size_t>(i)]);
     const double started = monotonic_seconds();
     const Tensor x = model_.forward(batch, cache_);
-    const int64_t n = std::ssize(batch.spans), d = x.dim(1);
-    Tensor last = Tensor::empty({n, d}, DType::f32);
-    for (int64_t i = 0; i < n; ++i)
-      std::copy_n(x.data<float>() + (batch.spans[i].end - 1) * d, d,
-                  last.mutable_data<float>() + i * d);
-    const Tensor y = model_.logits(last, activations_);
+    std::vector<int64_t> last;
+    for (const SequenceSpan& s : batch.spans) last.push_back(s.end - 1);
+    const Tensor y = model_.logits(ops::gather_rows(x, last), activations_);
     const double took = monotonic_seconds() - started;
     logits.insert(logits.end(), y.data<float>(), y.data<float>() + y.numel());
     for (KvSequence& s : all_)

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/memory.h"
+#include "ops/elementwise.h"
 
 namespace hone {
 
@@ -25,13 +26,11 @@ void Engine::check(std::span<const int32_t> tokens, int64_t held) const {
   for (int32_t t : tokens)
     HONE_CHECK(t >= 0 && t < vocabulary, invalid_argument,
                "token {}: the model's vocabulary has {}", t, vocabulary);
-  HONE_CHECK(model_.streaming || held + std::ssize(tokens) <= model_.context, invalid_argument,
-             "{} tokens do not fit: {} of the model's context of {} are used", tokens.size(), held,
-             model_.context);
+  check_room(model_, held, tokens.size());
 }
 
 Engine::Id Engine::add(std::span<const int32_t> prompt) {
-  check(prompt, model_.virtual_tokens());
+  check(prompt, 0);
   requests_[next_].waiting.assign(prompt.begin(), prompt.end());
   return next_++;
 }
@@ -120,11 +119,8 @@ std::vector<Engine::Output> Engine::step() {
   }
   if (through.empty()) return {};
   // One product of the head for all of them: its weight is the largest.
-  const int64_t n = std::ssize(rows), d = hidden.dim(1), v = model_.vocabulary();
-  Tensor last = Tensor::empty({n, d}, DType::f32);
-  for (int64_t i = 0; i < n; ++i)
-    std::copy_n(hidden.data<float>() + rows[i] * d, d, last.mutable_data<float>() + i * d);
-  const Tensor logits = model_.logits(last, options_.activations);
+  const int64_t n = std::ssize(rows), v = model_.vocabulary();
+  const Tensor logits = model_.logits(ops::gather_rows(hidden, rows), options_.activations);
   std::vector<Output> outputs;
   for (int64_t i = 0; i < n; ++i)
     outputs.push_back({through[i].id, logits.rows(i, i + 1).reshape({v})});

@@ -13,16 +13,19 @@ Session::Session(Model& model, Activations activations, KvType kv)
   require_memory(model.state_bytes(), "the recurrent state of a sequence");
 }
 
-int64_t Session::room() const {
-  if (model_.streaming) return INT64_MAX;
-  return model_.context - std::max(sequence_.length, model_.virtual_tokens());
+int64_t room_behind(const Model& model, int64_t held) {
+  return model.streaming ? INT64_MAX : model.context - std::max(held, model.virtual_tokens());
 }
 
-void Session::check_room(size_t more) const {
-  HONE_CHECK(static_cast<int64_t>(more) <= room(), invalid_argument,
+void check_room(const Model& model, int64_t held, size_t more) {
+  const int64_t room = room_behind(model, held);
+  HONE_CHECK(static_cast<int64_t>(more) <= room, invalid_argument,
              "{} tokens do not fit: {} of the model's context of {} are used", more,
-             model_.context - room(), model_.context);
+             model.context - room, model.context);
 }
+
+int64_t Session::room() const { return room_behind(model_, sequence_.length); }
+void Session::check_room(size_t more) const { hone::check_room(model_, sequence_.length, more); }
 
 void Session::run(std::span<const int32_t> tokens, const std::function<void(const Tensor&)>& f) {
   if (tokens.size() > 1) KvCache::keep(sequence_);

@@ -14,6 +14,11 @@ namespace hone {
 /// widest activation stays in the cache.
 constexpr int64_t kChunkTokens = 512;
 
+/// Tokens that fit behind `held` positions of a sequence: INT64_MAX where the model streams.
+int64_t room_behind(const Model& model, int64_t held);
+/// Raises invalid_argument, with both counts, where `more` do not fit.
+void check_room(const Model& model, int64_t held, size_t more);
+
 class Session {
  public:
   /// `model` must outlive the session. `kv` is the type of its KV cache.

@@ -58,16 +58,17 @@ bool Engine::waits() const {
 // Decodes in turn: more of them than a step holds go on where the last one ended. Then the oldest
 // prompts, whole or in part; where they wait, every second step leaves them a token at least.
 std::vector<Engine::Turn> Engine::schedule() {
-  std::vector<Turn> decodes, turns;
-  for (auto& [id, r] : requests_)
-    if (r.waiting.size() == 1 && r.sequence.length > 0) decodes.push_back({id, &r, 1});
-  auto first = std::ranges::find_if(decodes, [&](const Turn& t) { return t.id >= begin_at_; });
-  std::rotate(decodes.begin(), first, decodes.end());
   auto is_prompt = [](const Request& r) {
     return r.waiting.size() > 1 || (r.waiting.size() == 1 && r.sequence.length == 0);
   };
-  const bool prompts =
-      std::ranges::any_of(requests_, [&](const auto& r) { return is_prompt(r.second); });
+  std::vector<Turn> decodes, turns;
+  bool prompts = false;
+  for (auto& [id, r] : requests_) {
+    prompts |= is_prompt(r);
+    if (!r.waiting.empty() && !is_prompt(r)) decodes.push_back({id, &r, 1});
+  }
+  auto first = std::ranges::find_if(decodes, [&](const Turn& t) { return t.id >= begin_at_; });
+  std::rotate(decodes.begin(), first, decodes.end());
   const bool starved = prompts && std::ssize(decodes) >= options_.step_tokens;
   kept_for_prompts_ = starved && !kept_for_prompts_;
   int64_t room = options_.step_tokens - (kept_for_prompts_ ? 1 : 0);

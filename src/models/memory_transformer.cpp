@@ -47,13 +47,13 @@ void from_hf(const Json& c, ModelConfig& m) {
              unsupported, "config.json: mixer '{}': expected segment, transformer_xl or infini",
              m.mixer);
   m.segment = tokens_of(c, "segment", 512, 1);
-  m.memory_tokens = config_int(c, "memory_tokens", 0);
+  m.memory_tokens = tokens_of(c, "memory_tokens", 0, 0);
   MixerSpec& s = m.mixing;
   s.heads = s.qk_heads = m.heads;
   s.k_dim = s.v_dim = m.head_dim;
   s.eps = m.norm_eps;
   s.rope_theta = m.rope_theta;
-  s.segment = m.segment + 2 * tokens_of(c, "memory_tokens", 0, 0);
+  s.segment = m.segment + 2 * m.memory_tokens;
   if (m.mixer == "transformer_xl") s.memory = tokens_of(c, "memory", m.segment, 0);
   s.delta = config_bool(c, "memory_delta", true);
 }

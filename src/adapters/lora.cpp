@@ -57,17 +57,18 @@ class LoraLayer : public LinearAdapter {
     const Product low = a->product();
     Tensor u = drops() ? multiply_all(LinearInput(dropped), {&low, 1}, act)[0] : products[0];
     u = ops::scale(u, scale);
-    if (magnitude.empty_handle()) return add_product(y, u, b);
+    if (magnitude.empty_handle()) return add_product(y, u, b, act);
     const Tensor factor = row_factor(layer);
     if (drops()) {
       // W·x stays as it is, what the factor adds comes from the dropped x.
       Tensor own = base(layer, dropped, act);
       const Tensor rest = ops::add(y, ops::scale(own, -1));
-      return ops::add(rest, ops::scale_columns(add_product(own, u, b), factor));
+      return ops::add(rest, ops::scale_columns(add_product(own, u, b, act), factor));
     }
-    if (layer.bias().empty_handle()) return ops::scale_columns(add_product(y, u, b), factor);
+    if (layer.bias().empty_handle()) return ops::scale_columns(add_product(y, u, b, act), factor);
     const Tensor without = ops::add_row(y, layer.bias(), -1);
-    return ops::add_row(ops::scale_columns(add_product(without, u, b), factor), layer.bias(), 1);
+    return ops::add_row(ops::scale_columns(add_product(without, u, b, act), factor), layer.bias(),
+                        1);
   }
 
   /// m/n of each row, n without a gradient.
@@ -131,7 +132,7 @@ class LoraEmbedding : public EmbeddingAdapter {
 
   Tensor output(std::span<const int32_t> ids, Tensor y) override {
     if (scale == 0) return y;
-    return add_product(std::move(y), ops::scale(columns(ids), scale), b);
+    return add_product(std::move(y), ops::scale(columns(ids), scale), b, Activations::f32);
   }
 
   void merge(Tensor& values, int sign) const {

@@ -20,10 +20,20 @@ DenseMatrix::DenseMatrix(Tensor values) : values_(std::move(values)) {
 
 void DenseMatrix::values_changed() { pack_again(float_weight(values_), packed_); }
 
-Tensor add_product(Tensor y, const Tensor& u, const DenseMatrix& w) {
+Tensor add_product(Tensor y, const Tensor& u, const DenseMatrix& w, Activations a) {
   const PackedWeight& packed = w.packed();
   const int64_t t = u.dim(0), n = packed.n, k = packed.k;
   HONE_ASSERT(u.dim(1) == k && y.dim(0) == t && y.dim(1) == n);
+  const LinearInput in(u);
+  const std::string_view name = w.product().name;
+  const bool dots = a == Activations::bf16 && packed.activations(a) == "bf16";
+  const Tensor& x = dots ? in.rounded(name) : rounding_of(a) ? in.narrowed(a, name) : u;
+  std::vector<uint16_t> rounded;
+  if (dots) {
+    rounded.resize(static_cast<size_t>(packed.byte_size() / 4));
+    kernels::table().round_to_bf16(reinterpret_cast<const float*>(packed.bytes.raw()),
+                                   std::ssize(rounded), rounded.data(), nullptr);
+  }
   // Strips of tokens whose results stay in the cache from panel to panel.
   constexpr int64_t kTokens = 48, kPanels = 16;
   const int64_t panels = ceil_div(n, int64_t{kPanel}), wide = ceil_div(panels, kPanels);
@@ -33,8 +43,6 @@ Tensor add_product(Tensor y, const Tensor& u, const DenseMatrix& w) {
       const int64_t t0 = i / wide * kTokens, p0 = i % wide * kPanels;
       const int64_t p1 = std::min(panels, p0 + kPanels);
       kernels::GemmArgs g{};
-      g.panels = packed.bytes.data<uint8_t>() + p0 * packed.panel_bytes;
-      g.x = u.data<float>() + t0 * k;
       g.ldx = k;
       g.y = out + t0 * n + p0 * kPanel;
       g.ldy = n;
@@ -43,15 +51,26 @@ Tensor add_product(Tensor y, const Tensor& u, const DenseMatrix& w) {
       g.k = k;
       g.p1 = p1 - p0;
       g.accumulate = 1;
-      kernels::table().gemm_f32(&g);
+      if (dots) {
+        g.panels = rounded.data() + p0 * kPanel * k;
+        g.xb = reinterpret_cast<const uint16_t*>(x.raw()) + t0 * k;
+        kernels::table().gemm_bf16_dot(&g);
+      } else {
+        g.panels = packed.bytes.data<uint8_t>() + p0 * packed.panel_bytes;
+        g.x = x.data<float>() + t0 * k;
+        kernels::table().gemm_f32(&g);
+      }
     }
   });
   if (!recorded({&y, &u, &w.values()})) return y;
   Tensor sum = y.detached();
-  record(sum, [y = y.hollow(), u, packed, values = w.values()](const Tensor& flat) {
+  record(sum, [y = y.hollow(), u = u.hollow(), x, packed, values = w.values(), a,
+               name = std::string(name)](const Tensor& flat) {
     const Tensor dy = flat.reshape({u.dim(0), packed.n});
-    if (values.requires_gradient()) ops::accumulate_product(dy, u, gradient_of(values));
-    if (u.requires_gradient()) add_gradient(u, multiply_transposed(dy, packed));
+    const bool to_u = u.requires_gradient();
+    // dy is y's gradient too: mixed precision rounds a copy.
+    Tensor du = product_backward(dy, x, packed, values, {}, to_u, a, name);
+    if (to_u) add_gradient(u, du);
     add_gradient(y, flat);
   });
   return sum;

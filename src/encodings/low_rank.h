@@ -26,8 +26,9 @@ class DenseMatrix {
   PackedWeight packed_;
 };
 
-/// y + u·Wᵀ, in place, for u [T, K] and y [T, N]: the second half of LoRA (Hu et al. 2021). Under a
-/// tape y must come from a function that does not need its result again, as a product does.
-Tensor add_product(Tensor y, const Tensor& u, const DenseMatrix& w);
+/// y + u·Wᵀ, in place, for u [T, K] and y [T, N]: the second half of LoRA (Hu et al. 2021). Mixed
+/// precision rounds u and W as it does for products, not the sum. Under a tape y must come from a
+/// function that does not need its result again, as a product does.
+Tensor add_product(Tensor y, const Tensor& u, const DenseMatrix& w, Activations a);
 
 }  // namespace hone

@@ -223,30 +223,39 @@ constexpr int64_t kFewTokens = 8;
 // By way of f32 panels, which those of codes are expanded to; or where args.xb is given, of panels
 // rounded to bf16.
 void multiply_expanded(kernels::GemmArgs args, const PackedWeight& w) {
-  static thread_local std::vector<float> scratch;
+  static thread_local std::vector<float> floats;
   static thread_local std::vector<uint16_t> rounded;
-  const int64_t size = kExpandedPanels * kPanel * w.k;
-  if (w.coded) scratch.resize(std::max(scratch.size(), static_cast<size_t>(size)));
-  if (args.xb != nullptr) rounded.resize(std::max(rounded.size(), static_cast<size_t>(size)));
+  const int64_t size = kPanel * w.k;
+  auto reserve = [&](auto& scratch) {
+    scratch.resize(std::max(scratch.size(), static_cast<size_t>(kExpandedPanels * size)));
+  };
+  const bool dots = args.xb != nullptr;
+  if (dots)
+    reserve(rounded);
+  else
+    reserve(floats);
   const auto* base = static_cast<const uint8_t*>(args.panels);
   const int64_t p0 = args.p0, p1 = args.p1;
   for (int64_t p = p0; p < p1; p += kExpandedPanels) {
-    int64_t last = std::min(p1, p + kExpandedPanels);
-    for (int64_t q = p; q < last && w.coded; ++q)
-      table().expand_codes(base + (q - p0) * w.panel_bytes, w.form, w.k,
-                           scratch.data() + (q - p) * kPanel * w.k);
-    const float* panels =
-        w.coded ? scratch.data() : reinterpret_cast<const float*>(base) + (p - p0) * kPanel * w.k;
+    const int64_t last = std::min(p1, p + kExpandedPanels);
+    for (int64_t q = p; q < last; ++q) {
+      const uint8_t* panel = base + (q - p0) * w.panel_bytes;
+      const int64_t at = (q - p) * size;
+      if (!w.coded)
+        table().round_to_bf16(reinterpret_cast<const float*>(panel), size, rounded.data() + at,
+                              nullptr);
+      else if (dots)
+        table().expand_codes_bf16(panel, w.form, w.k, rounded.data() + at);
+      else
+        table().expand_codes(panel, w.form, w.k, floats.data() + at);
+    }
     args.p0 = p;
     args.p1 = last;
-    args.panels = panels;
-    if (args.xb == nullptr) {
+    args.panels = dots ? static_cast<const void*>(rounded.data()) : floats.data();
+    if (dots)
+      table().gemm_bf16_dot(&args);
+    else
       table().gemm_f32(&args);
-      continue;
-    }
-    table().round_to_bf16(panels, (last - p) * kPanel * w.k, rounded.data());
-    args.panels = rounded.data();
-    table().gemm_bf16_dot(&args);
   }
 }
 
@@ -364,8 +373,9 @@ const Tensor& LinearInput::rounded(std::string_view operation) const {
   rounded_ = Tensor::empty(x_.shape(), DType::bf16);
   const float* in = x_.data<float>();
   auto* out = reinterpret_cast<uint16_t*>(rounded_.mutable_raw());
-  parallel_for(x_.numel(), 1 << 14,
-               [&](int64_t b, int64_t e) { table().round_to_bf16(in + b, e - b, out + b); });
+  parallel_for(x_.numel(), 1 << 14, [&](int64_t b, int64_t e) {
+    table().round_to_bf16(in + b, e - b, out + b, nullptr);
+  });
   return rounded_;
 }
 
@@ -491,12 +501,14 @@ std::vector<Tensor> multiply_all(const LinearInput& in, std::span<const Product>
     const Tensor& x = in.x();
     const Tensor values = p.values == nullptr ? Tensor() : *p.values;
     if (!recorded({&x, p.bias, &values})) continue;
-    // What is only passed on needs no values of x.
-    const bool kept = values.requires_gradient() && !in.again();
-    record(results[i], [x = kept ? x : x.hollow(), again = in.again(), w = *p.weight,
-                        bias = *p.bias, values, a, name = std::string(p.name)](const Tensor& flat) {
+    // What is only passed on needs no values of x; the others as they were multiplied.
+    Tensor kept;
+    if (values.requires_gradient() && !in.again())
+      kept = a == Activations::bf16 && p.weight->activations(a) == "bf16" ? in.rounded() : x;
+    record(results[i], [x = x.hollow(), kept, again = in.again(), w = *p.weight, bias = *p.bias,
+                        values, a, name = std::string(p.name)](const Tensor& flat) {
       const bool to_x = x.requires_gradient();
-      Tensor dx = product_backward(flat.reshape({x.dim(0), w.n}), again ? again() : x, w, values,
+      Tensor dx = product_backward(flat.reshape({x.dim(0), w.n}), again ? again() : kept, w, values,
                                    bias, to_x, a, name);
       if (to_x) add_gradient(x, dx);
     });

@@ -108,8 +108,9 @@ Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w);
 /// Σ w² of each row, with what the codes stand for: [N].
 Tensor row_squares(const PackedWeight& w);
 /// What flows back through x·Wᵀ + b: adds the gradients of `values` and `bias` where they require
-/// one, and returns that of x [T, K] where `to_x`. dy may be spoilt. That of `values` is rounded as
-/// results are, or as a `part` of a larger product's is left to whoever rounds the whole.
+/// one, and returns that of x [T, K], of f32 or as it was multiplied, where `to_x`. dy may be
+/// spoilt. That of `values` is rounded as results are, or as a `part` of a larger product's is left
+/// to whoever rounds the whole.
 Tensor product_backward(Tensor dy, const Tensor& x, const PackedWeight& w, const Tensor& values,
                         const Tensor& bias, bool to_x, Activations a, std::string_view name,
                         bool part = false);

@@ -25,8 +25,16 @@ constexpr int64_t kBackColumns = 64, kBackRows = 1024, kBackTokens = 1024;
 // The tokens where the weight has few columns.
 constexpr int64_t kBackFewTokens = 96;
 
-// Columns [k0, k1) of panel p as floats [k1 − k0][16]; bounds are multiples of 16.
-void expand_columns(const PackedWeight& w, int64_t p, int64_t k0, int64_t k1, float* out) {
+void expand(const uint8_t* record, const CodeForm& form, int64_t columns, float* out) {
+  table().expand_codes(record, form, columns, out);
+}
+void expand(const uint8_t* record, const CodeForm& form, int64_t columns, uint16_t* out) {
+  table().expand_codes_bf16(record, form, columns, out);
+}
+
+// Columns [k0, k1) of panel p of codes as floats or bf16 [k1 − k0][16]; bounds are multiples of 16.
+template <typename T>
+void expand_columns(const PackedWeight& w, int64_t p, int64_t k0, int64_t k1, T* out) {
   const auto* panel = w.bytes.data<uint8_t>() + p * w.panel_bytes;
   const CodeForm& f = w.form;
   const int64_t scales = (f.scale_is_f16 ? 2 : 4) * kPanel * (1 + f.has_mins);
@@ -44,36 +52,67 @@ void expand_columns(const PackedWeight& w, int64_t p, int64_t k0, int64_t k1, fl
                   part.size() - static_cast<size_t>(scales));
       record = part.data();
     }
-    table().expand_codes(record, form, end - k, out + (k - k0) * kPanel);
+    expand(record, form, end - k, out + (k - k0) * kPanel);
     k = end;
   }
 }
 
-// Rows [n0, n1) and columns [k0, k1) of the weight as panels of its columns, [n1 − n0][16] each.
-// Writes up to 15 rows more behind the last of them.
-void transpose_part(const PackedWeight& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1,
-                    float* out) {
+// Columns [k0, k1) of panel p as floats [k1 − k0][16].
+void read_columns(const PackedWeight& w, int64_t p, int64_t k0, int64_t k1, float* out) {
+  const uint8_t* panel = w.bytes.data<uint8_t>() + p * w.panel_bytes;
+  if (w.coded) return expand_columns(w, p, k0, k1, out);
+  convert_floats(panel + k0 * kPanel * dtype_size(w.type), w.type, out, DType::f32,
+                 (k1 - k0) * kPanel);
+}
+// The same as bf16.
+void read_columns(const PackedWeight& w, int64_t p, int64_t k0, int64_t k1, uint16_t* out) {
+  if (w.coded) return expand_columns(w, p, k0, k1, out);
+  static thread_local std::vector<float> floats;
+  floats.resize(static_cast<size_t>((k1 - k0) * kPanel));
+  read_columns(w, p, k0, k1, floats.data());
+  table().round_to_bf16(floats.data(), std::ssize(floats), out, nullptr);
+}
+
+// `columns` columns from k0 on of panel p, stored as T, turned; or false where they are not.
+bool turn_stored(const PackedWeight& w, int64_t p, int64_t k0, int64_t columns, float* to,
+                 int64_t stride) {
+  if (w.coded) return false;
+  const auto type = w.type == DType::f32    ? kernels::kF32
+                    : w.type == DType::bf16 ? kernels::kBf16
+                                            : kernels::kF16;
+  const uint8_t* panel = w.bytes.data<uint8_t>() + p * w.panel_bytes;
+  table().transpose_panel(panel + k0 * kPanel * dtype_size(w.type), type, columns, to, stride);
+  return true;
+}
+bool turn_stored(const PackedWeight& w, int64_t p, int64_t k0, int64_t columns, uint16_t* to,
+                 int64_t stride) {
+  if (w.coded || w.type != DType::bf16) return false;
+  const uint8_t* panel = w.bytes.data<uint8_t>() + p * w.panel_bytes;
+  table().transpose_bf16(reinterpret_cast<const uint16_t*>(panel) + k0 * kPanel, columns, to,
+                         stride);
+  return true;
+}
+void turn(const float* panel, int64_t columns, float* to, int64_t stride) {
+  table().transpose_panel(panel, kernels::kF32, columns, to, stride);
+}
+void turn(const uint16_t* panel, int64_t columns, uint16_t* to, int64_t stride) {
+  table().transpose_bf16(panel, columns, to, stride);
+}
+
+// Rows [n0, n1) and columns [k0, k1) of the weight, as floats or what bf16 holds of them, as panels
+// of its columns, [n1 − n0][16] each. Writes up to 15 rows more behind the last of them.
+template <typename T>
+void transpose_part(const PackedWeight& w, int64_t n0, int64_t n1, int64_t k0, int64_t k1, T* out) {
   const int64_t stride = (n1 - n0) * kPanel;
   const int64_t columns = round_up(k1 - k0, kPanel), whole = (k1 - k0) / kPanel * kPanel;
-  static thread_local std::vector<float> panel;
-  panel.assign(static_cast<size_t>(columns * kPanel), 0.0f);
+  static thread_local std::vector<T> panel;
+  panel.assign(static_cast<size_t>(columns * kPanel), T());
   // The last first: what it writes beyond its rows is the beginning of the next panel.
   for (int64_t p = (n1 - 1) / kPanel; p >= n0 / kPanel; --p) {
-    float* to = out + (p * kPanel - n0) * kPanel;
-    const uint8_t* at = w.bytes.data<uint8_t>() + p * w.panel_bytes;
-    if (!w.coded && whole == columns) {
-      const auto type = w.type == DType::f32    ? kernels::kF32
-                        : w.type == DType::bf16 ? kernels::kBf16
-                                                : kernels::kF16;
-      table().transpose_panel(at + k0 * kPanel * dtype_size(w.type), type, columns, to, stride);
-      continue;
-    }
-    if (w.coded)
-      expand_columns(w, p, k0, k1, panel.data());
-    else
-      convert_floats(at + k0 * kPanel * dtype_size(w.type), w.type, panel.data(), DType::f32,
-                     (k1 - k0) * kPanel);
-    table().transpose_panel(panel.data(), kernels::kF32, columns, to, stride);
+    T* to = out + (p * kPanel - n0) * kPanel;
+    if (whole == columns && turn_stored(w, p, k0, columns, to, stride)) continue;
+    read_columns(w, p, k0, k1, panel.data());
+    turn(panel.data(), columns, to, stride);
   }
 }
 
@@ -87,10 +126,13 @@ Tensor back_through(const Tensor& dy, const PackedWeight& w, ops::PartRounding* 
   const int64_t strips = ceil_div(w.k, kBackColumns);
   const int64_t tokens = strips < 4 ? kBackFewTokens : kBackTokens, parts = ceil_div(t, tokens);
   parallel_for(strips * parts, 1, [&](int64_t b, int64_t e) {
-    static thread_local std::vector<float> scratch;
+    static thread_local std::vector<float> floats;
     static thread_local std::vector<uint16_t> rounded;
-    scratch.resize(static_cast<size_t>((kBackRows + kPanel) * kBackColumns));
-    if (dots) rounded.resize(scratch.size());
+    const auto size = static_cast<size_t>((kBackRows + kPanel) * kBackColumns);
+    if (dots)
+      rounded.resize(size);
+    else
+      floats.resize(size);
     for (int64_t item = b; item < e; ++item) {
       const int64_t k0 = item % strips * kBackColumns, k1 = std::min(w.k, k0 + kBackColumns);
       const int64_t t0 = item / strips * tokens, t1 = std::min(t, t0 + tokens);
@@ -103,16 +145,16 @@ Tensor back_through(const Tensor& dy, const PackedWeight& w, ops::PartRounding* 
       g.ldx = w.n;
       for (int64_t n0 = 0; n0 < w.n; n0 += kBackRows) {
         const int64_t n1 = std::min(w.n, n0 + kBackRows);
-        transpose_part(w, n0, n1, k0, k1, scratch.data());
         g.accumulate = n0 > 0;
         g.k = n1 - n0;
         if (!dots) {
+          transpose_part(w, n0, n1, k0, k1, floats.data());
           g.x = dy.data<float>() + t0 * w.n + n0;
-          g.panels = scratch.data();
+          g.panels = floats.data();
           table().gemm_f32(&g);
           continue;
         }
-        table().round_to_bf16(scratch.data(), g.p1 * kPanel * g.k, rounded.data());
+        transpose_part(w, n0, n1, k0, k1, rounded.data());
         g.xb = reinterpret_cast<const uint16_t*>(dy.raw()) + t0 * w.n + n0;
         g.panels = rounded.data();
         table().gemm_bf16_dot(&g);
@@ -139,13 +181,25 @@ std::vector<uint16_t> turned(const Tensor& x) {
   return out;
 }
 
-// Adds dyᵀ·x, rounded to bf16 where `rounding` is, to dw [N, K], for dy bf16 [T, N] and what bf16
-// holds of x [T, K]; T is even. Rows of dyᵀ meet columns of x: the product of as many tokens as dy
-// has columns.
+// Adds dyᵀ·x, rounded to bf16 where `rounding` is, to dw [N, K], for dy [T, N] and x [T, K] of
+// bf16; T is even. Rows of dyᵀ meet columns of x: the product of as many tokens as dy has columns.
 void accumulate_bf16(const Tensor& dy, const Tensor& x, Tensor& dw, ops::PartRounding* rounding) {
   const int64_t t = dy.dim(0), n = dy.dim(1), k = x.dim(1);
-  const std::vector<uint16_t> rows = turned(dy);
   float* out = dw.mutable_data<float>();
+  if (k < kBackColumns && n > k) {
+    // Few columns, as LoRA's B has them, become few tokens.
+    Tensor across = Tensor::zeros({k, n}, DType::f32);
+    accumulate_bf16(x, dy, across, nullptr);
+    float* from = across.mutable_data<float>();
+    if (rounding != nullptr) rounding->round(from, 1, across.numel(), 0);
+    parallel_for(n, 256, [&](int64_t b, int64_t e) {
+      for (int64_t i = b; i < e; ++i)
+        for (int64_t j = 0; j < k; ++j) out[i * k + j] += from[j * n + i];
+    });
+    return;
+  }
+  const std::vector<uint16_t> rows = turned(dy);
+  const auto* columns = reinterpret_cast<const uint16_t*>(x.raw());
   const int64_t strips = ceil_div(k, kBackColumns), parts = ceil_div(n, kBackTokens);
   parallel_for(strips * parts, 1, [&](int64_t b, int64_t e) {
     static thread_local std::vector<uint16_t> panels;
@@ -159,7 +213,7 @@ void accumulate_bf16(const Tensor& dy, const Tensor& x, Tensor& dw, ops::PartRou
       // A row of the whole strip at a time, which is one piece of memory.
       uint16_t row[kBackColumns] = {};
       for (int64_t r = 0; r < t && packed != k0; ++r) {
-        table().round_to_bf16(x.data<float>() + r * k + k0, k1 - k0, row);
+        std::copy_n(columns + r * k + k0, k1 - k0, row);
         for (int64_t c = 0; c < k1 - k0; c += kPanel)
           std::copy_n(row + c, kPanel, panels.data() + c * t + r * kPanel);
       }
@@ -186,6 +240,13 @@ void accumulate_bf16(const Tensor& dy, const Tensor& x, Tensor& dw, ops::PartRou
   });
 }
 
+// What bf16 holds of x, which a forward counted.
+Tensor as_bf16(const Tensor& x) {
+  if (x.dtype() == DType::bf16) return x;
+  ops::FlightRecorder::Pause counted;
+  return ops::rounded_bf16(x, "");
+}
+
 }  // namespace
 
 Tensor multiply_transposed(const Tensor& dy, const PackedWeight& w) {
@@ -204,7 +265,7 @@ Tensor product_backward(Tensor dy, const Tensor& x, const PackedWeight& w, const
     if (bias.requires_gradient()) ops::accumulate_columns(narrow.to(DType::f32), gradient_of(bias));
     if (values.requires_gradient()) {
       ops::PartRounding rounds(*rounding);
-      accumulate_bf16(narrow, x, gradient_of(values), part ? nullptr : &rounds);
+      accumulate_bf16(narrow, as_bf16(x), gradient_of(values), part ? nullptr : &rounds);
       if (!part) rounds.record(what + ", weight gradient", values.numel());
     }
     if (!to_x) return {};
@@ -220,6 +281,7 @@ Tensor product_backward(Tensor dy, const Tensor& x, const PackedWeight& w, const
     } else {
       // The type holds each micro-batch's gradient before it is added up in f32.
       const Tensor in = [&] {
+        if (x.dtype() == DType::bf16) return x.to(DType::f32);
         ops::FlightRecorder::Pause counted;  // in the forward
         return ops::rounded(x, *rounding, what + ", input");
       }();

@@ -223,17 +223,21 @@ struct KernelTable {
   // bf16 panels and activations xb, of an even number of columns. Null where the instruction set
   // has no such dots; the CPU must have kAvx512Bf16.
   void (*gemm_bf16_dot)(const GemmArgs*);
-  // To the nearest, ties to even; a NaN stays one.
-  void (*round_to_bf16)(const float* x, int64_t n, uint16_t* y);
+  // To the nearest, ties to even; a NaN stays one. `lost`, where it is not null, is that of
+  // round_values.
+  void (*round_to_bf16)(const float* x, int64_t n, uint16_t* y, int64_t lost[2]);
   void (*gemm_codes)(const GemmArgs*);  // int8 activations
   // f32 activations: bit for bit what gemm_f32 gives with the expanded panels. Every tile of up to
   // four tokens expands anew.
   void (*gemm_codes_f32)(const GemmArgs*);
-  // Expands one code panel to a float panel [K][16].
+  // Expands one code panel to a float panel [K][16], or to what bf16 holds of it.
   void (*expand_codes)(const void* panel, CodeForm form, int64_t k, float* out);
+  void (*expand_codes_bf16)(const void* panel, CodeForm form, int64_t k, uint16_t* out);
   // A float panel [k][16] of a type, k a multiple of 16, as panels of what were its columns: those
   // of columns 16j … 16j+15 go to out + j·stride, [16 rows][16].
   void (*transpose_panel)(const void* panel, FloatType type, int64_t k, float* out, int64_t stride);
+  // The same of bf16 to bf16.
+  void (*transpose_bf16)(const uint16_t* panel, int64_t k, uint16_t* out, int64_t stride);
   // x[t, k], rows ldx apart.
   void (*quantize_rows)(const float* x, int64_t ldx, int64_t t, int64_t k, int64_t chunk, int zero,
                         QuantizedRows out);

@@ -155,7 +155,7 @@ Candidate time_candidate(const KernelTable& t) {
   c.bf16_per_second = speed(t.gemm_bf16);
   if (t.gemm_bf16_dot != nullptr && cpu_has(kAvx512Bf16)) {
     std::vector<uint16_t> rounded(x.size());
-    t.round_to_bf16(x.data(), std::ssize(x), rounded.data());
+    t.round_to_bf16(x.data(), std::ssize(x), rounded.data(), nullptr);
     g.xb = rounded.data();
     c.bf16_dot_per_second = speed(t.gemm_bf16_dot);
   }

@@ -62,14 +62,15 @@ Tensor rounded_half(const Tensor& x, Rounding to, std::string_view operation) {
   std::atomic<int64_t> overflows = 0, underflows = 0;
   parallel_for(x.numel(), 1 << 14, [&](int64_t b, int64_t e) {
     int64_t lost[2] = {0, 0};
+    if (type == DType::bf16) {
+      kernels::table().round_to_bf16(in + b, e - b, out + b, lost);
+      b = e;
+    }
     float part[kAtOnce];
     for (; b < e; b += kAtOnce) {
       const int64_t n = std::min(kAtOnce, e - b);
       kernels::table().round_values(in + b, n, to, part, lost);
-      if (type == DType::bf16)
-        kernels::table().round_to_bf16(part, n, out + b);
-      else
-        convert_floats(part, DType::f32, out + b, type, n);
+      convert_floats(part, DType::f32, out + b, type, n);
     }
     overflows += lost[0];
     underflows += lost[1];

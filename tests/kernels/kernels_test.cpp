@@ -2,6 +2,7 @@
 // odd sizes, tails, extreme values.
 #include <algorithm>
 #include <cstring>
+#include <random>
 
 #include "kernels/ref/ref.h"
 #include "kernels/select.h"
@@ -138,7 +139,7 @@ TEST_P(KernelsTest, Bf16DotsEqualTheReferenceOfRoundedActivations) {
              bias = random_values(n, 33);
         auto half = half_bits(float_panels(w, n, kk), true);
         std::vector<uint16_t> rounded(t * kk);
-        k().round_to_bf16(x.data(), t * kk, rounded.data());
+        k().round_to_bf16(x.data(), t * kk, rounded.data(), nullptr);
         auto value = [](uint16_t bits) { return to_f32(bf16{bits}); };
         for (int64_t i = 0; i < t * kk; ++i) {
           EXPECT_EQ(rounded[i], to_bf16(x[i]).bits);
@@ -189,7 +190,7 @@ TEST_P(KernelsTest, Bf16DotsEqualTheReferenceOfRoundedActivations) {
 TEST_P(KernelsTest, RoundingToBf16KeepsInfinitiesAndNans) {
   const float in[] = {INFINITY, -INFINITY, NAN, 3.4e38f, 1.00390625f, 1.01171875f, 0.0f};
   uint16_t out[7];
-  k().round_to_bf16(in, 7, out);
+  k().round_to_bf16(in, 7, out, nullptr);
   for (int i : {0, 1, 3, 4, 5, 6}) EXPECT_EQ(out[i], to_bf16(in[i]).bits) << in[i];
   EXPECT_TRUE(std::isnan(to_f32(bf16{out[2]})));
 }
@@ -326,6 +327,49 @@ TEST_P(KernelsTest, QuantizedRowsDecodeWithinHalfAStep) {
               0)
         << "the first token's second chunk";
   }
+}
+
+TEST_P(KernelsTest, CodesExpandToBf16AsTheirFloatsRound) {
+  std::mt19937 random(11);
+  constexpr float kTable[16] = {-1,   -0.7f, -0.5f, -0.4f, -0.3f, -0.2f, -0.1f, 0,
+                                0.1f, 0.2f,  0.3f,  0.4f,  0.5f,  0.6f,  0.7f,  1};
+  constexpr uint8_t kSteps[16] = {};
+  for (int bits : {4, 8})
+    for (bool mins : {false, true})
+      for (bool halves : {false, true})
+        for (const float* table : {static_cast<const float*>(nullptr), kTable}) {
+          if (table != nullptr && bits == 8) continue;
+          constexpr int64_t kGroup = 32, kColumns = 96;
+          CodeForm f{bits, bits == 8 || table ? 128 : 8, mins, halves, kGroup, table, kSteps, 1};
+          const int64_t scales = (halves ? 2 : 4) * kPanel * (1 + mins);
+          const int64_t record = scales + kGroup * kPanel * bits / 8;
+          std::vector<uint8_t> panel(static_cast<size_t>(record * kColumns / kGroup));
+          for (auto& b : panel) b = uint8_t(random());
+          for (int64_t g = 0; g < kColumns / kGroup; ++g)
+            for (int64_t i = 0; i < kPanel * (1 + mins); ++i) {
+              const float v = std::uniform_real_distribution<float>(-2, 2)(random);
+              const f16 half = hone::to_f16(v);
+              uint8_t* at = panel.data() + g * record + i * (halves ? 2 : 4);
+              std::memcpy(at, halves ? static_cast<const void*>(&half) : &v, halves ? 2 : 4);
+            }
+          std::vector<float> floats(kColumns * kPanel);
+          std::vector<uint16_t> rounded(floats.size());
+          k().expand_codes(panel.data(), f, kColumns, floats.data());
+          k().expand_codes_bf16(panel.data(), f, kColumns, rounded.data());
+          for (size_t i = 0; i < floats.size(); ++i)
+            ASSERT_EQ(rounded[i], hone::to_bf16(floats[i]).bits) << bits << " bits, at " << i;
+        }
+}
+
+TEST_P(KernelsTest, PanelsOfBf16Turn) {
+  constexpr int64_t kColumns = 48, kStride = 20 * kPanel;
+  std::vector<uint16_t> panel(kColumns * kPanel), out(3 * kStride, 9);
+  for (size_t i = 0; i < panel.size(); ++i) panel[i] = uint16_t(i * 40503u);
+  k().transpose_bf16(panel.data(), kColumns, out.data(), kStride);
+  for (int64_t c = 0; c < kColumns; ++c)
+    for (int64_t r = 0; r < kPanel; ++r)
+      ASSERT_EQ(out[c / kPanel * kStride + r * kPanel + c % kPanel], panel[c * kPanel + r]);
+  EXPECT_EQ(out[kPanel * kPanel], 9) << "between the panels";
 }
 
 // A code panel of `rows` of codes below 16, with scales of 1, as kernel_table.h lays it out.

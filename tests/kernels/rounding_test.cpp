@@ -51,6 +51,19 @@ TEST_P(RoundingTest, EqualsConversionsOfSingleNumbersAndCountsLosses) {
       EXPECT_EQ(lost[0], expected[0]) << int(to);
       EXPECT_EQ(lost[1], expected[1]) << int(to);
     }
+  for (size_t n : {size_t{1}, size_t{15}, size_t{33}, x.size()}) {
+    std::vector<float> values(n);
+    std::vector<uint16_t> y(n + 1, 7), uncounted = y;
+    int64_t lost[2] = {5, 6}, expected[2] = {5, 6};
+    GetParam()->round_values(x.data(), int64_t(n), kRoundBf16, values.data(), expected);
+    GetParam()->round_to_bf16(x.data(), int64_t(n), y.data(), lost);
+    GetParam()->round_to_bf16(x.data(), int64_t(n), uncounted.data(), nullptr);
+    for (size_t i = 0; i < n; ++i) ASSERT_EQ(y[i], bits(values[i]) >> 16) << x[i];
+    EXPECT_EQ(y[n], 7) << "written behind the last";
+    EXPECT_EQ(y, uncounted);
+    EXPECT_EQ(lost[0], expected[0]);
+    EXPECT_EQ(lost[1], expected[1]);
+  }
   float nan = NAN, y = 0;
   int64_t lost[2] = {0, 0};
   for (Rounding to : {kRoundBf16, kRoundF16, kRoundTf32, kCutTf32}) {

@@ -109,6 +109,32 @@ void transpose_panel(const void* panel, FloatType type, int64_t k, float* out, i
     transpose_all<H16>((const uint16_t*)panel, k, out, stride);
 }
 
+// 8×8 blocks: pairs of rows are interleaved three times.
+static void transpose_words(const uint16_t* in, uint16_t* out) {
+  typedef uint16_t w8 __attribute__((vector_size(16)));
+  const w8 low = {0, 8, 1, 9, 2, 10, 3, 11}, high = {4, 12, 5, 13, 6, 14, 7, 15};
+  w8 a[8], b[8];
+  for (int r = 0; r < 8; ++r) memcpy(&a[r], in + r * kPanel, 16);
+  // After a step, row r is interleaved with row r + 4: of rows 0, 1 … come rows 0, 4, 1, 5 …
+  auto step = [&](const w8* from, w8* to) {
+    for (int r = 0; r < 4; ++r) {
+      to[2 * r] = __builtin_shuffle(from[r], from[r + 4], low);
+      to[2 * r + 1] = __builtin_shuffle(from[r], from[r + 4], high);
+    }
+  };
+  step(a, b);
+  step(b, a);
+  step(a, b);
+  for (int r = 0; r < 8; ++r) memcpy(out + r * kPanel, &b[r], 16);
+}
+
+void transpose_bf16(const uint16_t* panel, int64_t k, uint16_t* out, int64_t stride) {
+  for (int64_t i = 0; i < k; i += kPanel, panel += kPanel * kPanel, out += stride)
+    for (int r = 0; r < kPanel; r += 8)
+      for (int c = 0; c < kPanel; c += 8)
+        transpose_words(panel + r * kPanel + c, out + c * kPanel + r);
+}
+
 namespace {
 
 // c[kRows][kWide panels] += the sum over all rows of a and b; of the last panel only `cols` columns

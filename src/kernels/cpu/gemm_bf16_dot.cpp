@@ -6,21 +6,9 @@
 // them in y between blocks: the same steps for one token as for many. A panel's rows k and k + 1
 // lie in one vector; one permutation brings the two values of each output together. The
 // instruction rounds each sum of two products and takes denormals as zeros.
-#include "kernels/cpu/simd_bits.h"
 #include "kernels/cpu/tiles.h"
 
 namespace hone::kernels::HONE_ISA {
-
-void round_to_bf16(const float* x, int64_t n, uint16_t* y) {
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) store_u16(y + i, bf16_nearest(load_f(x + i)));
-  if (i == n) return;
-  alignas(64) float rest[16] = {};
-  uint16_t rounded[16];
-  memcpy(rest, x + i, (size_t)(n - i) * 4);
-  store_u16(rounded, bf16_nearest(load_f(rest)));
-  memcpy(y + i, rounded, (size_t)(n - i) * 2);
-}
 
 #if defined(HONE_BF16_DOT) && !defined(HONE_TILES)  // with tiles gemm_bf16_tiles.cpp
 namespace {

@@ -14,8 +14,8 @@
 namespace hone::kernels::HONE_ISA {
 namespace {
 
-constexpr int kStep = 32;        // columns of one tile product
-constexpr int64_t kBlock = 512;  // columns that are brought into order at once
+constexpr int kStep = 32;         // columns of one tile product
+constexpr int64_t kBlock = 1536;  // columns that are brought into order at once
 constexpr int kPanels = 8;
 constexpr int kWide = 2, kHigh = 2;  // panels and tiles of tokens that run together
 
@@ -166,8 +166,11 @@ void gemm_bf16_dot(const GemmArgs* g) {
     return release_tiles();
   }
   alignas(64) Pairs pairs[kPanels * kBlock / kStep];
-  for (int64_t k0 = 0; k0 < g->k; k0 += kBlock) {
-    const int64_t k1 = k0 + kBlock < g->k ? k0 + kBlock : g->k;
+  // Blocks of one length, for a short one parks as many sums as a long one.
+  const int64_t blocks = (g->k + kBlock - 1) / kBlock;
+  const int64_t block = ((g->k + kStep - 1) / kStep + blocks - 1) / blocks * kStep;
+  for (int64_t k0 = 0; k0 < g->k; k0 += block) {
+    const int64_t k1 = k0 + block < g->k ? k0 + block : g->k;
     const int64_t steps = (k1 - k0 + kStep - 1) / kStep;
     for (int64_t p = g->p0; p < g->p1; p += kPanels) {
       const int64_t p1 = p + kPanels < g->p1 ? p + kPanels : g->p1;

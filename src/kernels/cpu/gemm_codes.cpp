@@ -9,7 +9,7 @@
 // the group's once. Limits: 64 multiply-adds per VNNI dot; of ten operations of a chunk that
 // compete for the same units, eight are dots. Below about 8 tokens the weight bytes; of one
 // or two the hardware's own prefetch was faster than any by software.
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/simd_bits.h"
 #include "kernels/cpu/tiles.h"
 
 namespace hone::kernels::HONE_ISA {
@@ -325,9 +325,13 @@ HONE_INLINE void each_column(const uint8_t* at, CodeForm f, int64_t columns, Sin
   }
 }
 
-template <Codes kCodes>
-static void expand(const uint8_t* panel, CodeForm f, int64_t k, float* out) {
-  each_column<kCodes, 1>(panel, f, k, [=](int64_t i, int, vf v) { store_f(out + i * kPanel, v); });
+HONE_INLINE void store_row(float* out, vf v) { store_f(out, v); }
+HONE_INLINE void store_row(uint16_t* out, vf v) { store_u16(out, bf16_nearest(v)); }
+
+template <Codes kCodes, typename T>
+static void expand_as(const uint8_t* panel, CodeForm f, int64_t k, T* out) {
+  each_column<kCodes, 1>(panel, f, k,
+                         [=](int64_t i, int, vf v) { store_row(out + i * kPanel, v); });
 }
 
 // As expand and gemm_f32 would: the same values, and sums over k in the same order.
@@ -373,6 +377,18 @@ HONE_INLINE Codes codes_of(CodeForm f) {
   return f.bits == 8 ? kBytes : f.table ? kSteps : kNibbles;
 }
 
+template <typename T>
+static void expand(const uint8_t* panel, CodeForm form, int64_t k, T* out) {
+  switch (codes_of(form)) {
+    case kNibbles:
+      return expand_as<kNibbles>(panel, form, k, out);
+    case kSteps:
+      return expand_as<kSteps>(panel, form, k, out);
+    case kBytes:
+      return expand_as<kBytes>(panel, form, k, out);
+  }
+}
+
 }  // namespace
 
 void gemm_codes(const GemmArgs* g) {
@@ -398,15 +414,10 @@ void gemm_codes_f32(const GemmArgs* g) {
 }
 
 void expand_codes(const void* panel, CodeForm form, int64_t k, float* out) {
-  const uint8_t* at = (const uint8_t*)panel;
-  switch (codes_of(form)) {
-    case kNibbles:
-      return expand<kNibbles>(at, form, k, out);
-    case kSteps:
-      return expand<kSteps>(at, form, k, out);
-    case kBytes:
-      return expand<kBytes>(at, form, k, out);
-  }
+  expand((const uint8_t*)panel, form, k, out);
+}
+void expand_codes_bf16(const void* panel, CodeForm form, int64_t k, uint16_t* out) {
+  expand((const uint8_t*)panel, form, k, out);
 }
 
 void quantize_rows(const float* x, int64_t ldx, int64_t t, int64_t k, int64_t chunk, int zero,

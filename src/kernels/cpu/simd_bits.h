@@ -17,6 +17,8 @@ HONE_INLINE vi bits_of(vf a) { return {_mm512_castps_si512(a.v)}; }
 HONE_INLINE vf of_bits(vi a) { return {_mm512_castsi512_ps(a.v)}; }
 HONE_INLINE vi both(vi a, vi b) { return {_mm512_and_si512(a.v, b.v)}; }
 HONE_INLINE vi first_not_second(vi a, vi b) { return {_mm512_andnot_si512(b.v, a.v)}; }
+// Whether any bit is set.
+HONE_INLINE bool any_of(vi a) { return _mm512_test_epi32_mask(a.v, a.v) != 0; }
 HONE_INLINE vi differing(vi a, vi b) { return {_mm512_xor_si512(a.v, b.v)}; }
 HONE_INLINE vi product_i(vi a, vi b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 template <int n>
@@ -74,6 +76,10 @@ HONE_INLINE vf of_bits(vi x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi25
 HONE_INLINE vi both(vi x, vi y) { return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
 HONE_INLINE vi first_not_second(vi x, vi y) {
   return {_mm256_andnot_si256(y.a, x.a), _mm256_andnot_si256(y.b, x.b)};
+}
+HONE_INLINE bool any_of(vi x) {
+  const __m256i both = _mm256_or_si256(x.a, x.b);
+  return !_mm256_testz_si256(both, both);
 }
 HONE_INLINE vi differing(vi x, vi y) {
   return {_mm256_xor_si256(x.a, y.a), _mm256_xor_si256(x.b, y.b)};
@@ -162,6 +168,11 @@ HONE_INLINE vi both(vi a, vi b) {
 HONE_INLINE vi first_not_second(vi a, vi b) {
   HONE_LANES a.v[i] &= ~b.v[i];
   return a;
+}
+HONE_INLINE bool any_of(vi a) {
+  int32_t any = 0;
+  HONE_LANES any |= a.v[i];
+  return any != 0;
 }
 HONE_INLINE vi differing(vi a, vi b) {
   HONE_LANES a.v[i] ^= b.v[i];

@@ -14,11 +14,13 @@ void gemm_bf16_dot(const GemmArgs*);
 #else
 constexpr void (*gemm_bf16_dot)(const GemmArgs*) = nullptr;
 #endif
-void round_to_bf16(const float*, int64_t, uint16_t*);
+void round_to_bf16(const float*, int64_t, uint16_t*, int64_t[2]);
 void gemm_codes(const GemmArgs*);
 void gemm_codes_f32(const GemmArgs*);
 void expand_codes(const void*, CodeForm, int64_t, float*);
+void expand_codes_bf16(const void*, CodeForm, int64_t, uint16_t*);
 void transpose_panel(const void*, FloatType, int64_t, float*, int64_t);
+void transpose_bf16(const uint16_t*, int64_t, uint16_t*, int64_t);
 void quantize_rows(const float*, int64_t, int64_t, int64_t, int64_t, int, QuantizedRows);
 void attention(const AttentionArgs*);
 void attention_merge(int64_t, int64_t, AttentionPart, AttentionPart);
@@ -75,7 +77,9 @@ const KernelTable kTable = {
     gemm_codes,
     gemm_codes_f32,
     expand_codes,
+    expand_codes_bf16,
     transpose_panel,
+    transpose_bf16,
     quantize_rows,
     attention,
     attention_merge,

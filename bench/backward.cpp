@@ -87,7 +87,7 @@ class Bench {
     report(shape + " A", one * double(k), [&] {
       multiply_all(LinearInput(x), {&down, 1}, Activations::f32);
     });
-    report(shape + " B", one * double(n), [&] { add_product(y, u, b); });
+    report(shape + " B", one * double(n), [&] { add_product(y, u, b, Activations::f32); });
     report(shape + " back through B", one * double(n),
            [&] { multiply_transposed(dy, b.packed()); });
     report(shape + " back through A", one * double(k), [&] { multiply_transposed(u, a.packed()); });

@@ -35,6 +35,36 @@ inline const std::vector<TinyFixture>& tiny_fixtures() {
            "low_freq_factor": 1.0, "high_freq_factor": 4.0,
            "original_max_position_embeddings": 8192}})",
        true},
+      {"mistral", "mistral", R"({"model_type": "mistral", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "intermediate_size": 96, "max_position_embeddings": 256, "sliding_window": null,
+         "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": false})",
+       false},
+      {"qwen2", "qwen2", R"({"model_type": "qwen2", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "intermediate_size": 96, "max_position_embeddings": 256, "use_sliding_window": false,
+         "rope_theta": 1000000.0, "tie_word_embeddings": true})",
+       true},
+      {"qwen3", "qwen3", R"({"model_type": "qwen3", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "head_dim": 32, "intermediate_size": 96, "max_position_embeddings": 256,
+         "rope_theta": 1000000.0, "tie_word_embeddings": false})",
+       false},
+      {"granite", "granite", R"({"model_type": "granite", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "intermediate_size": 96, "max_position_embeddings": 256, "embedding_multiplier": 3.0,
+         "attention_multiplier": 0.125, "residual_multiplier": 0.5, "logits_scaling": 2.0,
+         "tie_word_embeddings": true})",
+       false},
+      {"olmo2", "olmo2", R"({"model_type": "olmo2", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "intermediate_size": 96, "max_position_embeddings": 256, "tie_word_embeddings": false})",
+       false},
+      {"gemma2", "gemma2", R"({"model_type": "gemma2", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "head_dim": 32, "intermediate_size": 64, "max_position_embeddings": 256,
+         "sliding_window": 16, "query_pre_attn_scalar": 32})",
+       false},
       {"gpt2", "gpt2", R"({"model_type": "gpt2", "vocab_size": 272, "n_embd": 128, "n_layer": 2,
          "n_head": 4, "n_inner": 256, "n_positions": 256})",
        true},
@@ -166,8 +196,9 @@ inline Shape role_shape(Role role, const ModelConfig& c) {
     case Role::post_mlp_norm:
       return {c.width};
     case Role::q_norm:
+      return {c.whole_qk_norm ? c.heads * c.head_dim : c.head_dim};
     case Role::k_norm:
-      return {c.head_dim};
+      return {c.whole_qk_norm ? c.kv_heads * c.head_dim : c.head_dim};
     case Role::q:
     case Role::attention_gate:
       return {c.heads * c.head_dim, c.width};
@@ -231,7 +262,7 @@ inline std::map<std::string, Tensor> tiny_tensors(const TinyFixture& fixture, ui
     if (!matrix)
       for (int64_t i = 0; i < rows; ++i) t.mutable_data<float>()[i] += 1 - c.norm_offset;
     out[name + ".weight"] = t;
-    bool has_bias = matrix ? fixture.biases && is_layer_role(s.role)
+    bool has_bias = matrix ? fixture.biases && announces_bias(c, s.role)
                            : c.norm == Norm::Kind::layer && (fixture.biases || c.norm_bias);
     if (has_bias) out[name + ".bias"] = random_tensor({rows}, seed++, 0.1f);
   };

@@ -377,7 +377,7 @@ class PrecisionRun {
   Tensor logits(size_t lane, const Tensor& hidden, Weighing& weighing) {
     const std::string input = model_.head.name() + " input";
     at_ = base_;
-    Tensor x = held(lane, input, model_.final_norm.forward(hidden));
+    Tensor x = held(lane, input, model_.head_input(hidden));
     Tensor y = model_.head.forward(LinearInput(x), Activations::f32);
     see(lane, input, false, x);
     see(lane, model_.head.name() + " output", true, y);

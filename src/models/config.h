@@ -32,7 +32,9 @@ struct ModelConfig {
   float norm_offset = 0;  ///< of the stored norm weights: 1 where a file stores w and means 1+w
   bool gated_attention = false;  ///< softmax attention's result is multiplied by the σ of a gate
   bool qk_norm = false;          ///< norm over each head of q and k
+  bool whole_qk_norm = false;    ///< and it is one over all heads
   bool post_norms = false;       ///< norms after the mixer and after the MLP as well
+  bool pre_norms = true;         ///< norms before them
 
   bool rotary = true;
   bool learned_positions = false;
@@ -67,11 +69,14 @@ struct ModelConfig {
   float attention_softcap = 0;
   float logit_softcap = 0;
   float embedding_scale = 1;
+  float residual_scale = 1;  ///< of what each half adds to the residual stream
+  float logit_scale = 1;
   bool gated_mlp = true;
   Mlp::Activation activation = Mlp::Activation::silu;
   bool tied_head = false;
   // Biases that the config announces: a file without them is refused. Others are read if present.
   bool attention_bias = false;
+  bool qkv_bias = false;  ///< those of q, k and v alone
   bool mlp_bias = false;
   bool norm_bias = false;
 

@@ -48,6 +48,7 @@ class Builder {
     if (c_.embedding_norm) m->embedding_norm = read_norm(c_, r_, Role::embedding_norm, 0, c_.width);
     m->embedding_scale = c_.embedding_scale;
     m->logit_softcap = c_.logit_softcap;
+    m->logit_scale = c_.logit_scale;
     if (c_.learned_positions) m->position_name = r_.path(Role::positions, 0);
     if (c_.learned_positions)
       m->position_table = decode_weight(r_.matrix(Role::positions, 0, c_.context, c_.width));
@@ -75,9 +76,7 @@ class Builder {
     std::string path = r_.path(role, layer);
     Weight w = r_.matrix(role, layer, n, k);
     if (transform_) w = transform_(std::move(w), role, path);
-    bool mlp = role == Role::gate || role == Role::up || role == Role::down;
-    bool bias = role != Role::head && (mlp ? c_.mlp_bias : c_.attention_bias);
-    Linear l(path, std::move(w), r_.vector(role, layer, ".bias", n, bias));
+    Linear l(path, std::move(w), r_.vector(role, layer, ".bias", n, announces_bias(c_, role)));
     if (pack_) l.pack(false);
     return l;
   }
@@ -103,8 +102,10 @@ class Builder {
 
   Block block(int64_t i) {
     Block b;
-    b.mixer_norm = read_norm(c_, r_, Role::mixer_norm, i, c_.width);
-    if (c_.feed_forward != "none") b.mlp_norm = read_norm(c_, r_, Role::mlp_norm, i, c_.width);
+    b.residual_scale = c_.residual_scale;
+    if (c_.pre_norms) b.mixer_norm = read_norm(c_, r_, Role::mixer_norm, i, c_.width);
+    if (c_.pre_norms && c_.feed_forward != "none")
+      b.mlp_norm = read_norm(c_, r_, Role::mlp_norm, i, c_.width);
     if (c_.post_norms) {
       b.post_mixer_norm = read_norm(c_, r_, Role::post_mixer_norm, i, c_.width);
       b.post_mlp_norm = read_norm(c_, r_, Role::post_mlp_norm, i, c_.width);
@@ -159,8 +160,9 @@ class Builder {
     if (c_.gated_attention)
       a->gate = linear(Role::attention_gate, i, c_.heads * c_.head_dim, c_.width);
     if (c_.qk_norm) {
-      a->q_norm = read_norm(c_, r_, Role::q_norm, i, c_.head_dim);
-      a->k_norm = read_norm(c_, r_, Role::k_norm, i, c_.head_dim);
+      const bool whole = c_.whole_qk_norm;
+      a->q_norm = read_norm(c_, r_, Role::q_norm, i, c_.head_dim * (whole ? c_.heads : 1));
+      a->k_norm = read_norm(c_, r_, Role::k_norm, i, c_.head_dim * (whole ? c_.kv_heads : 1));
     }
     if (c_.rotary) a->rope = local ? local_rope_ : global_rope_;
     if (c_.is_linearised(i)) r_.fill(*a, i, nullptr);

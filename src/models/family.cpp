@@ -151,6 +151,36 @@ void read_common_hf(const Json& c, ModelConfig& m) {
       read_rope(c[key], m.rope_theta, m.rope_scaling);
 }
 
+bool announces_bias(const ModelConfig& m, Role role) {
+  switch (role) {
+    case Role::gate:
+    case Role::up:
+    case Role::down:
+      return m.mlp_bias;
+    case Role::q:
+    case Role::k:
+    case Role::v:
+      return m.attention_bias || m.qkv_bias;
+    case Role::o:
+    case Role::attention_gate:
+      return m.attention_bias;
+    default:
+      return false;
+  }
+}
+
+bool read_layer_types(const Json& c, ModelConfig& m) {
+  if (!c.contains("layer_types") || !c["layer_types"].is_array()) return false;
+  m.windowed.clear();
+  for (const Json& type : c["layer_types"]) {
+    const bool local = type == "sliding_attention";
+    HONE_CHECK(local || type == "full_attention", unsupported,
+               "config.json: layer type {} is not supported", type.dump().substr(0, 60));
+    m.windowed.push_back(local);
+  }
+  return true;
+}
+
 void read_linearised(const Json& config, ModelConfig& m) {
   if (!config.contains("linearised") || config["linearised"].is_null()) return;
   const Json& c = config["linearised"];

@@ -136,4 +136,20 @@ void write_linearised(const ModelConfig& config, Json& out);
 /// The keys that every GGUF architecture has ("llama.block_count", ...).
 void read_common_gguf(const GgufFile& file, ModelConfig& out);
 
+/// Whether the config announces a bias of this role's Linears.
+bool announces_bias(const ModelConfig& config, Role role);
+/// layer_types, where config.json has it, to `windowed`; else false. Raises unsupported on others
+/// than sliding_attention and full_attention.
+bool read_layer_types(const Json& config, ModelConfig& out);
+
+// Many families are Llama but for a few keys. These read and write what they share: the common
+// keys, the RMS norms' epsilon, biases, SwiGLU (another hidden_act is refused).
+void read_llama_hf(const Json& config, ModelConfig& out);
+void read_llama_gguf(const GgufFile& file, ModelConfig& out);
+void write_llama_gguf(const std::string& architecture, const ModelConfig& config,
+                      std::vector<GgufEntry>& out);
+/// Llama's slots and some more. In GGUF Llama's own rows are paired (Slot), those of most other
+/// architectures are not.
+std::vector<Slot> llama_slots(bool gguf_paired_rows, std::vector<Slot> more = {});
+
 }  // namespace hone

@@ -27,20 +27,11 @@ void set_layers(ModelConfig& m, int64_t global_every) {
   for (int64_t i = 0; i < m.layers; ++i) m.windowed.push_back((i + 1) % global_every != 0);
 }
 
-void read_layer_types(const Json& c, ModelConfig& m) {
-  if (!c.contains("layer_types") || !c["layer_types"].is_array()) {
-    int64_t every = config_int(c, "sliding_window_pattern", kGlobalEvery);
-    HONE_CHECK(every > 0, corrupt, "config.json: sliding_window_pattern {}: expected > 0", every);
-    set_layers(m, every);
-    return;
-  }
-  m.windowed.clear();
-  for (const Json& type : c["layer_types"]) {
-    bool local = type == "sliding_attention";
-    HONE_CHECK(local || type == "full_attention", unsupported,
-               "config.json: layer type {} is not supported", type.dump().substr(0, 60));
-    m.windowed.push_back(local);
-  }
+void read_layers(const Json& c, ModelConfig& m) {
+  if (read_layer_types(c, m)) return;
+  const int64_t every = config_int(c, "sliding_window_pattern", kGlobalEvery);
+  HONE_CHECK(every > 0, corrupt, "config.json: sliding_window_pattern {}: expected > 0", every);
+  set_layers(m, every);
 }
 
 void from_hf(const Json& c, ModelConfig& m) {
@@ -61,7 +52,7 @@ void from_hf(const Json& c, ModelConfig& m) {
                "config.json: scaled rotations of windowed layers are not supported");
   }
   m.window = config_int(c, "sliding_window", 4096);
-  read_layer_types(c, m);
+  read_layers(c, m);
   double scalar = config_float(c, "query_pre_attn_scalar", 256);
   HONE_CHECK(scalar > 0, corrupt, "config.json: query_pre_attn_scalar {}: expected > 0", scalar);
   m.attention_scale = static_cast<float>(1 / std::sqrt(scalar));

@@ -50,6 +50,9 @@ class Initial {
       case Role::post_mixer_norm:
       case Role::post_mlp_norm:
         return c_.post_norms;
+      case Role::mixer_norm:
+      case Role::mlp_norm:
+        return c_.pre_norms;
       case Role::gate:
         return c_.gated_mlp;
       case Role::embedding_norm:
@@ -85,8 +88,9 @@ class Initial {
       case Role::down:
         return {c_.width, c_.ffn};
       case Role::q_norm:
+        return {c_.whole_qk_norm ? c_.heads * c_.head_dim : c_.head_dim, 0};
       case Role::k_norm:
-        return {c_.head_dim, 0};
+        return {c_.whole_qk_norm ? kv : c_.head_dim, 0};
       default:
         return {c_.width, 0};
     }
@@ -103,10 +107,7 @@ class Initial {
     const bool to_residual = s.role == Role::o || s.role == Role::down;
     if (!norm) weight.deviation = deviation(to_residual);
     put(name + ".weight", weight);
-    const bool mlp = s.role == Role::gate || s.role == Role::up || s.role == Role::down;
-    const bool bias = norm ? c_.norm_bias
-                           : is_linear_role(s.role) && s.role != Role::head &&
-                                 (mlp ? c_.mlp_bias : c_.attention_bias);
+    const bool bias = norm ? c_.norm_bias : announces_bias(c_, s.role);
     if (bias) put(name + ".bias", {{rows}, 0, 0, 0});
   }
 

@@ -7,19 +7,9 @@
 namespace hone {
 namespace {
 
-void from_hf(const Json& c, ModelConfig& m) {
-  read_common_hf(c, m);
-  m.norm_eps = static_cast<float>(config_float(c, "rms_norm_eps", 1e-6));
-  m.attention_bias = config_bool(c, "attention_bias", false);
-  m.mlp_bias = config_bool(c, "mlp_bias", false);
-  std::string act = config_string(c, "hidden_act", "silu");
-  HONE_CHECK(act == "silu", unsupported, "config.json: hidden_act '{}': llama has silu", act);
-}
+void from_hf(const Json& c, ModelConfig& m) { read_llama_hf(c, m); }
 
-void from_gguf(const GgufFile& f, ModelConfig& m) {
-  read_common_gguf(f, m);
-  m.norm_eps = static_cast<float>(f.get_f64("llama.attention.layer_norm_rms_epsilon"));
-}
+void from_gguf(const GgufFile& f, ModelConfig& m) { read_llama_gguf(f, m); }
 
 void to_hf(const ModelConfig& m, Json& c) {
   c["architectures"] = {"LlamaForCausalLM"};
@@ -29,34 +19,54 @@ void to_hf(const ModelConfig& m, Json& c) {
 }
 
 void to_gguf(const ModelConfig& m, std::vector<GgufEntry>& out) {
-  out.push_back({"llama.attention.layer_norm_rms_epsilon", GgufValue::f32(m.norm_eps)});
+  write_llama_gguf("llama", m, out);
 }
 
 }  // namespace
 
+void read_llama_hf(const Json& c, ModelConfig& m) {
+  read_common_hf(c, m);
+  m.norm_eps = static_cast<float>(config_float(c, "rms_norm_eps", 1e-6));
+  m.attention_bias = config_bool(c, "attention_bias", false);
+  m.mlp_bias = config_bool(c, "mlp_bias", false);
+  const std::string act = config_string(c, "hidden_act", "silu");
+  HONE_CHECK(act == "silu", unsupported, "config.json: hidden_act '{}': {} has silu", act,
+             config_string(c, "model_type", "llama"));
+}
+
+void read_llama_gguf(const GgufFile& f, ModelConfig& m) {
+  read_common_gguf(f, m);
+  m.norm_eps = static_cast<float>(
+      f.get_f64(f.get_string("general.architecture") + ".attention.layer_norm_rms_epsilon"));
+}
+
+void write_llama_gguf(const std::string& architecture, const ModelConfig& m,
+                      std::vector<GgufEntry>& out) {
+  out.push_back({architecture + ".attention.layer_norm_rms_epsilon", GgufValue::f32(m.norm_eps)});
+}
+
+std::vector<Slot> llama_slots(bool paired, std::vector<Slot> more) {
+  std::vector<Slot> all = {
+      {Role::embedding, "model.embed_tokens", "token_embd"},
+      {Role::final_norm, "model.norm", "output_norm"},
+      {Role::head, "lm_head", "output"},
+      {Role::mixer_norm, "model.layers.{}.input_layernorm", "blk.{}.attn_norm"},
+      {Role::q, "model.layers.{}.self_attn.q_proj", "blk.{}.attn_q", paired},
+      {Role::k, "model.layers.{}.self_attn.k_proj", "blk.{}.attn_k", paired},
+      {Role::v, "model.layers.{}.self_attn.v_proj", "blk.{}.attn_v"},
+      {Role::o, "model.layers.{}.self_attn.o_proj", "blk.{}.attn_output"},
+      {Role::mlp_norm, "model.layers.{}.post_attention_layernorm", "blk.{}.ffn_norm"},
+      {Role::gate, "model.layers.{}.mlp.gate_proj", "blk.{}.ffn_gate"},
+      {Role::up, "model.layers.{}.mlp.up_proj", "blk.{}.ffn_up"},
+      {Role::down, "model.layers.{}.mlp.down_proj", "blk.{}.ffn_down"},
+  };
+  all.insert(all.end(), more.begin(), more.end());
+  return all;
+}
+
 extern const Family kLlamaFamily;
 const Family kLlamaFamily = {
-    "llama",
-    {"llama"},
-    {"llama"},
-    from_hf,
-    from_gguf,
-    to_hf,
-    to_gguf,
-    {
-        {Role::embedding, "model.embed_tokens", "token_embd"},
-        {Role::final_norm, "model.norm", "output_norm"},
-        {Role::head, "lm_head", "output"},
-        {Role::mixer_norm, "model.layers.{}.input_layernorm", "blk.{}.attn_norm"},
-        {Role::q, "model.layers.{}.self_attn.q_proj", "blk.{}.attn_q", true},
-        {Role::k, "model.layers.{}.self_attn.k_proj", "blk.{}.attn_k", true},
-        {Role::v, "model.layers.{}.self_attn.v_proj", "blk.{}.attn_v"},
-        {Role::o, "model.layers.{}.self_attn.o_proj", "blk.{}.attn_output"},
-        {Role::mlp_norm, "model.layers.{}.post_attention_layernorm", "blk.{}.ffn_norm"},
-        {Role::gate, "model.layers.{}.mlp.gate_proj", "blk.{}.ffn_gate"},
-        {Role::up, "model.layers.{}.mlp.up_proj", "blk.{}.ffn_up"},
-        {Role::down, "model.layers.{}.mlp.down_proj", "blk.{}.ffn_down"},
-    },
+    "llama", {"llama"}, {"llama"}, from_hf, from_gguf, to_hf, to_gguf, llama_slots(true),
 };
 
 }  // namespace hone

@@ -6,6 +6,11 @@ namespace hone {
 
 extern const Family kLlamaFamily;
 extern const Family kGpt2Family;
+extern const Family kMistralFamily;
+extern const Family kQwen2Family, kQwen3Family;
+extern const Family kGraniteFamily;
+extern const Family kOlmo2Family;
+extern const Family kGemma2Family;
 extern const Family kGemma3Family;
 extern const Family kMamba2Family;
 extern const Family kMemoryTransformerFamily;
@@ -16,9 +21,12 @@ extern const Family kRwkv7Family, kRwkv7CppFamily;
 
 std::span<const Family* const> family_registry() {
   static const Family* const kFamilies[] = {
-      &kLlamaFamily,    &kGpt2Family,  &kGemma3Family,   &kMamba2Family,
-      &kQwen35Family,   &kRwkv5Family, &kRwkv5CppFamily, &kRwkv6Family,
-      &kRwkv6CppFamily, &kRwkv7Family, &kRwkv7CppFamily, &kMemoryTransformerFamily,
+      &kLlamaFamily,    &kMistralFamily,  &kQwen2Family,
+      &kQwen3Family,    &kGraniteFamily,  &kOlmo2Family,
+      &kGpt2Family,     &kGemma2Family,   &kGemma3Family,
+      &kMamba2Family,   &kQwen35Family,   &kRwkv5Family,
+      &kRwkv5CppFamily, &kRwkv6Family,    &kRwkv6CppFamily,
+      &kRwkv7Family,    &kRwkv7CppFamily, &kMemoryTransformerFamily,
   };
   return kFamilies;
 }

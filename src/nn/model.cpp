@@ -108,11 +108,20 @@ void Block::forward(BlockState& s, const Batch& batch, KvCache& cache, int64_t l
   for (int stage = 0; stage < kStages; ++stage) advance(s, stage, batch, cache, layer);
 }
 
-void Block::enter(BlockState& s, Checkpointing checkpointing) const {
-  s.x = mixer_norm.forward(s.residual);
-  s.again = nullptr;
+namespace {
+
+// With cheap checkpointing a norm's result is made anew where the backward needs it.
+void keep_cheaply(const Norm& norm, BlockState& s, Checkpointing checkpointing) {
   if (checkpointing == Checkpointing::cheap && recorded({&s.x}))
-    s.again = [norm = mixer_norm, x = s.residual] { return norm.forward(x); };
+    s.again = [norm, x = s.residual] { return norm.forward(x); };
+}
+
+}  // namespace
+
+void Block::enter(BlockState& s, Checkpointing checkpointing) const {
+  s.again = nullptr;
+  s.x = mixer_norm.defined() ? mixer_norm.forward(s.residual) : s.residual;
+  if (mixer_norm.defined()) keep_cheaply(mixer_norm, s, checkpointing);
   s.entered = adapters.empty() ? Tensor() : s.x;
 }
 
@@ -136,12 +145,16 @@ void Block::advance(BlockState& s, int stage, const Batch& batch, KvCache& cache
                    : adapter->mlp_output(s.entered, y, batch.activations);
   const Norm& post = stage == 1 ? post_mixer_norm : post_mlp_norm;
   if (post.defined()) y = post.forward(y);
+  if (residual_scale != 1) y = ops::scale(y, residual_scale);
   if (stage == 1 && feed_forward != nullptr) {
-    ops::SumAndNorm both = mlp_norm.forward_sum(s.residual, y);
-    s.residual = both.sum;
-    s.x = both.norm;
-    if (batch.checkpointing == Checkpointing::cheap && recorded({&s.x}))
-      s.again = [norm = mlp_norm, x = s.residual] { return norm.forward(x); };
+    if (mlp_norm.defined()) {
+      ops::SumAndNorm both = mlp_norm.forward_sum(s.residual, y);
+      s.residual = both.sum;
+      s.x = both.norm;
+      keep_cheaply(mlp_norm, s, batch.checkpointing);
+    } else {
+      s.residual = s.x = ops::add(s.residual, y);
+    }
     s.entered = adapters.empty() ? Tensor() : s.x;
     return;
   }
@@ -308,8 +321,13 @@ Tensor Model::put_prompt(const Tensor& x, const std::vector<int32_t>& tokens) co
   return y;
 }
 
+Tensor Model::head_input(const Tensor& hidden) const {
+  const Tensor x = final_norm.forward(hidden);
+  return logit_scale == 1 ? x : ops::scale(x, logit_scale);
+}
+
 Tensor Model::logits(const Tensor& hidden, Activations a) {
-  Tensor y = head.forward(LinearInput(final_norm.forward(hidden)), a);
+  Tensor y = head.forward(LinearInput(head_input(hidden)), a);
   if (logit_softcap > 0) ops::softcap_in_place(y, logit_softcap);
   return y;
 }
@@ -318,7 +336,7 @@ LinearLoss Model::loss(const Tensor& hidden, LogitLoss& loss, float gradient, Ac
   // With adapters a head is more than one product.
   if (!head.adapters.empty())
     return loss_of_logits(logits(hidden, a), loss, gradient, logit_softcap > 0);
-  return linear_loss(final_norm.forward(hidden), head.product(), logit_softcap, loss, gradient, a);
+  return linear_loss(head_input(hidden), head.product(), logit_softcap, loss, gradient, a);
 }
 
 void Model::set_prefix(std::shared_ptr<Prefix> p) {

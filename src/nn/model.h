@@ -26,7 +26,7 @@ class SoftmaxAttention : public Mixer {
   AttentionSpec spec;
   Linear q, k, v, o;
   Linear gate;                     ///< the result is multiplied by its σ; undefined = none
-  Norm q_norm, k_norm;             ///< over each head, before the rotation; undefined = none
+  Norm q_norm, k_norm;             ///< over each head or all, before the rotation; undefined = none
   Rope rope;                       ///< undefined = none
   std::shared_ptr<Prefix> prefix;  ///< in front of every sequence; null = none
   std::shared_ptr<const StreamingAttention> streaming;  ///< null = none
@@ -69,8 +69,9 @@ struct BlockState {
 /// output (down).
 struct Block {
   static constexpr int kStages = 4;
-  Norm mixer_norm, post_mixer_norm;  ///< post norms undefined = none
+  Norm mixer_norm, post_mixer_norm;  ///< undefined = none
   Norm mlp_norm, post_mlp_norm;
+  float residual_scale = 1;  ///< of what each half adds to the residual stream
   std::unique_ptr<Mixer> mixer;
   std::unique_ptr<Mixer> feed_forward;  ///< null = none: the last two stages do nothing
   /// In the order in which they work.
@@ -111,6 +112,7 @@ class Model {
   Linear head;
   bool tied_head = false;  ///< head and embedding are one parameter
   float logit_softcap = 0;
+  float logit_scale = 1;
   std::shared_ptr<Prefix> prefix;  ///< of all layers (set_prefix); null = none
   /// Rows [p, D] in front of every sequence, for tokens −1 … −p (Lester et al. 2021); an empty
   /// handle = none.
@@ -138,6 +140,8 @@ class Model {
   /// Token (and position) embeddings of a batch: [T, D]. Raises invalid_argument past the learned
   /// positions.
   Tensor embed(const Batch& batch) const;
+  /// What the head multiplies, of hidden rows [R, D]: their final norm, scaled.
+  Tensor head_input(const Tensor& hidden) const;
   /// Final norm and head on hidden rows [R, D]: [R, V].
   Tensor logits(const Tensor& hidden, Activations a);
   void set_prefix(std::shared_ptr<Prefix> p);

@@ -141,6 +141,9 @@ class Gqa final : public Pass {
                  "gqa: this {} has norms over its keys, which method joint cannot go around; use "
                  "method: mean",
                  m.family);
+      HONE_CHECK(!a->k_norm.defined() || a->k_norm.weight.numel() == a->spec.k_dim, unsupported,
+                 "gqa: this {} has one norm over all its keys, which fewer heads would change",
+                 m.family);
     }
   }
   WeightForm form(int64_t) const override { return {"f32", {}}; }

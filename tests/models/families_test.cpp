@@ -75,8 +75,11 @@ TEST_P(FamiliesTest, GgufRoundTripKeepsTheLogits) {
   LoadedModel m = load_model(directory(), canonical);
   ExportOptions gguf;
   gguf.layout = "gguf";
-  if (m.config.family == "gemma3" || m.family->gguf_architectures.empty()) {
-    // Gemma's differ from the published models in what GGUF has no key for.
+  // Gemma 3's differ from the published models in what GGUF has no key for; of these two GGUF knows
+  // no windows.
+  const std::string& family = m.config.family;
+  const bool windows = (family == "mistral" || family == "qwen2") && !m.config.windowed.empty();
+  if (family == "gemma3" || windows || m.family->gguf_architectures.empty()) {
     EXPECT_THROW(export_model(m, scratch / "model.gguf", gguf), Error);
     EXPECT_FALSE(std::filesystem::exists(scratch / "model.gguf"));
     return;

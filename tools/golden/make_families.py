@@ -31,11 +31,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
+    GraniteConfig,
     LlamaConfig,
     Mamba2Config,
+    MistralConfig,
+    Olmo2Config,
+    Qwen2Config,
     Qwen3_5TextConfig,
+    Qwen3Config,
 )
 
 OUT = Path(__file__).resolve().parents[2] / "tests" / "golden" / "families"
@@ -189,7 +195,7 @@ def build(config, seed):
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
     # Their norms multiply by 1 + weight.
-    zero_centred = config.model_type in ("gemma3_text", "qwen3_5_text")
+    zero_centred = config.model_type in ("gemma2", "gemma3_text", "qwen3_5_text")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape)
@@ -352,6 +358,61 @@ def main():
     qwen35 = Qwen3_5TextConfig(**QWEN35)
     rope = {**QWEN35["rope_parameters"], "partial_rotary_factor": 0.25}
     make("qwen3_5", qwen35, 10, matters=[without(qwen35, rope_parameters=rope)])
+    make_llama_like()
+
+
+def make_llama_like():
+    """Families that are Llama but for a few keys."""
+    mistral = MistralConfig(**LLAMA, sliding_window=8)
+    make("mistral", mistral, 11, matters=[without(mistral, sliding_window=w) for w in (9, None)])
+    make("mistral_full", MistralConfig(**LLAMA, sliding_window=None), 12)
+    qwen2 = Qwen2Config(**{k: v for k, v in LLAMA.items() if k != "head_dim"})
+    make("qwen2", qwen2, 13)
+    windowed = Qwen2Config(
+        **{k: v for k, v in LLAMA.items() if k != "head_dim"},
+        use_sliding_window=True,
+        sliding_window=8,
+        max_window_layers=1,
+    )
+    full = ["full_attention"] * 3
+    make("qwen2_windows", windowed, 14, matters=[without(windowed, layer_types=full)])
+    make("qwen3", Qwen3Config(**LLAMA), 15)
+    granite = GraniteConfig(
+        **{k: v for k, v in LLAMA.items() if k != "head_dim"},
+        embedding_multiplier=3.0,
+        attention_multiplier=0.2,
+        residual_multiplier=0.5,
+        logits_scaling=4.0,
+    )
+    factors = ("embedding", "attention", "residual")
+    matters = [without(granite, **{f"{f}_multiplier": 1.0}) for f in factors]
+    make("granite", granite, 16, matters=[*matters, without(granite, logits_scaling=1.0)])
+    olmo2 = Olmo2Config(**{k: v for k, v in LLAMA.items() if k != "head_dim"})
+    make("olmo2", olmo2, 17)
+    gemma2 = Gemma2Config(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=128,
+        sliding_window=8,
+        query_pre_attn_scalar=16,
+        attn_logit_softcapping=2.0,
+        final_logit_softcapping=4.0,
+        bos_token_id=2,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    matters = [
+        without(gemma2, sliding_window=9),
+        without(gemma2, attn_logit_softcapping=None),
+        without(gemma2, final_logit_softcapping=None),
+        without(gemma2, layer_types=["full_attention"] * 3),
+    ]
+    make("gemma2", gemma2, 18, matters=matters)
 
 
 if __name__ == "__main__":

@@ -53,14 +53,6 @@ Trainer::Trainer(Model& model, std::vector<Parameter> parameters, TrainerOptions
   HONE_CHECK(!parameters_.empty(), invalid_argument, "nothing of the model is trained");
   HONE_CHECK(options_.max_norm >= 0, invalid_argument, "max_norm {}: expected 0 or more",
              options_.max_norm);
-  const bool blocks = options_.checkpointing == Checkpointing::block ||
-                      options_.checkpointing == Checkpointing::root;
-  HONE_CHECK(
-      !blocks || !model.memory.defined() || model.state_bytes() == model.memory.state_bytes(),
-      invalid_argument,
-      "checkpointing of blocks cuts the states that layers of this {} hand from segment to "
-      "segment; use none or cheap",
-      model.family);
   options_.optimizer = options_.optimizer.resolved();
   if (options_.precision == Activations::f16) scale_.emplace(options_.loss_scale);
   model_.set_precision(options_.precision);

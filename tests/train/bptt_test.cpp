@@ -165,34 +165,5 @@ INSTANTIATE_TEST_SUITE_P(Models, CarriedSegments,
                          ::testing::Values("transformer_xl", "recurrent_memory", "infini"),
                          [](const auto& info) { return std::string(info.param); });
 
-// Between segments of one forward a block's checkpoint would hand the states on without gradients.
-TEST(MemoryTokens, CheckpointedBlocksThatWouldCutStatesAreRefused) {
-  testing::TemporaryDirectory scratch;
-  const TinyFixture both{"both", "memory_transformer", R"({"model_type": "memory_transformer",
-         "vocab_size": 272, "mixer": "infini", "segment": 7, "memory_tokens": 2,
-         "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "intermediate_size": 96, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
-         "tie_word_embeddings": false})",
-                         false};
-  write_tiny(scratch / "both", both);
-  write_tiny(scratch / "tokens", tiny_fixture("recurrent_memory"));
-  for (const char* name : {"both", "tokens"}) {
-    LoadedModel m = load_editable(scratch / name);
-    std::vector<Parameter> parameters;
-    for (NamedTensor& t : m.model->train([](const std::string&) { return true; }))
-      parameters.push_back({t.name, t.value, true});
-    TrainerOptions options;
-    options.schedule.schedule = "constant";
-    for (Checkpointing c : {Checkpointing::cheap, Checkpointing::block, Checkpointing::root}) {
-      options.checkpointing = c;
-      auto make = [&] { Trainer trainer(*m.model, parameters, options, [] {}); };
-      if (c != Checkpointing::cheap && name == std::string("both"))
-        EXPECT_THROW(make(), Error);
-      else
-        EXPECT_NO_THROW(make());
-    }
-  }
-}
-
 }  // namespace
 }  // namespace hone

@@ -119,6 +119,31 @@ inline const std::vector<TinyFixture>& tiny_fixtures() {
          "intermediate_size": 96, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
          "tie_word_embeddings": false})",
        false},
+      {"gpt_neox", "gpt_neox", R"({"model_type": "gpt_neox", "vocab_size": 272,
+         "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "intermediate_size": 96, "max_position_embeddings": 256, "hidden_act": "gelu",
+         "rotary_pct": 0.25, "rotary_emb_base": 10000, "use_parallel_residual": true,
+         "layer_norm_eps": 1e-5, "tie_word_embeddings": false})",
+       true},
+      {"gpt_neox_serial", "gpt_neox", R"({"model_type": "gpt_neox", "vocab_size": 272,
+         "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "intermediate_size": 96, "max_position_embeddings": 256, "hidden_act": "gelu",
+         "rotary_pct": 0.5, "use_parallel_residual": false, "layer_norm_eps": 1e-5,
+         "tie_word_embeddings": false})",
+       true},
+      {"opt", "opt", R"({"model_type": "opt", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 96,
+         "max_position_embeddings": 256, "word_embed_proj_dim": 64, "do_layer_norm_before": true,
+         "activation_function": "relu", "enable_bias": true, "tie_word_embeddings": true})",
+       true},
+      {"gptj", "gptj", R"({"model_type": "gptj", "vocab_size": 272, "n_embd": 64, "n_layer": 2,
+         "n_head": 2, "n_inner": 96, "n_positions": 256, "rotary_dim": 8,
+         "layer_norm_epsilon": 1e-5, "tie_word_embeddings": false})",
+       false},
+      {"gpt_bigcode", "gpt_bigcode", R"({"model_type": "gpt_bigcode", "vocab_size": 272,
+         "n_embd": 64, "n_layer": 2, "n_head": 4, "n_inner": 96, "n_positions": 256,
+         "multi_query": true, "layer_norm_epsilon": 1e-5, "tie_word_embeddings": true})",
+       true},
   };
   return kFixtures;
 }
@@ -185,7 +210,7 @@ inline Shape role_shape(Role role, const ModelConfig& c) {
     case Role::head:
       return {c.vocabulary, c.width};
     case Role::positions:
-      return {c.context, c.width};
+      return {c.position_offset + c.context, c.width};
     case Role::memory:
       return {c.memory_tokens, c.width};
     case Role::embedding_norm:
@@ -252,7 +277,7 @@ inline std::map<std::string, Tensor> tiny_tensors(const TinyFixture& fixture, ui
     std::string name = slot_name(s.hf, layer);
     Shape shape = role_shape(s.role, c);
     bool matrix = shape.size() == 2;
-    if (s.parts > 0) shape[0] *= s.parts;
+    if (s.parts > 0) shape[0] = stored_rows(family_named(fixture.family), s, c);
     int64_t rows = shape[0];
     if (s.hf_transposed) std::swap(shape[0], shape[1]);
     float scale = 0.1f;
@@ -262,7 +287,7 @@ inline std::map<std::string, Tensor> tiny_tensors(const TinyFixture& fixture, ui
     if (!matrix)
       for (int64_t i = 0; i < rows; ++i) t.mutable_data<float>()[i] += 1 - c.norm_offset;
     out[name + ".weight"] = t;
-    bool has_bias = matrix ? fixture.biases && announces_bias(c, s.role)
+    bool has_bias = matrix ? announces_bias(c, s.role)
                            : c.norm == Norm::Kind::layer && (fixture.biases || c.norm_bias);
     if (has_bias) out[name + ".bias"] = random_tensor({rows}, seed++, 0.1f);
   };

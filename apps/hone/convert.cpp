@@ -22,7 +22,7 @@ void convert_adapter(const ConvertFlags& f, const CommonOptions& common) {
   const LoadedModel base = load_model(f.base, only_read);
   const PeftAdapter adapter = read_adapter(f.model.path, *base.family, base.config);
   if (f.options.layout == "peft")
-    write_peft_directory(f.out, adapter);
+    write_adapter_directory(f.out, adapter, *base.family, base.config);
   else
     write_gguf_adapter(f.out, gguf_from_peft(adapter, *base.family, base.config, f.model.path));
   const int64_t bytes = written_bytes(f.out);

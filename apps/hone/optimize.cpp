@@ -86,6 +86,12 @@ std::function<void()> add_optimize(CLI::App& app, CommonOptions& common) {
   };
 }
 
+// The flag of a pass's option; the command has a --method of its own.
+std::string flag_of(const std::string& pass, std::string option) {
+  std::replace(option.begin(), option.end(), '_', '-');
+  return option == "method" ? "--" + pass + "-method" : "--" + option;
+}
+
 // The options of all passes as flags: each becomes a YAML line when given. Passes share option
 // names (bits, group); one flag serves them all, and its help says whose it is.
 class FlagOptions : public OptionVisitor {
@@ -111,9 +117,8 @@ class FlagOptions : public OptionVisitor {
 
  private:
   // A null type is a switch, --name or --no-name.
-  void add(std::string name, const char* type, const std::string& value, const std::string& help) {
-    std::string flag = "--" + name;
-    std::replace(flag.begin(), flag.end(), '_', '-');
+  void add(const std::string& name, const char* type, const std::string& value, const std::string& help) {
+    const std::string flag = flag_of(pass_, name);
     CLI::Option* o = app_.get_option_no_throw(flag);
     if (o != nullptr) {
       std::string text = o->get_description();
@@ -186,10 +191,7 @@ struct OptionNames : OptionVisitor {
 void check_belongs(const QuantizeFlags& f) {
   OptionNames known;
   pass_named(f.method).make()->visit_options(known);
-  auto flag = [](std::string name) {
-    std::replace(name.begin(), name.end(), '_', '-');
-    return "--" + name;
-  };
+  auto flag = [&](const std::string& name) { return flag_of(f.method, name); };
   std::string list;
   for (const std::string& name : known.names) list += (list.empty() ? "" : ", ") + flag(name);
   for (const auto& [key, value] : f.given) {

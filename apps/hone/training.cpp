@@ -17,6 +17,7 @@
 #include "eval/training_page.h"
 #include "kernels/machine.h"
 #include "kernels/select.h"
+#include "models/adapter_file.h"
 #include "models/export.h"
 #include "models/initial.h"
 
@@ -142,7 +143,7 @@ void write_output(const TrainingCommand& c, LoadedModel& model, TrainingRun& run
     PeftAdapter files = adapter->save();
     files.config.base_model_name_or_path = c.model;
     files.config.inference_mode = true;
-    write_peft_directory(c.out, files);
+    write_adapter_directory(c.out, files, *model.family, model.config);
     return;
   }
   export_model(model, c.out, export_options(c, model));

@@ -1,6 +1,7 @@
 #include "models/adapter_file.h"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -50,6 +51,36 @@ Weight ordered_rows(const Weight& b, const Module& m, const ModelConfig& config,
   return encoding(b.encoding).permute_rows(b, order);
 }
 
+// Row i of the parts of a matrix, one below the other as hone has them, is row order[i] of HF's;
+// empty where both orders are the same, and of all parts but the first.
+std::vector<int64_t> hf_rows(const Family& family, const Slot& s, const ModelConfig& config) {
+  if (s.hf_paired_rows)
+    return unpair_rows(role_rows(s.role, config), config.head_dim, config.rope_dim);
+  if (!s.by_head(false) || s.part > 0) return {};
+  std::vector<int64_t> all;
+  for (int part = 0; part < s.parts; ++part)
+    for (const Slot& other : family.slots) {
+      if (other.parts == 0 || other.part != part || std::string_view(other.hf) != s.hf) continue;
+      // Adapters do not see a gate as a part of what it is stored with (peft_modules).
+      if (other.role != Role::q && other.role != Role::k && other.role != Role::v) return {};
+      const std::vector<int64_t> own = part_rows(family, other, config, false);
+      all.insert(all.end(), own.begin(), own.end());
+    }
+  return all;
+}
+
+// Row i becomes what row order[i] was, or with `back` the reverse.
+Tensor permuted(const Tensor& t, const std::vector<int64_t>& order, bool back) {
+  Tensor out = Tensor::empty(t.shape(), t.dtype());
+  const auto bytes = static_cast<size_t>(t.byte_size()) / order.size();
+  for (size_t i = 0; i < order.size(); ++i) {
+    const auto stored = static_cast<size_t>(order[i]);
+    std::memcpy(out.mutable_raw() + (back ? stored : i) * bytes,
+                t.raw() + (back ? i : stored) * bytes, bytes);
+  }
+  return out;
+}
+
 Tensor scaled(const Tensor& t, double factor) {
   Tensor out = t.to(DType::f32);
   float* values = out.mutable_data<float>();
@@ -87,9 +118,46 @@ bool is_adapter(const fs::path& path) {
 }
 
 PeftAdapter read_adapter(const fs::path& path, const Family& family, const ModelConfig& config) {
-  if (fs::is_directory(path)) return read_peft_directory(path);
+  if (fs::is_directory(path))
+    return reordered(read_peft_directory(path), family, config, false, path.string());
   HONE_CHECK(file_exists(path), io, "{}: no such adapter", path.string());
   return peft_from_gguf(read_gguf_adapter(path), family, config, path.string());
+}
+
+void write_adapter_directory(const fs::path& path, const PeftAdapter& adapter, const Family& family,
+                             const ModelConfig& config) {
+  write_peft_directory(path, reordered(adapter, family, config, true, path.string()));
+}
+
+PeftAdapter reordered(PeftAdapter adapter, const Family& family, const ModelConfig& config,
+                      bool to_hf, const std::string& source) {
+  std::map<std::string, std::vector<int64_t>> orders;
+  for (const Slot& s : family.slots) {
+    std::vector<int64_t> order = hf_rows(family, s, config);
+    if (order.empty()) continue;
+    HONE_CHECK(adapter.config.peft_type != "PREFIX_TUNING" || !s.hf_paired_rows, unsupported,
+               "{}: a prefix has keys in the order of its base, which hone changes for {}", source,
+               family.name);
+    for (int64_t i = 0; i < config.layers; ++i) orders[slot_name(s.hf, i)] = order;
+  }
+  if (orders.empty()) return adapter;
+  for (auto& [name, t] : adapter.tensors) {
+    PeftTensorName split = split_peft_name(name, source);
+    // Without rows of the base: A, and what scales an input.
+    if (split.part == "lora_A.weight" || (split.part == "ia3_l" && t.dim(0) == 1)) continue;
+    if (split.part.empty()) {
+      split.module.resize(std::min(split.module.size(), split.module.rfind('.')));
+      if (split.module.ends_with(".base_layer")) split.module.resize(split.module.rfind('.'));
+    }
+    const auto found = orders.find(split.module);
+    if (found == orders.end()) continue;
+    const auto rows = std::ssize(found->second);
+    HONE_CHECK(t.rank() > 0 && t.dim(0) == rows, corrupt,
+               "{}: tensor {}: expected {} rows, as the base has, got {}", source, printable(name),
+               rows, shape_string(t.shape()));
+    t = permuted(t, found->second, to_hf);
+  }
+  return adapter;
 }
 
 PeftAdapter peft_from_gguf(const GgufAdapter& adapter, const Family& family,

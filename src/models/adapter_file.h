@@ -22,6 +22,16 @@ bool is_adapter(const fs::path& path);
 /// corrupt or unsupported, naming the file and the key or tensor.
 PeftAdapter read_adapter(const fs::path& path, const Family& family, const ModelConfig& config);
 
+/// A PEFT directory of an adapter in hone's row order, which read_adapter gives.
+void write_adapter_directory(const fs::path& path, const PeftAdapter& adapter, const Family& family,
+                             const ModelConfig& config);
+
+/// Rows of HF's order, where the base's matrices have another one than hone, in hone's; or, with
+/// `to_hf`, back. Raises corrupt where a tensor does not fit the base, unsupported for a prefix on
+/// keys of another order.
+PeftAdapter reordered(PeftAdapter adapter, const Family& family, const ModelConfig& config,
+                      bool to_hf, const std::string& source);
+
 /// A LoRA file as PEFT has it; `source` names it in errors. Block types become f32. Raises
 /// unsupported for another architecture or a tensor that the family has not, corrupt where rows do
 /// not fit the heads.

@@ -30,14 +30,17 @@ struct ModelConfig {
   Norm::Kind norm = Norm::Kind::rms;
   float norm_eps = 1e-5f;
   float norm_offset = 0;  ///< of the stored norm weights: 1 where a file stores w and means 1+w
-  bool gated_attention = false;  ///< softmax attention's result is multiplied by the σ of a gate
-  bool qk_norm = false;          ///< norm over each head of q and k
-  bool whole_qk_norm = false;    ///< and it is one over all heads
-  bool post_norms = false;       ///< norms after the mixer and after the MLP as well
-  bool pre_norms = true;         ///< norms before them
+  bool gated_attention = false;    ///< softmax attention's result is multiplied by the σ of a gate
+  bool qk_norm = false;            ///< norm over each head of q and k
+  bool whole_qk_norm = false;      ///< and it is one over all heads
+  bool post_norms = false;         ///< norms after the mixer and after the MLP as well
+  bool pre_norms = true;           ///< norms before them
+  bool parallel_residual = false;  ///< mixer and MLP both read the block's input
+  bool shared_norm = false;        ///< through one norm
 
   bool rotary = true;
   bool learned_positions = false;
+  int64_t position_offset = 0;  ///< rows of their table in front of position 0's
   float rope_theta = 10000;
   int64_t rope_dim = 0;  ///< 0 = head_dim
   RopeScaling rope_scaling;
@@ -79,6 +82,7 @@ struct ModelConfig {
   bool qkv_bias = false;  ///< those of q, k and v alone
   bool mlp_bias = false;
   bool norm_bias = false;
+  bool head_bias = false;
 
   /// Whether layer i mixes tokens by `mixer`.
   bool is_recurrent(int64_t i) const { return !mixer.empty() && (softmax.empty() || !softmax[i]); }

@@ -51,7 +51,9 @@ class Builder {
     m->logit_scale = c_.logit_scale;
     if (c_.learned_positions) m->position_name = r_.path(Role::positions, 0);
     if (c_.learned_positions)
-      m->position_table = decode_weight(r_.matrix(Role::positions, 0, c_.context, c_.width));
+      m->position_table =
+          decode_weight(r_.matrix(Role::positions, 0, c_.position_offset + c_.context, c_.width));
+    m->position_offset = c_.position_offset;
     if (c_.memory_tokens > 0)
       m->memory = {r_.path(Role::memory, 0),
                    decode_weight(r_.matrix(Role::memory, 0, c_.memory_tokens, c_.width)),
@@ -103,8 +105,9 @@ class Builder {
   Block block(int64_t i) {
     Block b;
     b.residual_scale = c_.residual_scale;
+    b.parallel = c_.parallel_residual;
     if (c_.pre_norms) b.mixer_norm = read_norm(c_, r_, Role::mixer_norm, i, c_.width);
-    if (c_.pre_norms && c_.feed_forward != "none")
+    if (c_.pre_norms && c_.feed_forward != "none" && !c_.shared_norm)
       b.mlp_norm = read_norm(c_, r_, Role::mlp_norm, i, c_.width);
     if (c_.post_norms) {
       b.post_mixer_norm = read_norm(c_, r_, Role::post_mixer_norm, i, c_.width);
@@ -228,7 +231,7 @@ Weight ParameterReader::matrix(Role role, int64_t layer, int64_t n, int64_t k) c
   // Quantised layouts store [N, K] whatever the float checkpoint did.
   if (s->hf_transposed && !names_.gguf && w.planes.contains("values"))
     w = transposed_weight(w, name);
-  Shape expected{s->parts > 0 ? n * s->parts : n, k};
+  Shape expected{s->parts > 0 ? stored_rows(family_, *s, config_) : n, k};
   HONE_CHECK(w.shape == expected, corrupt, "{}: tensor '{}': expected shape {}, got {}",
              names_.source, name, shape_string(expected), shape_string(w.shape));
   const Encoding& e = encoding(w.encoding);
@@ -237,10 +240,9 @@ Weight ParameterReader::matrix(Role role, int64_t layer, int64_t n, int64_t k) c
     Weight stored = std::exchange(w, e.permute_rows(w, order));
     for (const auto& [plane, t] : stored.planes) t.release_pages();
   };
-  if (s->parts > 0) {
-    permute(part_rows(*s, n, config_.head_dim));
-  }
-  if (s->gguf_paired_rows && names_.gguf) permute(unpair_rows(n, config_.head_dim));
+  if (s->parts > 0) permute(part_rows(family_, *s, config_, names_.gguf));
+  if (s->paired_rows(names_.gguf))
+    permute(unpair_rows(n, config_.head_dim, names_.gguf ? 0 : config_.rope_dim));
   return w;
 }
 
@@ -254,20 +256,20 @@ Tensor ParameterReader::vector(Role role, int64_t layer, const char* suffix, int
     return {};
   }
   Weight w = names_.get(name);
-  Shape expected{s->parts > 0 ? n * s->parts : n};
+  Shape expected{s->parts > 0 ? stored_rows(family_, *s, config_) : n};
   HONE_CHECK(w.shape == expected, corrupt, "{}: tensor '{}': expected shape {}, got {}",
              names_.source, name, shape_string(expected), shape_string(w.shape));
   Tensor t = decode_weight(w);
   for (const auto& [plane, stored] : w.planes) stored.release_pages();
   if (s->parts > 0) {
     Tensor part = Tensor::empty({n}, DType::f32);
-    auto order = part_rows(*s, n, config_.head_dim);
+    auto order = part_rows(family_, *s, config_, names_.gguf);
     for (int64_t i = 0; i < n; ++i) part.mutable_data<float>()[i] = t.data<float>()[order[i]];
     t = part;
   }
-  if (s->gguf_paired_rows && names_.gguf) {
+  if (s->paired_rows(names_.gguf)) {
     Tensor sorted = Tensor::empty({n}, DType::f32);
-    auto order = unpair_rows(n, config_.head_dim);
+    auto order = unpair_rows(n, config_.head_dim, names_.gguf ? 0 : config_.rope_dim);
     for (int64_t i = 0; i < n; ++i) sorted.mutable_data<float>()[i] = t.data<float>()[order[i]];
     t = sorted;
   }
@@ -341,18 +343,19 @@ void ParameterReader::fill(Mixer& mixer, int64_t layer, const WeightTransform& c
   }
 }
 
-std::vector<int64_t> unpair_rows(int64_t rows, int64_t head_dim) {
+std::vector<int64_t> unpair_rows(int64_t rows, int64_t head_dim, int64_t paired) {
   std::vector<int64_t> order(static_cast<size_t>(rows));
-  int64_t half = head_dim / 2;
+  if (paired == 0) paired = head_dim;
+  int64_t half = paired / 2;
   for (int64_t i = 0; i < rows; ++i) {
     int64_t head = i / head_dim, in_head = i % head_dim;
-    order[i] = head * head_dim + 2 * (in_head % half) + in_head / half;
+    order[i] = in_head < paired ? head * head_dim + 2 * (in_head % half) + in_head / half : i;
   }
   return order;
 }
 
-std::vector<int64_t> pair_rows(int64_t rows, int64_t head_dim) {
-  std::vector<int64_t> canonical = unpair_rows(rows, head_dim), order(canonical.size());
+std::vector<int64_t> pair_rows(int64_t rows, int64_t head_dim, int64_t paired) {
+  std::vector<int64_t> canonical = unpair_rows(rows, head_dim, paired), order(canonical.size());
   for (size_t i = 0; i < canonical.size(); ++i) order[canonical[i]] = static_cast<int64_t>(i);
   return order;
 }

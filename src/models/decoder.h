@@ -53,9 +53,10 @@ class ParameterReader {
 };
 
 /// The order of canonical rows in a matrix whose heads have paired rows (see Slot), for both
-/// directions: canonical row i is paired row order[i].
-std::vector<int64_t> unpair_rows(int64_t rows, int64_t head_dim);
-std::vector<int64_t> pair_rows(int64_t rows, int64_t head_dim);
+/// directions: canonical row i is paired row order[i]. Of each head the first `paired` rows; 0 =
+/// all.
+std::vector<int64_t> unpair_rows(int64_t rows, int64_t head_dim, int64_t paired = 0);
+std::vector<int64_t> pair_rows(int64_t rows, int64_t head_dim, int64_t paired = 0);
 
 /// `pack`: each Linear goes to kernel layout at once and drops its canonical weight (inference).
 std::unique_ptr<Model> build_model(const ModelConfig& config, const ParameterReader& reader,

@@ -295,19 +295,24 @@ class Exporter {
 
   // Stored row i is row order[i] of the parts below each other; empty where they stand so.
   std::vector<int64_t> joined_rows(const Slot& s, int64_t rows) const {
-    if (!s.parts_by_head) return {};
+    if (!s.by_head(gguf_)) return {};
     std::vector<int64_t> order(static_cast<size_t>(rows * s.parts));
-    for (Slot part = s; part.part >= 0; --part.part) {
-      const std::vector<int64_t> own = part_rows(part, rows, m_.config.head_dim);
+    for (const Slot& part : m_.family->slots) {
+      if (part.parts == 0 || std::string_view(part.hf) != s.hf) continue;
+      const std::vector<int64_t> own = part_rows(*m_.family, part, m_.config, gguf_);
       for (int64_t i = 0; i < rows; ++i) order[own[i]] = part.part * rows + i;
     }
     return order;
   }
 
+  std::vector<int64_t> paired_order(int64_t rows) const {
+    return pair_rows(rows, m_.config.head_dim, gguf_ ? 0 : m_.config.rope_dim);
+  }
+
   Tensor ordered(const Slot& s, const Tensor& bias) const {
-    if (!gguf_ || !s.gguf_paired_rows) return bias;
+    if (!s.paired_rows(gguf_)) return bias;
     Tensor out = Tensor::empty(bias.shape(), DType::f32);
-    auto order = pair_rows(bias.numel(), m_.config.head_dim);
+    auto order = paired_order(bias.numel());
     for (int64_t i = 0; i < bias.numel(); ++i)
       out.mutable_data<float>()[i] = bias.data<float>()[order[i]];
     return out;
@@ -366,11 +371,8 @@ class Exporter {
     auto make = [this, s, name, parts, transpose, untouched, order]() -> Weight {
       Weight w = parts.size() == 1 ? parts[0] : concat_rows(parts);
       if (!order.empty()) w = encoding(w.encoding).permute_rows(w, order);
-      if (gguf_) {
-        w = exact_gguf_weight(w);
-        if (s.gguf_paired_rows)
-          w = encoding(w.encoding).permute_rows(w, pair_rows(w.rows(), m_.config.head_dim));
-      }
+      if (gguf_) w = exact_gguf_weight(w);
+      if (s.paired_rows(gguf_)) w = encoding(w.encoding).permute_rows(w, paired_order(w.rows()));
       if (must_decode(w, untouched)) {
         Weight decoded = cast_weight(w, decoded_type());
         return s.hf_transposed && !gguf_ ? transposed_floats(decoded) : decoded;

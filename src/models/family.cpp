@@ -75,10 +75,57 @@ Shape stored_shape(const MixerSlot& slot, const Shape& shape, int64_t heads) {
   return out;
 }
 
-std::vector<int64_t> part_rows(const Slot& s, int64_t rows, int64_t head_dim) {
+int64_t role_rows(Role role, const ModelConfig& c) {
+  switch (role) {
+    case Role::embedding:
+    case Role::head:
+      return c.vocabulary;
+    case Role::positions:
+      return c.position_offset + c.context;
+    case Role::memory:
+      return c.memory_tokens;
+    case Role::q:
+    case Role::attention_gate:
+      return c.heads * c.head_dim;
+    case Role::k:
+    case Role::v:
+      return c.kv_heads * c.head_dim;
+    case Role::gate:
+    case Role::up:
+      return c.ffn;
+    case Role::q_norm:
+      return c.head_dim * (c.whole_qk_norm ? c.heads : 1);
+    case Role::k_norm:
+      return c.head_dim * (c.whole_qk_norm ? c.kv_heads : 1);
+    default:
+      return c.width;
+  }
+}
+
+namespace {
+
+// Rows of the parts of one stored matrix that stand in front of `end`.
+int64_t rows_before(const Family& family, const Slot& s, int end, const ModelConfig& c) {
+  int64_t rows = 0;
+  for (const Slot& other : family.slots)
+    if (other.parts > 0 && other.part < end && std::string_view(other.hf) == s.hf)
+      rows += role_rows(other.role, c);
+  return rows;
+}
+
+}  // namespace
+
+int64_t stored_rows(const Family& family, const Slot& s, const ModelConfig& c) {
+  return s.parts == 0 ? role_rows(s.role, c) : rows_before(family, s, s.parts, c);
+}
+
+std::vector<int64_t> part_rows(const Family& family, const Slot& s, const ModelConfig& c,
+                               bool gguf) {
+  const int64_t rows = role_rows(s.role, c), first = rows_before(family, s, s.part, c);
   std::vector<int64_t> order(static_cast<size_t>(rows));
-  const int64_t block = s.parts_by_head ? head_dim : rows;
-  for (int64_t i = 0; i < rows; ++i) order[i] = (i / block * s.parts + s.part) * block + i % block;
+  for (int64_t i = 0; i < rows; ++i)
+    order[i] = s.by_head(gguf) ? (i / c.head_dim * s.parts + s.part) * c.head_dim + i % c.head_dim
+                               : first + i;
   return order;
 }
 
@@ -111,6 +158,31 @@ std::string config_string(const Json& c, const char* key, const std::string& mis
 int64_t require_int(const Json& c, const char* key) {
   HONE_CHECK(c.contains(key), corrupt, "config.json: the key '{}' is missing", key);
   return config_int(c, key, 0);
+}
+
+Mlp::Activation config_activation(const Json& c, const char* key, const char* missing) {
+  const std::string name = config_string(c, key, missing);
+  if (name == "silu" || name == "swish") return Mlp::Activation::silu;
+  if (name == "gelu") return Mlp::Activation::gelu;
+  if (name == "relu") return Mlp::Activation::relu;
+  HONE_CHECK(name == "gelu_new" || name == "gelu_fast" || name == "gelu_pytorch_tanh", unsupported,
+             "config.json: {} '{}': expected silu, gelu, gelu_new, gelu_pytorch_tanh or relu", key,
+             name);
+  return Mlp::Activation::gelu_tanh;
+}
+
+const char* activation_name(Mlp::Activation a) {
+  switch (a) {
+    case Mlp::Activation::silu:
+      return "silu";
+    case Mlp::Activation::gelu:
+      return "gelu";
+    case Mlp::Activation::relu:
+      return "relu";
+    case Mlp::Activation::gelu_tanh:
+      break;
+  }
+  return "gelu_new";
 }
 
 void read_rope(const Json& o, float& theta, RopeScaling& s) {
@@ -164,6 +236,8 @@ bool announces_bias(const ModelConfig& m, Role role) {
     case Role::o:
     case Role::attention_gate:
       return m.attention_bias;
+    case Role::head:
+      return m.head_bias;
     default:
       return false;
   }
@@ -266,6 +340,8 @@ void ModelConfig::validate(const std::string& source) const {
   if (feed_forward != "none") check("feed-forward size", ffn, 1 << 24);
   check("context length", context, int64_t{1} << 31);
   HONE_CHECK(norm_eps >= 0 && norm_eps < 1, corrupt, "{}: norm epsilon {}", source, norm_eps);
+  HONE_CHECK(!head_bias || !tied_head, unsupported,
+             "{}: a head with a bias that shares the embedding's table is not supported", source);
   HONE_CHECK(softmax.empty() || static_cast<int64_t>(softmax.size()) == layers, corrupt,
              "{}: {} kinds of layers for {} layers", source, softmax.size(), layers);
   if (!mixer.empty()) {

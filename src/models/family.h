@@ -55,9 +55,17 @@ struct Slot {
   bool gguf_paired_rows = false;
   /// HF keeps the matrix as [in, out] (GPT-2's Conv1D).
   bool hf_transposed = false;
-  /// Row block `part` of `parts` equal ones of a stored matrix, in both formats; 0 parts = whole.
+  /// Row block `part` of the `parts` that a stored matrix holds, in both formats; the slots of the
+  /// others have the same name. 0 parts = whole.
   int part = 0, parts = 0;
-  bool parts_by_head = false;  ///< the blocks are those of each head in turn
+  bool parts_by_head = false;  ///< the blocks are those of each head in turn, all of one size
+  /// That is HF's order alone: GGUF keeps all heads' rows of a part together.
+  bool gguf_parts_whole = false;
+  /// HF keeps the two halves of a rotation side by side, of the rotated rows of each head.
+  bool hf_paired_rows = false;
+
+  bool by_head(bool gguf) const { return parts_by_head && !(gguf && gguf_parts_whole); }
+  bool paired_rows(bool gguf) const { return gguf ? gguf_paired_rows : hf_paired_rows; }
 };
 
 /// One parameter of a mixer of nn/registry.h, by the name that it has there.
@@ -111,8 +119,13 @@ std::string slot_name(const char* pattern, int64_t layer);
 const MixerSlot& mixer_slot(const Family& family, std::string_view parameter);
 /// Shape of the tensor that holds a parameter of this shape.
 Shape stored_shape(const MixerSlot& slot, const Shape& shape, int64_t heads);
-/// Row i of a slot's part, of `rows`, is row order[i] of the stored matrix.
-std::vector<int64_t> part_rows(const Slot& slot, int64_t rows, int64_t head_dim);
+/// Rows of the matrix or entries of the vector of a role.
+int64_t role_rows(Role role, const ModelConfig& config);
+/// The same of the stored one that holds it, whole or as a part.
+int64_t stored_rows(const Family& family, const Slot& slot, const ModelConfig& config);
+/// Row i of a slot's part is row order[i] of the stored matrix.
+std::vector<int64_t> part_rows(const Family& family, const Slot& slot, const ModelConfig& config,
+                               bool gguf);
 /// The module path of a slot.
 std::string module_path(const Slot& slot, int64_t layer);
 
@@ -123,6 +136,10 @@ double config_float(const Json& config, const char* key, double missing);
 bool config_bool(const Json& config, const char* key, bool missing);
 std::string config_string(const Json& config, const char* key, const std::string& missing);
 int64_t require_int(const Json& config, const char* key);
+/// An activation by transformers' name of it; raises unsupported, naming the key, for others.
+Mlp::Activation config_activation(const Json& config, const char* key, const char* missing);
+/// That name.
+const char* activation_name(Mlp::Activation activation);
 
 /// rope_theta and scaling from one object of config.json's rope_scaling or rope_parameters (or from
 /// the top level), in the old or the new layout. Raises unsupported on an unknown kind of scaling.

@@ -27,7 +27,7 @@ class Initial {
     for (const Slot& s : family.slots) {
       if (!is_there(s) || s.part > 0) continue;
       for (int64_t layer = 0; layer < (is_layer_role(s.role) ? c.layers : 1); ++layer)
-        add(s, layer);
+        add(family, s, layer);
     }
     if (c.mixer.empty()) return;
     for (int64_t layer = 0; layer < c.layers; ++layer)
@@ -51,8 +51,9 @@ class Initial {
       case Role::post_mlp_norm:
         return c_.post_norms;
       case Role::mixer_norm:
-      case Role::mlp_norm:
         return c_.pre_norms;
+      case Role::mlp_norm:
+        return c_.pre_norms && !c_.shared_norm;
       case Role::gate:
         return c_.gated_mlp;
       case Role::embedding_norm:
@@ -64,41 +65,16 @@ class Initial {
     }
   }
 
-  // Rows and columns; a vector has no columns.
-  std::pair<int64_t, int64_t> size(Role r) const {
-    const int64_t kv = c_.kv_heads * c_.head_dim;
-    switch (r) {
-      case Role::embedding:
-      case Role::head:
-        return {c_.vocabulary, c_.width};
-      case Role::positions:
-        return {c_.context, c_.width};
-      case Role::memory:
-        return {c_.memory_tokens, c_.width};
-      case Role::q:
-        return {c_.heads * c_.head_dim, c_.width};
-      case Role::k:
-      case Role::v:
-        return {kv, c_.width};
-      case Role::o:
-        return {c_.width, c_.heads * c_.head_dim};
-      case Role::gate:
-      case Role::up:
-        return {c_.ffn, c_.width};
-      case Role::down:
-        return {c_.width, c_.ffn};
-      case Role::q_norm:
-        return {c_.whole_qk_norm ? c_.heads * c_.head_dim : c_.head_dim, 0};
-      case Role::k_norm:
-        return {c_.whole_qk_norm ? kv : c_.head_dim, 0};
-      default:
-        return {c_.width, 0};
-    }
+  // A vector has none.
+  int64_t columns(Role r) const {
+    if (r == Role::o) return c_.heads * c_.head_dim;
+    if (r == Role::down) return c_.ffn;
+    const bool table = r == Role::embedding || r == Role::positions || r == Role::memory;
+    return table || is_linear_role(r) ? c_.width : 0;
   }
 
-  void add(const Slot& s, int64_t layer) {
-    auto [rows, cols] = size(s.role);
-    if (s.parts > 0) rows *= s.parts;
+  void add(const Family& family, const Slot& s, int64_t layer) {
+    const int64_t rows = stored_rows(family, s, c_), cols = columns(s.role);
     const std::string name = slot_name(s.hf, layer);
     const bool norm = cols == 0;
     Drawn weight;

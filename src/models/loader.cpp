@@ -135,6 +135,12 @@ void read_gguf(LoadedModel& m) {
   m.tokenizer = tokenizer_from_spec(gguf_tokenizer(file));
 }
 
+std::string head_name(const Family& family) {
+  for (const Slot& s : family.slots)
+    if (s.role == Role::head) return std::string(s.hf) + ".weight";
+  return {};
+}
+
 void read_directory(LoadedModel& m) {
   const Json& config = m.checkpoint->config;
   std::string source = m.path + "/config.json";
@@ -150,7 +156,7 @@ void read_directory(LoadedModel& m) {
   }
   // Configs need not say it; one that says otherwise needs the tensor.
   if (!config.contains("tie_word_embeddings") && !m.checkpoint->has("lm_head.weight") &&
-      !m.checkpoint->has("head.weight"))
+      !m.checkpoint->has("head.weight") && !m.checkpoint->has(head_name(*m.family)))
     m.config.tied_head = true;
   if (config.contains("eos_token_id")) add_end_ids(m, config["eos_token_id"], source);
   if (std::string text = text_of(m, "generation_config.json"); !text.empty()) {
@@ -166,9 +172,11 @@ void read_directory(LoadedModel& m) {
 
 // Tensors that say nothing about the model: a tied head written out, and buffers that older
 // versions of transformers saved (rotary frequencies, GPT-2's causal masks).
-bool is_redundant(const std::string& name, bool tied_head) {
+bool is_redundant(const std::string& name, const Family& family, bool tied_head) {
   if (tied_head && (name == "lm_head.weight" || name == "output.weight")) return true;
-  for (const char* suffix : {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"})
+  if (tied_head && name == head_name(family)) return true;
+  for (const char* suffix : {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias",
+                             ".attention.bias", ".attention.masked_bias"})
     if (name.ends_with(suffix)) return true;
   return false;
 }
@@ -176,7 +184,7 @@ bool is_redundant(const std::string& name, bool tied_head) {
 // A tensor that nothing read says that the model is not what its config claims.
 void check_all_read(const LoadedModel& m, const std::set<std::string>& read) {
   for (const std::string& name : m.checkpoint->names())
-    HONE_CHECK(read.contains(name) || is_redundant(name, m.config.tied_head), corrupt,
+    HONE_CHECK(read.contains(name) || is_redundant(name, *m.family, m.config.tied_head), corrupt,
                "{}: the tensor '{}' has no place in a {} model of this config", m.path, name,
                m.family->name);
 }

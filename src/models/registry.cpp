@@ -12,6 +12,10 @@ extern const Family kGraniteFamily;
 extern const Family kOlmo2Family;
 extern const Family kGemma2Family;
 extern const Family kGemma3Family;
+extern const Family kGptNeoxFamily;
+extern const Family kOptFamily;
+extern const Family kGptJFamily;
+extern const Family kGptBigCodeFamily;
 extern const Family kMamba2Family;
 extern const Family kMemoryTransformerFamily;
 extern const Family kQwen35Family;
@@ -21,12 +25,17 @@ extern const Family kRwkv7Family, kRwkv7CppFamily;
 
 std::span<const Family* const> family_registry() {
   static const Family* const kFamilies[] = {
-      &kLlamaFamily,    &kMistralFamily,  &kQwen2Family,
-      &kQwen3Family,    &kGraniteFamily,  &kOlmo2Family,
-      &kGpt2Family,     &kGemma2Family,   &kGemma3Family,
-      &kMamba2Family,   &kQwen35Family,   &kRwkv5Family,
-      &kRwkv5CppFamily, &kRwkv6Family,    &kRwkv6CppFamily,
-      &kRwkv7Family,    &kRwkv7CppFamily, &kMemoryTransformerFamily,
+      &kLlamaFamily,      &kMistralFamily,
+      &kQwen2Family,      &kQwen3Family,
+      &kGraniteFamily,    &kOlmo2Family,
+      &kGpt2Family,       &kGemma2Family,
+      &kGemma3Family,     &kGptNeoxFamily,
+      &kOptFamily,        &kGptJFamily,
+      &kGptBigCodeFamily, &kMamba2Family,
+      &kQwen35Family,     &kRwkv5Family,
+      &kRwkv5CppFamily,   &kRwkv6Family,
+      &kRwkv6CppFamily,   &kRwkv7Family,
+      &kRwkv7CppFamily,   &kMemoryTransformerFamily,
   };
   return kFamilies;
 }

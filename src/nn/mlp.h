@@ -8,7 +8,7 @@ namespace hone {
 class Mlp final : public Mixer {
  public:
   /// Gated: SwiGLU and GeGLU (Shazeer 2020).
-  enum class Activation { silu, gelu_tanh };
+  enum class Activation { silu, gelu_tanh, gelu, relu };
   Activation activation = Activation::silu;
   Linear gate;  ///< undefined in an ungated MLP
   Linear up;

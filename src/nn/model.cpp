@@ -147,11 +147,19 @@ void Block::advance(BlockState& s, int stage, const Batch& batch, KvCache& cache
   if (post.defined()) y = post.forward(y);
   if (residual_scale != 1) y = ops::scale(y, residual_scale);
   if (stage == 1 && feed_forward != nullptr) {
-    if (mlp_norm.defined()) {
-      ops::SumAndNorm both = mlp_norm.forward_sum(s.residual, y);
+    // The stage in front of the feed-forward still has the block's input, which a parallel one
+    // reads: a second norm of it costs less than to hold what the first half read.
+    const Norm& norm = feed_forward_norm();
+    if (parallel) {
+      const Tensor sum = ops::add(s.residual, y);
+      s.x = norm.forward(s.residual);
+      keep_cheaply(norm, s, batch.checkpointing);
+      s.residual = sum;
+    } else if (norm.defined()) {
+      ops::SumAndNorm both = norm.forward_sum(s.residual, y);
       s.residual = both.sum;
       s.x = both.norm;
-      keep_cheaply(mlp_norm, s, batch.checkpointing);
+      keep_cheaply(norm, s, batch.checkpointing);
     } else {
       s.residual = s.x = ops::add(s.residual, y);
     }
@@ -275,19 +283,21 @@ Tensor Model::embed(const Batch& batch) const {
   float* out = x.mutable_data<float>();
   const float* table = position_table.data<float>();
   for (int64_t t = 0; t < batch.size(); ++t) {
-    int64_t p = batch.positions[t];
+    int64_t p = batch.positions[t] + position_offset;
     HONE_CHECK(p < position_table.dim(0), invalid_argument,
-               "position {}: the model has {} learned positions", p, position_table.dim(0));
+               "position {}: the model has {} learned positions", batch.positions[t],
+               position_table.dim(0) - position_offset);
     for (int64_t i = 0; i < d; ++i) out[t * d + i] += table[p * d + i];
   }
   if (recorded({&embedded, &position_table}))
-    record(x, [embedded = embedded.hollow(), positions = batch.positions,
+    record(x, [embedded = embedded.hollow(), positions = batch.positions, first = position_offset,
                table = position_table.hollow(), d](const Tensor& dy) {
       if (table.requires_gradient()) {
         float* sum = gradient_of(table).mutable_data<float>();
         const float* g = dy.data<float>();
         for (size_t t = 0; t < positions.size(); ++t)
-          for (int64_t i = 0; i < d; ++i) sum[positions[t] * d + i] += g[int64_t(t) * d + i];
+          for (int64_t i = 0; i < d; ++i)
+            sum[(first + positions[t]) * d + i] += g[int64_t(t) * d + i];
       }
       add_gradient(embedded, dy);
     });

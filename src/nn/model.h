@@ -3,7 +3,8 @@
 //
 // A Model is an embedding, a stack of Blocks, a final norm and a head. A Block is
 // x + post(mixer(pre(x))), then x + post(feed_forward(pre(x))), with the post norms and the second
-// half optional. Families differ in the parts they put in, never in this file.
+// half optional, or with a parallel residual both halves of one x. Families differ in the parts
+// they put in, never in this file.
 #pragma once
 
 #include <array>
@@ -72,6 +73,9 @@ struct Block {
   Norm mixer_norm, post_mixer_norm;  ///< undefined = none
   Norm mlp_norm, post_mlp_norm;
   float residual_scale = 1;  ///< of what each half adds to the residual stream
+  /// Both halves read the block's input: x + mixer(pre(x)) + feed_forward(pre(x)) (Wang &
+  /// Komatsuzaki 2021). Without an mlp_norm they share mixer_norm.
+  bool parallel = false;
   std::unique_ptr<Mixer> mixer;
   std::unique_ptr<Mixer> feed_forward;  ///< null = none: the last two stages do nothing
   /// In the order in which they work.
@@ -90,6 +94,8 @@ struct Block {
   /// What linear i of a stage multiplies, for a state in front of it.
   Tensor input_of(int stage, size_t i, BlockState& state, const Batch& batch);
   std::vector<Norm*> norms();
+  /// In front of the feed-forward.
+  const Norm& feed_forward_norm() const { return mlp_norm.defined() ? mlp_norm : mixer_norm; }
   /// Its halves: one or two.
   std::vector<Mixer*> mixers() const;
   /// The feed-forward, if it is an MLP, else null.
@@ -105,7 +111,8 @@ class Model {
   Embedding embedding;
   Norm embedding_norm;  ///< undefined = none
   float embedding_scale = 1;
-  Tensor position_table;  ///< [context, D] learned positions, or an empty handle
+  Tensor position_table;        ///< [offset + context, D] learned positions, or an empty handle
+  int64_t position_offset = 0;  ///< the row of position 0
   std::string position_name;
   std::vector<Block> blocks;
   Norm final_norm;

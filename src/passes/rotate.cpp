@@ -157,10 +157,10 @@ class Rotate final : public Pass {
     auto stages = b.stages();
     for (Linear* l : stages[0]) rotate_input(*l, b.mixer_norm, q);
     for (Linear* l : stages[1]) rotate_output(*l, q);
-    for (Linear* l : stages[2]) rotate_input(*l, b.mlp_norm, q);
+    for (Linear* l : stages[2]) rotate_input(*l, b.feed_forward_norm(), q);
     for (Linear* l : stages[3]) rotate_output(*l, q);
     clear_norm(b.mixer_norm, q);
-    clear_norm(b.mlp_norm, q);
+    if (b.mlp_norm.defined()) clear_norm(b.mlp_norm, q);
   }
 
   bool residual_ = true, values_ = true;

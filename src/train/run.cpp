@@ -208,6 +208,14 @@ void TrainingRun::run(TrainingObserver& observer) {
     if (options_.save_every > 0 && due(options_.save_every)) save(trainer);
   }
   rounded_ = trainer.recorder().counts();
+  // A step's loss is that in front of it: what the last one made has not been seen.
+  const TrainingBatch last = train_->batch(steps - 1);
+  const std::vector<TrainingBatch> parts =
+      split_batch(last, std::min(options_.accumulate, last.rows()));
+  HONE_CHECK(std::isfinite(trainer.evaluate({parts.data(), 1}, targets_)), invalid_argument,
+             "behind step {} the loss is not finite: the training has ruined the model and writes "
+             "nothing; a lower lr may help",
+             steps);
   method_->finish();
 }
 

@@ -49,6 +49,10 @@ struct AdapterFile : ::testing::Test {
       EXPECT_NEAR(ours.scale(module), theirs.scale(module), 1e-6) << module;
     }
   }
+  static void expect_same_tensors(const PeftAdapter& a, const PeftAdapter& b) {
+    ASSERT_EQ(a.tensors.size(), b.tensors.size());
+    for (const auto& [name, t] : a.tensors) EXPECT_TRUE(same(t, b.tensors.at(name))) << name;
+  }
   static void expect_error(const std::function<void()>& f, const std::string& part) {
     try {
       f();
@@ -172,6 +176,48 @@ TEST_F(AdapterFile, KnowsAnAdapterFromAModel) {
   EXPECT_TRUE(is_adapter(golden("training/lora/initial.gguf")));
   EXPECT_FALSE(is_adapter(golden("training/llama")));
   EXPECT_FALSE(is_adapter(golden("no/such.gguf")));
+}
+
+// GPT-NeoX's fused rows are q, k and v of each head in turn, GPT-J's q and k have pairs side by
+// side; hone has them in another order, so what an adapter adds follows.
+TEST_F(AdapterFile, RowsFollowTheBasesOrder) {
+  auto counted = [](const std::string& module, int64_t rows) {
+    PeftAdapter a;
+    a.config.peft_type = "LORA";
+    a.tensors[peft_tensor_name({module, "lora_B.weight"})] = Tensor::empty({rows, 2}, DType::f32);
+    for (auto& [name, t] : a.tensors)
+      for (int64_t i = 0; i < t.numel(); ++i)
+        t.mutable_data<float>()[i] = static_cast<float>(i / 2);
+    return a;
+  };
+  auto row = [](const PeftAdapter& a, int64_t i) {
+    return static_cast<int64_t>(a.tensors.begin()->second.data<float>()[2 * i + 1]);
+  };
+  auto family = [](const char* name) {
+    LoadOptions o;
+    o.inference = false;
+    return load_model(golden("families") / name, o);
+  };
+  const LoadedModel neox = family("gpt_neox");  // two heads of 16
+  PeftAdapter file = counted("gpt_neox.layers.1.attention.query_key_value", 96);
+  PeftAdapter ours = reordered(file, *neox.family, neox.config, false, "it");
+  EXPECT_EQ(row(ours, 16), 48);  // q of the second head
+  EXPECT_EQ(row(ours, 33), 17);  // k of the first
+  EXPECT_EQ(row(ours, 95), 95);
+  expect_same_tensors(reordered(ours, *neox.family, neox.config, true, "it"), file);
+  const LoadedModel gptj = family("gptj");  // two heads of 16, 8 of them rotated
+  file = counted("transformer.h.0.attn.k_proj", 32);
+  ours = reordered(file, *gptj.family, gptj.config, false, "it");
+  EXPECT_EQ(row(ours, 1), 2);
+  EXPECT_EQ(row(ours, 20), 17);
+  EXPECT_EQ(row(ours, 31), 31);
+  expect_same_tensors(reordered(ours, *gptj.family, gptj.config, true, "it"), file);
+  expect_error(
+      [&] {
+        reordered(counted("transformer.h.0.attn.k_proj", 31), *gptj.family, gptj.config, false,
+                  "it");
+      },
+      "expected 32 rows");
 }
 
 }  // namespace

@@ -87,7 +87,8 @@ TEST_P(RotateTest, TheSeedDecides) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Goldens, RotateTest,
-                         ::testing::Values("llama", "llama_tied_bias", "gpt2", "gemma3"),
+                         ::testing::Values("llama", "llama_tied_bias", "gpt2", "gemma3", "gpt_neox",
+                                           "opt", "gptj", "gpt_bigcode"),
                          [](const auto& info) { return info.param; });
 
 TEST(Rotate, RefusesWhatItCannotKeep) {

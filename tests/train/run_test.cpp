@@ -150,6 +150,23 @@ TEST(TrainingRun, RefusesToGoOnAsAnotherRun) {
   EXPECT_TRUE(std::filesystem::exists(scratch / "other/notes.txt"));
 }
 
+TEST(TrainingRun, SaysThatItsLastStepRuinedTheModel) {
+  TemporaryDirectory scratch;
+  TrainingOptions o = few_steps("lora");
+  o.trainer.steps = 1;
+  o.trainer.optimizer.lr = 1e30;
+  o.evaluate.clear();
+  o.eval_every = o.save_every = 0;
+  Part part(scratch / "run", o, false);
+  Watch watch;
+  try {
+    part.run->run(watch);
+    FAIL() << "a loss that is not finite was taken";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("ruined"), std::string::npos) << e.what();
+  }
+}
+
 TEST(TrainingRun, RefusesToGoOnWithOtherData) {
   TemporaryDirectory scratch;
   TrainingOptions o = few_steps("lora");

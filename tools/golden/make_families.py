@@ -34,11 +34,15 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
+    GPTBigCodeConfig,
+    GPTJConfig,
+    GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
     Mamba2Config,
     MistralConfig,
     Olmo2Config,
+    OPTConfig,
     Qwen2Config,
     Qwen3_5TextConfig,
     Qwen3Config,
@@ -138,6 +142,40 @@ QWEN35 = dict(
     layer_types=["linear_attention", "full_attention", "linear_attention"],
     rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
 )
+GPT_NEOX = dict(
+    vocab_size=VOCAB,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    max_position_embeddings=128,
+    rotary_pct=0.25,
+    rotary_emb_base=5000,
+    bos_token_id=0,
+    eos_token_id=0,
+)
+OPT = dict(
+    vocab_size=VOCAB,
+    hidden_size=32,
+    ffn_dim=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    max_position_embeddings=64,
+    word_embed_proj_dim=32,
+    bos_token_id=2,
+    eos_token_id=2,
+)
+GPTJ = dict(
+    vocab_size=VOCAB,
+    n_positions=64,
+    n_embd=32,
+    n_layer=2,
+    n_head=2,
+    n_inner=64,
+    rotary_dim=8,
+    bos_token_id=127,
+    eos_token_id=127,
+)
 
 
 def without(config, **changes):
@@ -187,6 +225,14 @@ def old_gemma_config(config):
     config["sliding_window_pattern"] = config.pop("_sliding_window_pattern")
     config["torch_dtype"] = config.pop("dtype")
     del config["layer_types"]
+    return config
+
+
+def old_neox_config(config):
+    rope = config.pop("rope_parameters")
+    config["rotary_pct"] = rope["partial_rotary_factor"]
+    config["rotary_emb_base"] = rope["rope_theta"]
+    config["torch_dtype"] = config.pop("dtype")
     return config
 
 
@@ -358,6 +404,22 @@ def main():
     qwen35 = Qwen3_5TextConfig(**QWEN35)
     rope = {**QWEN35["rope_parameters"], "partial_rotary_factor": 0.25}
     make("qwen3_5", qwen35, 10, matters=[without(qwen35, rope_parameters=rope)])
+    neox = GPTNeoXConfig(**GPT_NEOX)
+    matters = [
+        without(neox, use_parallel_residual=False),
+        without(neox, rope_parameters={**neox.rope_parameters, "partial_rotary_factor": 0.5}),
+        without(neox, rope_parameters={**neox.rope_parameters, "rope_theta": 10000.0}),
+        without(neox, hidden_act="relu"),
+    ]
+    make("gpt_neox", neox, 11, matters=matters, old_config=old_neox_config)
+    make("gpt_neox_serial", GPTNeoXConfig(**GPT_NEOX, use_parallel_residual=False), 12)
+    opt = OPTConfig(**OPT)
+    make("opt", opt, 13, matters=[without(opt, activation_function="gelu")])
+    gptj = GPTJConfig(**GPTJ)
+    matters = [without(gptj, rotary_dim=16), without(gptj, activation_function="relu")]
+    make("gptj", gptj, 14, matters=matters)
+    bigcode = GPTBigCodeConfig(**GPT2)
+    make("gpt_bigcode", bigcode, 15, matters=[without(bigcode, activation_function="relu")])
     make_llama_like()
 
 

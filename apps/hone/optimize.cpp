@@ -117,7 +117,8 @@ class FlagOptions : public OptionVisitor {
 
  private:
   // A null type is a switch, --name or --no-name.
-  void add(const std::string& name, const char* type, const std::string& value, const std::string& help) {
+  void add(const std::string& name, const char* type, const std::string& value,
+           const std::string& help) {
     const std::string flag = flag_of(pass_, name);
     CLI::Option* o = app_.get_option_no_throw(flag);
     if (o != nullptr) {

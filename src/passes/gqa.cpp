@@ -15,7 +15,7 @@
 //           queries become ū_i·q. Channels that are not rotated go as values do.
 // Where heads differ by such maps alone nothing is lost. The error is that of keys and values, not
 // of what attention makes of them. Limits: norms over keys (Gemma 3) stand between the projection
-// and the rotation, so that only mean works; files that hold q, k and v in equal parts of one
+// and the rotation, so that only mean works; files that hold q, k and v in parts of one
 // matrix (GPT-2) cannot hold the result.
 #include <complex>
 #include <vector>
@@ -125,9 +125,13 @@ class Gqa final : public Pass {
     for (const Family* f : families())
       for (const Slot& s : f->slots)
         HONE_CHECK(f->name != m.family || s.role != Role::k || s.parts == 0, unsupported,
-                   "gqa: the files of {} hold queries, keys and values as equal parts of one "
-                   "matrix, so that they cannot hold fewer key/value heads",
+                   "gqa: the files of {} hold queries, keys and values as parts of one matrix, so "
+                   "that they cannot hold fewer key/value heads",
                    m.family);
+    // Their config.json has one number of heads.
+    for (const char* family : {"opt", "gptj"})
+      HONE_CHECK(m.family != family, unsupported,
+                 "gqa: the files of {} have as many key/value heads as heads", m.family);
     for (const Block& b : m.blocks) {
       const auto* a = dynamic_cast<const SoftmaxAttention*>(b.mixer.get());
       HONE_CHECK(a != nullptr, unsupported, "gqa: {} has layers without softmax attention",

@@ -431,7 +431,8 @@ TEST_P(PassContract, PredictionsStayNear) {
 bool must_refuse(const std::string& model, LoadedModel& m) {
   const std::string& e = m.model->linears()[0]->weight().encoding;
   if (model == "mamba2") return e == "int_group";
-  if (model == "qwen3_5") return e == "nf4" || e == "fp4";
+  if (model == "qwen3_5" || model.starts_with("gpt_neox") || model == "gpt_bigcode")
+    return e == "nf4" || e == "fp4";
   return model == "gpt2" && (e == "nf4" || e == "fp4" || e == "int8_row");
 }
 

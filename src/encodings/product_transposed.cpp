@@ -241,11 +241,7 @@ void accumulate_bf16(const Tensor& dy, const Tensor& x, Tensor& dw, ops::PartRou
 }
 
 // What bf16 holds of x, which a forward counted.
-Tensor as_bf16(const Tensor& x) {
-  if (x.dtype() == DType::bf16) return x;
-  ops::FlightRecorder::Pause counted;
-  return ops::rounded_bf16(x, "");
-}
+Tensor as_bf16(const Tensor& x) { return x.dtype() == DType::bf16 ? x : LinearInput(x).rounded(); }
 
 }  // namespace
 

@@ -103,6 +103,8 @@ struct Family {
   bool plain_mixers = false;
   /// config.json says by layer_types and sliding_window which layers have a window, of one size.
   bool has_layer_types = false;
+  /// config.json has one number of heads: files cannot hold fewer for keys and values.
+  bool one_head_count = false;
 
   const Family& canonical() const { return written_as == nullptr ? *this : *written_as; }
 };
@@ -165,8 +167,8 @@ void read_llama_hf(const Json& config, ModelConfig& out);
 void read_llama_gguf(const GgufFile& file, ModelConfig& out);
 void write_llama_gguf(const std::string& architecture, const ModelConfig& config,
                       std::vector<GgufEntry>& out);
-/// Llama's slots and some more. In GGUF Llama's own rows are paired (Slot), those of most other
-/// architectures are not.
+/// Llama's slots and some more; one of a role that Llama has too takes its place. In GGUF Llama's
+/// own rows are paired (Slot), those of most other architectures are not.
 std::vector<Slot> llama_slots(bool gguf_paired_rows, std::vector<Slot> more = {});
 
 }  // namespace hone

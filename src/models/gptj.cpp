@@ -49,25 +49,27 @@ Slot rotated(Role role, const char* name) {
 
 extern const Family kGptJFamily;
 const Family kGptJFamily = {
-    "gptj",
-    {"gptj"},
-    {},
-    from_hf,
-    nullptr,
-    to_hf,
-    nullptr,
-    {
-        {Role::embedding, "transformer.wte", nullptr},
-        {Role::final_norm, "transformer.ln_f", nullptr},
-        {Role::head, "lm_head", nullptr},
-        {Role::mixer_norm, "transformer.h.{}.ln_1", nullptr},
-        rotated(Role::q, "transformer.h.{}.attn.q_proj"),
-        rotated(Role::k, "transformer.h.{}.attn.k_proj"),
-        {Role::v, "transformer.h.{}.attn.v_proj", nullptr},
-        {Role::o, "transformer.h.{}.attn.out_proj", nullptr},
-        {Role::up, "transformer.h.{}.mlp.fc_in", nullptr},
-        {Role::down, "transformer.h.{}.mlp.fc_out", nullptr},
-    },
+    .name = "gptj",
+    .hf_types = {"gptj"},
+    .gguf_architectures = {},
+    .from_hf = from_hf,
+    .from_gguf = nullptr,
+    .to_hf = to_hf,
+    .to_gguf = nullptr,
+    .slots =
+        {
+            {Role::embedding, "transformer.wte", nullptr},
+            {Role::final_norm, "transformer.ln_f", nullptr},
+            {Role::head, "lm_head", nullptr},
+            {Role::mixer_norm, "transformer.h.{}.ln_1", nullptr},
+            rotated(Role::q, "transformer.h.{}.attn.q_proj"),
+            rotated(Role::k, "transformer.h.{}.attn.k_proj"),
+            {Role::v, "transformer.h.{}.attn.v_proj", nullptr},
+            {Role::o, "transformer.h.{}.attn.out_proj", nullptr},
+            {Role::up, "transformer.h.{}.mlp.fc_in", nullptr},
+            {Role::down, "transformer.h.{}.mlp.fc_out", nullptr},
+        },
+    .one_head_count = true,
 };
 
 }  // namespace hone

@@ -1,5 +1,6 @@
 // Llama 1–3 and what shares its shape (SmolLM2, TinyLlama, ...): RMSNorm, rotary positions with
 // Llama 3's scaling, grouped queries, SwiGLU (Touvron et al. 2023).
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "models/family.h"
@@ -60,7 +61,13 @@ std::vector<Slot> llama_slots(bool paired, std::vector<Slot> more) {
       {Role::up, "model.layers.{}.mlp.up_proj", "blk.{}.ffn_up"},
       {Role::down, "model.layers.{}.mlp.down_proj", "blk.{}.ffn_down"},
   };
-  all.insert(all.end(), more.begin(), more.end());
+  for (const Slot& s : more) {
+    auto same = std::ranges::find(all, s.role, &Slot::role);
+    if (same == all.end())
+      all.push_back(s);
+    else
+      *same = s;
+  }
   return all;
 }
 

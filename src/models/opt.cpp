@@ -55,27 +55,29 @@ void to_hf(const ModelConfig& m, Json& c) {
 
 extern const Family kOptFamily;
 const Family kOptFamily = {
-    "opt",
-    {"opt"},
-    {},
-    from_hf,
-    nullptr,
-    to_hf,
-    nullptr,
-    {
-        {Role::embedding, "model.decoder.embed_tokens", nullptr},
-        {Role::positions, "model.decoder.embed_positions", nullptr},
-        {Role::final_norm, "model.decoder.final_layer_norm", nullptr},
-        {Role::head, "lm_head", nullptr},
-        {Role::mixer_norm, "model.decoder.layers.{}.self_attn_layer_norm", nullptr},
-        {Role::q, "model.decoder.layers.{}.self_attn.q_proj", nullptr},
-        {Role::k, "model.decoder.layers.{}.self_attn.k_proj", nullptr},
-        {Role::v, "model.decoder.layers.{}.self_attn.v_proj", nullptr},
-        {Role::o, "model.decoder.layers.{}.self_attn.out_proj", nullptr},
-        {Role::mlp_norm, "model.decoder.layers.{}.final_layer_norm", nullptr},
-        {Role::up, "model.decoder.layers.{}.fc1", nullptr},
-        {Role::down, "model.decoder.layers.{}.fc2", nullptr},
-    },
+    .name = "opt",
+    .hf_types = {"opt"},
+    .gguf_architectures = {},
+    .from_hf = from_hf,
+    .from_gguf = nullptr,
+    .to_hf = to_hf,
+    .to_gguf = nullptr,
+    .slots =
+        {
+            {Role::embedding, "model.decoder.embed_tokens", nullptr},
+            {Role::positions, "model.decoder.embed_positions", nullptr},
+            {Role::final_norm, "model.decoder.final_layer_norm", nullptr},
+            {Role::head, "lm_head", nullptr},
+            {Role::mixer_norm, "model.decoder.layers.{}.self_attn_layer_norm", nullptr},
+            {Role::q, "model.decoder.layers.{}.self_attn.q_proj", nullptr},
+            {Role::k, "model.decoder.layers.{}.self_attn.k_proj", nullptr},
+            {Role::v, "model.decoder.layers.{}.self_attn.v_proj", nullptr},
+            {Role::o, "model.decoder.layers.{}.self_attn.out_proj", nullptr},
+            {Role::mlp_norm, "model.decoder.layers.{}.final_layer_norm", nullptr},
+            {Role::up, "model.decoder.layers.{}.fc1", nullptr},
+            {Role::down, "model.decoder.layers.{}.fc2", nullptr},
+        },
+    .one_head_count = true,
 };
 
 }  // namespace hone

@@ -128,9 +128,8 @@ class Gqa final : public Pass {
                    "gqa: the files of {} hold queries, keys and values as parts of one matrix, so "
                    "that they cannot hold fewer key/value heads",
                    m.family);
-    // Their config.json has one number of heads.
-    for (const char* family : {"opt", "gptj"})
-      HONE_CHECK(m.family != family, unsupported,
+    for (const Family* f : families())
+      HONE_CHECK(f->name != m.family || !f->one_head_count, unsupported,
                  "gqa: the files of {} have as many key/value heads as heads", m.family);
     for (const Block& b : m.blocks) {
       const auto* a = dynamic_cast<const SoftmaxAttention*>(b.mixer.get());

@@ -163,9 +163,8 @@ class Builder {
     if (c_.gated_attention)
       a->gate = linear(Role::attention_gate, i, c_.heads * c_.head_dim, c_.width);
     if (c_.qk_norm) {
-      const bool whole = c_.whole_qk_norm;
-      a->q_norm = read_norm(c_, r_, Role::q_norm, i, c_.head_dim * (whole ? c_.heads : 1));
-      a->k_norm = read_norm(c_, r_, Role::k_norm, i, c_.head_dim * (whole ? c_.kv_heads : 1));
+      a->q_norm = read_norm(c_, r_, Role::q_norm, i, role_rows(Role::q_norm, c_));
+      a->k_norm = read_norm(c_, r_, Role::k_norm, i, role_rows(Role::k_norm, c_));
     }
     if (c_.rotary) a->rope = local ? local_rope_ : global_rope_;
     if (c_.is_linearised(i)) r_.fill(*a, i, nullptr);

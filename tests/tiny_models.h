@@ -144,6 +144,57 @@ inline const std::vector<TinyFixture>& tiny_fixtures() {
          "n_embd": 64, "n_layer": 2, "n_head": 4, "n_inner": 96, "n_positions": 256,
          "multi_query": true, "layer_norm_epsilon": 1e-5, "tie_word_embeddings": true})",
        true},
+      {"phi3", "phi3", R"({"model_type": "phi3", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "intermediate_size": 96, "max_position_embeddings": 256, "sliding_window": 24,
+         "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": false})",
+       false},
+      {"stablelm", "stablelm", R"({"model_type": "stablelm", "vocab_size": 272,
+         "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "intermediate_size": 96, "max_position_embeddings": 256,
+         "use_qkv_bias": true, "partial_rotary_factor": 0.25, "rope_theta": 10000.0,
+         "tie_word_embeddings": false})",
+       false},
+      {"stablelm_parallel", "stablelm", R"({"model_type": "stablelm", "vocab_size": 272,
+         "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "intermediate_size": 96, "max_position_embeddings": 256,
+         "use_parallel_residual": true, "partial_rotary_factor": 0.5,
+         "tie_word_embeddings": true})",
+       false},
+      {"falcon", "falcon", R"({"model_type": "falcon", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_hidden_size": 96,
+         "max_position_embeddings": 256, "new_decoder_architecture": false, "multi_query": true,
+         "parallel_attn": true, "bias": false, "alibi": false, "tie_word_embeddings": true})",
+       false},
+      {"falcon_40b", "falcon_40b", R"({"model_type": "falcon", "vocab_size": 272,
+         "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_kv_heads": 2,
+         "ffn_hidden_size": 96, "max_position_embeddings": 256, "new_decoder_architecture": true,
+         "parallel_attn": true, "bias": false, "alibi": false, "tie_word_embeddings": true})",
+       false},
+      {"falcon_rw", "falcon_rw", R"({"model_type": "falcon", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_hidden_size": 96,
+         "max_position_embeddings": 256, "new_decoder_architecture": false, "multi_query": false,
+         "parallel_attn": false, "bias": true, "alibi": true, "tie_word_embeddings": true})",
+       true},
+      {"mixtral", "mixtral", R"({"model_type": "mixtral", "vocab_size": 272, "hidden_size": 64,
+         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "intermediate_size": 96, "max_position_embeddings": 256, "num_local_experts": 4,
+         "num_experts_per_tok": 2, "sliding_window": null, "rms_norm_eps": 1e-5,
+         "rope_theta": 10000.0, "tie_word_embeddings": false})",
+       false},
+      {"qwen3_moe", "qwen3_moe", R"({"model_type": "qwen3_moe", "vocab_size": 272,
+         "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "head_dim": 48, "intermediate_size": 96,
+         "moe_intermediate_size": 32, "max_position_embeddings": 256, "num_experts": 5,
+         "num_experts_per_tok": 2, "norm_topk_prob": true, "tie_word_embeddings": false})",
+       false},
+      {"bloom", "bloom", R"({"model_type": "bloom", "vocab_size": 272, "hidden_size": 64,
+         "n_layer": 2, "n_head": 4, "seq_length": 256, "layer_norm_epsilon": 1e-5,
+         "tie_word_embeddings": true})",
+       true},
+      {"mpt", "mpt", R"({"model_type": "mpt", "vocab_size": 272, "d_model": 64, "n_layers": 2,
+         "n_heads": 4, "expansion_ratio": 2, "max_seq_len": 256, "tie_word_embeddings": true})",
+       false},
   };
   return kFixtures;
 }
@@ -237,6 +288,13 @@ inline Shape role_shape(Role role, const ModelConfig& c) {
       return {c.ffn, c.width};
     case Role::down:
       return {c.width, c.ffn};
+    case Role::expert_gate:
+    case Role::expert_up:
+      return {c.expert_ffn, c.width};
+    case Role::expert_down:
+      return {c.width, c.expert_ffn};
+    case Role::router:
+      return {c.experts, c.width};
   }
   throw std::runtime_error("a role without a shape");
 }
@@ -269,12 +327,8 @@ inline void add_mixer_tensors(const TinyFixture& fixture, const ModelConfig& c,
 inline std::map<std::string, Tensor> tiny_tensors(const TinyFixture& fixture, uint32_t seed = 1) {
   ModelConfig c = tiny_config(fixture);
   std::map<std::string, Tensor> out;
-  auto add = [&](const Slot& s, int64_t layer) {
-    if ((s.role == Role::head && c.tied_head) || s.part > 0) return;
-    if (s.role == Role::memory && c.memory_tokens == 0) return;
-    const bool of_softmax = s.role >= Role::q && s.role <= Role::k_norm;
-    if (of_softmax && c.is_recurrent(layer)) return;
-    std::string name = slot_name(s.hf, layer);
+  auto add = [&](const Slot& s, int64_t layer, int64_t expert) {
+    std::string name = slot_name(s.hf, layer, expert);
     Shape shape = role_shape(s.role, c);
     bool matrix = shape.size() == 2;
     if (s.parts > 0) shape[0] = stored_rows(family_named(fixture.family), s, c);
@@ -292,7 +346,9 @@ inline std::map<std::string, Tensor> tiny_tensors(const TinyFixture& fixture, ui
     if (has_bias) out[name + ".bias"] = random_tensor({rows}, seed++, 0.1f);
   };
   for (const Slot& s : family_named(fixture.family).slots)
-    for (int64_t layer = 0; layer < (is_layer_role(s.role) ? c.layers : 1); ++layer) add(s, layer);
+    for (int64_t layer = 0; layer < (is_layer_role(s.role) ? c.layers : 1); ++layer)
+      for (int64_t e = 0; e < (is_expert_role(s.role) ? c.experts : 1); ++e)
+        if (s.part == 0 && has_role(c, s.role, layer)) add(s, layer, e);
   for (int64_t layer = 0; layer < c.layers; ++layer) {
     if (c.is_recurrent(layer)) add_mixer_tensors(fixture, c, c.mixer, layer, seed, out);
     if (c.feed_forward != "mlp" && c.feed_forward != "none")

@@ -128,7 +128,8 @@ std::unique_ptr<Adapter> make(Model& model, const AdapterOptions& o) {
   // As published: keys, values, and what the last layer of the MLP multiplies.
   Block& first = model.blocks.at(0);
   auto leaf = [](const std::string& name) { return name.substr(name.rfind('.') + 1); };
-  HONE_CHECK(first.feed_forward != nullptr, unsupported, "IA3 needs a feed-forward in each block");
+  HONE_CHECK(first.feed_forward != nullptr && first.feed_forward->outputs().size() == 1, unsupported,
+             "IA3 needs one feed-forward in each block");
   Linear& last = first.feed_forward->output();
   const std::string down = leaf(last.name());
   if (o.targets == "all-linear") {

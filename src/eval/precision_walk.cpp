@@ -470,7 +470,7 @@ std::vector<Predictions> PrecisionWalk::run(std::span<const PrecisionVariant> va
   for (const Block& b : model_.blocks)
     for (const Mixer* half : b.mixers())
       HONE_CHECK(half->shares_input() && half->state_shapes().empty(), unsupported,
-                 "precision: models with recurrent state are not followed yet");
+                 "precision: models with recurrent state or experts are not followed yet");
   PrecisionRun run(model_, samples_, variants, record);
   const auto blocks = std::ssize(model_.blocks);
   auto report = [&](int64_t done) {

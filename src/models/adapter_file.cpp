@@ -24,7 +24,7 @@ struct Module {
   std::string hf, gguf;  // without ".weight"
 };
 
-// All of them in the order of the slots; the parts of a fused matrix are one.
+// All of them in the order of the slots, experts' apart; the parts of a fused matrix are one.
 std::vector<Module> modules_of(const Family& family, const ModelConfig& config) {
   std::vector<Module> all;
   auto add = [&](const Slot& s, int64_t layer) {
@@ -34,7 +34,7 @@ std::vector<Module> modules_of(const Family& family, const ModelConfig& config) 
     if (s.role == Role::embedding || s.role == Role::head) add(s, 0);
   for (int64_t i = 0; i < config.layers; ++i)
     for (const Slot& s : family.slots)
-      if (is_layer_role(s.role) && is_linear_role(s.role)) add(s, i);
+      if (is_layer_role(s.role) && is_linear_role(s.role) && s.role < Role::expert_gate) add(s, i);
   return all;
 }
 

@@ -39,6 +39,8 @@ struct ModelConfig {
   bool shared_norm = false;        ///< through one norm
 
   bool rotary = true;
+  float alibi = 0;            ///< the most that ALiBi takes off a score a token (8); 0 = none
+  bool scaled_alibi = false;  ///< and the attention scale multiplies it too
   bool learned_positions = false;
   int64_t position_offset = 0;  ///< rows of their table in front of position 0's
   float rope_theta = 10000;
@@ -76,6 +78,11 @@ struct ModelConfig {
   float logit_scale = 1;
   bool gated_mlp = true;
   Mlp::Activation activation = Mlp::Activation::silu;
+  int64_t experts = 0;  ///< MLPs of a layer, of which each token takes few; 0 = one for all
+  int64_t experts_used = 0;
+  int64_t expert_ffn = 0;
+  bool normalised_experts = true;  ///< the weights of those that a token takes sum to 1
+  std::vector<bool> dense;         ///< [layers]: those with one MLP all the same; empty = none
   bool tied_head = false;
   // Biases that the config announces: a file without them is refused. Others are read if present.
   bool attention_bias = false;
@@ -87,6 +94,7 @@ struct ModelConfig {
   /// Whether layer i mixes tokens by `mixer`.
   bool is_recurrent(int64_t i) const { return !mixer.empty() && (softmax.empty() || !softmax[i]); }
   bool has_softmax() const;
+  bool has_experts(int64_t i) const { return experts > 0 && (dense.empty() || !dense[i]); }
   bool is_linearised(int64_t i) const { return !linearised.empty() && linearised[i]; }
   Pattern pattern(int64_t layer) const;
   /// The same without `patterns`.

@@ -5,8 +5,10 @@
 #include <cstring>
 #include <utility>
 
+#include "base/checked.h"
 #include "encodings/encoding.h"
 #include "nn/linearised_attention.h"
+#include "nn/mixture.h"
 #include "tensor/transpose.h"
 
 namespace hone {
@@ -74,11 +76,12 @@ class Builder {
   }
 
  private:
-  Linear linear(Role role, int64_t layer, int64_t n, int64_t k) {
-    std::string path = r_.path(role, layer);
-    Weight w = r_.matrix(role, layer, n, k);
-    if (transform_) w = transform_(std::move(w), role, path);
-    Linear l(path, std::move(w), r_.vector(role, layer, ".bias", n, announces_bias(c_, role)));
+  Linear linear(Role role, int64_t layer, int64_t n, int64_t k, int64_t expert = 0) {
+    std::string path = r_.path(role, layer, expert);
+    Weight w = r_.matrix(role, layer, n, k, expert);
+    if (transform_ && role != Role::router) w = transform_(std::move(w), role, path);
+    Linear l(path, std::move(w),
+             r_.vector(role, layer, ".bias", n, announces_bias(c_, role), expert));
     if (pack_) l.pack(false);
     return l;
   }
@@ -117,7 +120,9 @@ class Builder {
       b.mixer = made(c_.mixer, i);
     else
       b.mixer = attention(i);
-    if (c_.feed_forward == "mlp")
+    if (c_.feed_forward == "mlp" && c_.has_experts(i))
+      b.feed_forward = mixture(i);
+    else if (c_.feed_forward == "mlp")
       b.feed_forward = mlp(i);
     else if (c_.feed_forward != "none")
       b.feed_forward = made(c_.feed_forward, i);
@@ -142,6 +147,22 @@ class Builder {
     return m;
   }
 
+  std::unique_ptr<Mixture> mixture(int64_t i) {
+    auto m = std::make_unique<Mixture>();
+    m->router = linear(Role::router, i, c_.experts, c_.width);
+    m->used = c_.experts_used;
+    m->normalised = c_.normalised_experts;
+    m->experts.resize(static_cast<size_t>(c_.experts));
+    for (int64_t e = 0; e < c_.experts; ++e) {
+      Mlp& own = m->experts[static_cast<size_t>(e)];
+      own.activation = c_.activation;
+      if (c_.gated_mlp) own.gate = linear(Role::expert_gate, i, c_.expert_ffn, c_.width, e);
+      own.up = linear(Role::expert_up, i, c_.expert_ffn, c_.width, e);
+      own.down = linear(Role::expert_down, i, c_.width, c_.expert_ffn, e);
+    }
+    return m;
+  }
+
   std::unique_ptr<SoftmaxAttention> attention(int64_t i) {
     std::unique_ptr<SoftmaxAttention> a;
     if (c_.is_linearised(i))
@@ -155,6 +176,9 @@ class Builder {
     a->spec.scale = c_.attention_scale > 0 ? c_.attention_scale
                                            : 1.0f / std::sqrt(static_cast<float>(c_.head_dim));
     a->spec.softcap = c_.attention_softcap;
+    if (c_.alibi > 0) a->spec.alibi.slopes = alibi_slopes(c_.heads, c_.alibi);
+    if (c_.scaled_alibi)
+      for (float& slope : a->spec.alibi.slopes) slope *= a->spec.scale;
     a->spec.pattern = c_.pattern(i);
     a->q = linear(Role::q, i, c_.heads * c_.head_dim, c_.width);
     a->k = linear(Role::k, i, c_.kv_heads * c_.head_dim, c_.width);
@@ -193,8 +217,9 @@ const Slot* ParameterReader::slot(Role role) const {
   return nullptr;
 }
 
-std::string ParameterReader::stored_name(const Slot& s, int64_t layer, const char* suffix) const {
-  std::string name = slot_name(names_.gguf ? s.gguf : s.hf, layer) + suffix;
+std::string ParameterReader::stored_name(const Slot& s, int64_t layer, const char* suffix,
+                                         int64_t expert) const {
+  std::string name = slot_name(names_.gguf ? s.gguf : s.hf, layer, expert) + suffix;
   if (names_.gguf || names_.has(name)) return name;
   // Base models are saved without the language model's prefix ("h.0..." for "transformer.h.0...").
   size_t dot = name.find('.');
@@ -215,24 +240,40 @@ std::optional<Weight> ParameterReader::stored(Role role, int64_t layer) const {
   return names_.get(name);
 }
 
-std::string ParameterReader::path(Role role, int64_t layer) const {
+std::string ParameterReader::path(Role role, int64_t layer, int64_t expert) const {
   for (const Slot& s : family_.canonical().slots)
-    if (s.role == role) return module_path(s, layer);
+    if (s.role == role) return module_path(s, layer, expert);
   fail(ErrorKind::internal, "{}: no slot for this role", family_.name);
 }
 
-Weight ParameterReader::matrix(Role role, int64_t layer, int64_t n, int64_t k) const {
+Weight expert_of(Weight all, int64_t expert) {
+  const int64_t n = all.shape[1], total = checked_mul(all.shape[0], n, "experts");
+  all.shape.erase(all.shape.begin());
+  for (auto& [name, plane] : all.planes) {
+    if (plane.rank() == 3) plane = plane.reshape({total, plane.dim(2)});
+    HONE_CHECK(plane.dim(0) == total, unsupported, "experts stored as {} cannot be taken apart",
+               all.encoding);
+    plane = plane.rows(expert * n, (expert + 1) * n);
+  }
+  return all;
+}
+
+Weight ParameterReader::matrix(Role role, int64_t layer, int64_t n, int64_t k,
+                               int64_t expert) const {
   const Slot* s = slot(role);
   HONE_ASSERT(s != nullptr);
-  std::string name = stored_name(*s, layer, ".weight");
+  std::string name = stored_name(*s, layer, ".weight", expert);
   HONE_CHECK(names_.has(name), corrupt, "{}: the tensor '{}' is missing", names_.source, name);
   Weight w = names_.get(name);
   // Quantised layouts store [N, K] whatever the float checkpoint did.
   if (s->hf_transposed && !names_.gguf && w.planes.contains("values"))
     w = transposed_weight(w, name);
+  const bool all_experts = names_.gguf && is_expert_role(role);
   Shape expected{s->parts > 0 ? stored_rows(family_, *s, config_) : n, k};
+  if (all_experts) expected.insert(expected.begin(), config_.experts);
   HONE_CHECK(w.shape == expected, corrupt, "{}: tensor '{}': expected shape {}, got {}",
              names_.source, name, shape_string(expected), shape_string(w.shape));
+  if (all_experts) w = expert_of(std::move(w), expert);
   const Encoding& e = encoding(w.encoding);
   e.validate(w);
   auto permute = [&](const std::vector<int64_t>& order) {
@@ -246,10 +287,10 @@ Weight ParameterReader::matrix(Role role, int64_t layer, int64_t n, int64_t k) c
 }
 
 Tensor ParameterReader::vector(Role role, int64_t layer, const char* suffix, int64_t n,
-                               bool required) const {
+                               bool required, int64_t expert) const {
   const Slot* s = slot(role);
   HONE_ASSERT(s != nullptr);
-  std::string name = stored_name(*s, layer, suffix);
+  std::string name = stored_name(*s, layer, suffix, expert);
   if (!names_.has(name)) {
     HONE_CHECK(!required, corrupt, "{}: the tensor '{}' is missing", names_.source, name);
     return {};
@@ -304,7 +345,7 @@ Weight ParameterReader::part_of(const MixerSlot& s, const std::string& name,
 }
 
 void ParameterReader::fill(Mixer& mixer, int64_t layer, const WeightTransform& change) const {
-  const std::vector<Linear*> inputs = mixer.inputs();
+  const std::vector<Linear*> sides = mixer.sides();
   for (const MixerParameter& p : mixer.parameters()) {
     const MixerSlot& s = mixer_slot(family_, p.name);
     const std::string name = slot_name(s.hf, layer);
@@ -314,9 +355,8 @@ void ParameterReader::fill(Mixer& mixer, int64_t layer, const WeightTransform& c
       std::string path = slot_name(named.hf, layer);
       if (path.ends_with(".weight")) path.resize(path.size() - std::strlen(".weight"));
       if (named.parts > 0) path += fmt::format(".{}", named.part);
-      const bool changes =
-          p.linear == &mixer.output() || std::ranges::find(inputs, p.linear) != inputs.end();
-      if (change && changes) w = change(std::move(w), Role::o, path);
+      if (change && std::ranges::find(sides, p.linear) == sides.end())
+        w = change(std::move(w), Role::o, path);
       *p.linear = Linear(path, std::move(w), {});
       continue;
     }

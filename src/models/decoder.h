@@ -32,25 +32,30 @@ class ParameterReader {
 
   bool has(Role role, int64_t layer = 0) const;
   /// The matrix [N, K], or raises corrupt naming the tensor that is missing or has another shape.
-  Weight matrix(Role role, int64_t layer, int64_t n, int64_t k) const;
+  Weight matrix(Role role, int64_t layer, int64_t n, int64_t k, int64_t expert = 0) const;
   /// A vector as f32 [n]; an empty handle where the file has none and `required` is false.
-  Tensor vector(Role role, int64_t layer, const char* suffix, int64_t n, bool required) const;
+  Tensor vector(Role role, int64_t layer, const char* suffix, int64_t n, bool required,
+                int64_t expert = 0) const;
   /// Fills a mixer's parameters. `change` is applied to the weights that passes may change.
   void fill(Mixer& mixer, int64_t layer, const WeightTransform& change) const;
   /// The matrix as the file holds it; nothing where it has none.
   std::optional<Weight> stored(Role role, int64_t layer) const;
-  std::string path(Role role, int64_t layer) const;
+  std::string path(Role role, int64_t layer, int64_t expert = 0) const;
   const ParameterNames& names() const { return names_; }
 
  private:
   Weight part_of(const MixerSlot& slot, const std::string& name, const Shape& shape) const;
   const Slot* slot(Role role) const;
-  std::string stored_name(const Slot& slot, int64_t layer, const char* suffix) const;
+  std::string stored_name(const Slot& slot, int64_t layer, const char* suffix,
+                          int64_t expert = 0) const;
 
   const Family& family_;
   const ModelConfig& config_;
   ParameterNames names_;
 };
+
+/// One expert's matrix of a weight [experts, N, K] that holds all; its planes are views of theirs.
+Weight expert_of(Weight all, int64_t expert);
 
 /// The order of canonical rows in a matrix whose heads have paired rows (see Slot), for both
 /// directions: canonical row i is paired row order[i]. Of each head the first `paired` rows; 0 =

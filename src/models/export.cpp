@@ -10,6 +10,7 @@
 #include "encodings/encoding.h"
 #include "models/attention_patterns.h"
 #include "models/export_gguf.h"
+#include "nn/mixture.h"
 #include "tensor/transpose.h"
 
 namespace hone {
@@ -135,7 +136,10 @@ class Exporter {
       if (!is_layer_role(s.role)) add_slot(s, 0);
     for (int64_t i = 0; i < static_cast<int64_t>(model.blocks.size()); ++i) {
       for (const Slot& s : m_.family->slots)
-        if (is_layer_role(s.role)) add_slot(s, i);
+        if (is_expert_role(s.role))
+          add_experts(s, i);
+        else if (is_layer_role(s.role))
+          add_slot(s, i);
       for (Mixer* half : model.blocks[i].mixers()) add_mixer(*half, i);
     }
   }
@@ -182,6 +186,28 @@ class Exporter {
     parts_.erase(name);
   }
 
+  // Of all experts: a tensor of each, in GGUF one of all.
+  void add_experts(const Slot& s, int64_t layer) {
+    auto* m = dynamic_cast<Mixture*>(m_.model->blocks[layer].feed_forward.get());
+    if (m == nullptr) return;
+    std::vector<Weight> all;
+    for (size_t e = 0; e < m->experts.size(); ++e) {
+      Mlp& own = m->experts[e];
+      const Linear& l = s.role == Role::expert_gate ? own.gate
+                        : s.role == Role::expert_up ? own.up
+                                                    : own.down;
+      if (!l.defined()) return;
+      HONE_CHECK(l.bias().empty_handle(), unsupported, "{}: experts with a bias are not written",
+                 l.name());
+      all.push_back(planned(l.name(), l.weight()));
+      if (gguf_) continue;
+      // The name is one expert's: no slot says it.
+      const std::string& path = l.name();
+      add_matrix({s.role, path.c_str(), path.c_str()}, layer, {all.back()});
+    }
+    if (gguf_) add_matrix(s, layer, all);
+  }
+
   const Linear* linear_of(Role role, int64_t layer) const {
     Block& b = m_.model->blocks[layer];
     auto* a = dynamic_cast<SoftmaxAttention*>(b.mixer.get());
@@ -202,6 +228,9 @@ class Exporter {
         return b.mlp() ? &b.mlp()->up : nullptr;
       case Role::down:
         return b.mlp() ? &b.mlp()->down : nullptr;
+      case Role::router:
+        if (auto* m = dynamic_cast<Mixture*>(b.feed_forward.get())) return &m->router;
+        return nullptr;
       default:
         return nullptr;
     }
@@ -279,7 +308,7 @@ class Exporter {
     fused_.push_back(planned(l.name(), l.weight()));
     if (!l.bias().empty_handle()) fused_bias_.push_back(l.bias());
     if (s.part + 1 < s.parts) return;
-    const std::vector<int64_t> order = joined_rows(s, l.out_features());
+    const std::vector<int64_t> order = joined_rows(s);
     add_matrix(s, layer, fused_, order);
     if (!fused_bias_.empty()) {
       std::vector<float> all;
@@ -294,14 +323,15 @@ class Exporter {
   }
 
   // Stored row i is row order[i] of the parts below each other; empty where they stand so.
-  std::vector<int64_t> joined_rows(const Slot& s, int64_t rows) const {
+  std::vector<int64_t> joined_rows(const Slot& s) const {
     if (!s.by_head(gguf_)) return {};
-    std::vector<int64_t> order(static_cast<size_t>(rows * s.parts));
-    for (const Slot& part : m_.family->slots) {
-      if (part.parts == 0 || std::string_view(part.hf) != s.hf) continue;
-      const std::vector<int64_t> own = part_rows(*m_.family, part, m_.config, gguf_);
-      for (int64_t i = 0; i < rows; ++i) order[own[i]] = part.part * rows + i;
-    }
+    std::vector<int64_t> order(static_cast<size_t>(stored_rows(*m_.family, s, m_.config)));
+    int64_t row = 0;
+    for (int part = 0; part < s.parts; ++part)
+      for (const Slot& other : m_.family->slots) {
+        if (other.parts == 0 || other.part != part || std::string_view(other.hf) != s.hf) continue;
+        for (int64_t stored : part_rows(*m_.family, other, m_.config, gguf_)) order[stored] = row++;
+      }
     return order;
   }
 
@@ -363,20 +393,24 @@ class Exporter {
     check_joinable(parts, name);
     // What is written is decided on the first part: its parameters and encoding.
     const bool untouched = is_source_block(s, layer, parts[0]);
+    // One tensor [experts, N, K].
+    const bool stacked = gguf_ && is_expert_role(s.role);
+    const int64_t experts = stacked ? std::ssize(parts) : 1;
     bool transpose = s.hf_transposed && !gguf_ && is_float(parts[0].encoding);
     HONE_CHECK(!s.hf_transposed || gguf_ || transpose || o_.layout == "gptq" ||
                    o_.layout == "gptq_v2" || !o_.decode_to.empty(),
                unsupported, "{}: the layout {} cannot hold a quantised matrix stored as [in, out]",
                name, o_.layout);
-    auto make = [this, s, name, parts, transpose, untouched, order]() -> Weight {
+    auto make = [=, this]() -> Weight {
       Weight w = parts.size() == 1 ? parts[0] : concat_rows(parts);
       if (!order.empty()) w = encoding(w.encoding).permute_rows(w, order);
       if (gguf_) w = exact_gguf_weight(w);
       if (s.paired_rows(gguf_)) w = encoding(w.encoding).permute_rows(w, paired_order(w.rows()));
       if (must_decode(w, untouched)) {
-        Weight decoded = cast_weight(w, decoded_type());
-        return s.hf_transposed && !gguf_ ? transposed_floats(decoded) : decoded;
+        w = cast_weight(w, decoded_type());
+        if (s.hf_transposed && !gguf_) return transposed_floats(w);
       }
+      if (stacked) w.shape = {experts, w.shape[0] / experts, w.shape[1]};
       return transpose ? transposed_floats(w) : w;
     };
     Weight sample = parts[0];
@@ -391,6 +425,7 @@ class Exporter {
       info.params = {};
       transpose = s.hf_transposed && !gguf_;
     }
+    if (stacked) info.shape = {experts, info.shape[0] / experts, info.shape[1]};
     if (transpose) std::swap(info.shape[0], info.shape[1]);
     items_.push_back({info, make, {}});
   }

@@ -38,6 +38,11 @@ std::vector<GgufEntry> gguf_metadata(const LoadedModel& model, const std::string
   out.push_back({a + "attention.head_count", u32(m.heads)});
   out.push_back({a + "attention.head_count_kv", u32(m.kv_heads)});
   out.push_back({a + "vocab_size", u32(m.vocabulary)});
+  if (m.experts > 0) {
+    out.push_back({a + "expert_count", u32(m.experts)});
+    out.push_back({a + "expert_used_count", u32(m.experts_used)});
+    out.push_back({a + "expert_feed_forward_length", u32(m.expert_ffn)});
+  }
   if (m.rotary) {
     out.push_back({a + "attention.key_length", u32(m.head_dim)});
     out.push_back({a + "attention.value_length", u32(m.head_dim)});

@@ -46,11 +46,55 @@ const Family& family_for_gguf(std::string_view architecture, const std::string& 
                      [](const Family& f) { return f.gguf_architectures; });
 }
 
-std::string slot_name(const char* pattern, int64_t layer) {
+std::string slot_name(const char* pattern, int64_t layer, int64_t expert) {
   std::string name = pattern;
-  size_t at = name.find("{}");
-  if (at != std::string::npos) name.replace(at, 2, std::to_string(layer));
+  for (int64_t number : {layer, expert})
+    if (size_t at = name.find("{}"); at != std::string::npos)
+      name.replace(at, 2, std::to_string(number));
   return name;
+}
+
+bool has_role(const ModelConfig& c, Role role, int64_t layer) {
+  switch (role) {
+    case Role::head:
+      return !c.tied_head;
+    case Role::positions:
+      return c.learned_positions;
+    case Role::embedding_norm:
+      return c.embedding_norm;
+    case Role::memory:
+      return c.memory_tokens > 0;
+    case Role::q_norm:
+    case Role::k_norm:
+      return c.qk_norm && !c.is_recurrent(layer);
+    case Role::post_mixer_norm:
+    case Role::post_mlp_norm:
+      return c.post_norms;
+    case Role::mixer_norm:
+      return c.pre_norms;
+    case Role::mlp_norm:
+      return c.pre_norms && !c.shared_norm;
+    case Role::q:
+    case Role::k:
+    case Role::v:
+    case Role::o:
+      return !c.is_recurrent(layer);
+    case Role::attention_gate:
+      return c.gated_attention && !c.is_recurrent(layer);
+    case Role::gate:
+      return c.gated_mlp && !c.has_experts(layer);
+    case Role::up:
+    case Role::down:
+      return !c.has_experts(layer);
+    case Role::expert_gate:
+      return c.gated_mlp && c.has_experts(layer);
+    case Role::expert_up:
+    case Role::expert_down:
+    case Role::router:
+      return c.has_experts(layer);
+    default:
+      return true;
+  }
 }
 
 const MixerSlot& mixer_slot(const Family& family, std::string_view parameter) {
@@ -93,6 +137,11 @@ int64_t role_rows(Role role, const ModelConfig& c) {
     case Role::gate:
     case Role::up:
       return c.ffn;
+    case Role::expert_gate:
+    case Role::expert_up:
+      return c.expert_ffn;
+    case Role::router:
+      return c.experts;
     case Role::q_norm:
       return c.head_dim * (c.whole_qk_norm ? c.heads : 1);
     case Role::k_norm:
@@ -123,19 +172,28 @@ std::vector<int64_t> part_rows(const Family& family, const Slot& s, const ModelC
                                bool gguf) {
   const int64_t rows = role_rows(s.role, c), first = rows_before(family, s, s.part, c);
   std::vector<int64_t> order(static_cast<size_t>(rows));
+  // Each head's, or of fewer key/value heads each one's and its queries', stand together.
+  int64_t stored = rows, heads = rows / c.head_dim;
+  if (s.by_head(gguf)) {
+    stored = stored_rows(family, s, c);
+    for (const Slot& other : family.slots)
+      if (other.parts > 0 && std::string_view(other.hf) == s.hf)
+        heads = std::min(heads, role_rows(other.role, c) / c.head_dim);
+  }
+  const int64_t own = rows / heads;
   for (int64_t i = 0; i < rows; ++i)
-    order[i] = s.by_head(gguf) ? (i / c.head_dim * s.parts + s.part) * c.head_dim + i % c.head_dim
-                               : first + i;
+    order[i] = s.by_head(gguf) ? i / own * (stored / heads) + first / heads + i % own : first + i;
   return order;
 }
 
-std::string module_path(const Slot& slot, int64_t layer) {
-  std::string name = slot_name(slot.hf, layer);
+std::string module_path(const Slot& slot, int64_t layer, int64_t expert) {
+  std::string name = slot_name(slot.hf, layer, expert);
   if (slot.parts == 0) return name;
-  const char* part = slot.role == Role::q   ? ".q"
-                     : slot.role == Role::k ? ".k"
-                     : slot.role == Role::v ? ".v"
-                                            : ".gate";
+  const char* part = slot.role == Role::q    ? ".q"
+                     : slot.role == Role::k  ? ".k"
+                     : slot.role == Role::v  ? ".v"
+                     : slot.role == Role::up ? ".up"
+                                             : ".gate";
   return name + part;
 }
 
@@ -205,6 +263,18 @@ void read_rope(const Json& o, float& theta, RopeScaling& s) {
   HONE_CHECK(s.low_freq_factor > 0 && s.high_freq_factor > s.low_freq_factor, corrupt,
              "config.json: llama3 rope scaling: low_freq_factor {} and high_freq_factor {}",
              s.low_freq_factor, s.high_freq_factor);
+}
+
+int64_t rotated_part(const Json& c, double missing, const ModelConfig& m, const char* key) {
+  double part = config_float(c, key, missing);
+  if (c.contains("rope_parameters") && c["rope_parameters"].is_object())
+    part = config_float(c["rope_parameters"], "partial_rotary_factor", part);
+  HONE_CHECK(part > 0 && part <= 1 && m.head_dim > 0 && m.head_dim <= 1 << 14, corrupt,
+             "config.json: {} {} of heads of {}", key, part, m.head_dim);
+  const auto rotated = static_cast<int64_t>(static_cast<double>(m.head_dim) * part);
+  HONE_CHECK(rotated > 0, corrupt, "config.json: {} {} of heads of {} rotates nothing", key, part,
+             m.head_dim);
+  return rotated;
 }
 
 void read_common_hf(const Json& c, ModelConfig& m) {
@@ -293,6 +363,10 @@ void read_common_gguf(const GgufFile& f, ModelConfig& m) {
       f.find_u64(arch + "attention.key_length").value_or(m.heads > 0 ? m.width / m.heads : 0));
   m.rope_dim = static_cast<int64_t>(f.find_u64(arch + "rope.dimension_count").value_or(m.head_dim));
   m.rope_theta = static_cast<float>(f.find_f64(arch + "rope.freq_base").value_or(m.rope_theta));
+  m.experts = static_cast<int64_t>(f.find_u64(arch + "expert_count").value_or(0));
+  m.experts_used = static_cast<int64_t>(f.find_u64(arch + "expert_used_count").value_or(0));
+  m.expert_ffn =
+      static_cast<int64_t>(f.find_u64(arch + "expert_feed_forward_length").value_or(m.ffn));
   std::string scaling = f.find_string(arch + "rope.scaling.type").value_or("none");
   if (scaling == "linear") {
     m.rope_scaling.kind = RopeScaling::Kind::linear;
@@ -339,6 +413,13 @@ void ModelConfig::validate(const std::string& source) const {
   check("number of layers", layers, kMaxLayers);
   if (feed_forward != "none") check("feed-forward size", ffn, 1 << 24);
   check("context length", context, int64_t{1} << 31);
+  if (experts != 0) {
+    check("number of experts", experts, 1 << 12);
+    check("number of experts of a token", experts_used, experts);
+    check("feed-forward size of an expert", expert_ffn, 1 << 24);
+    HONE_CHECK(dense.empty() || std::ssize(dense) == layers, corrupt,
+               "{}: {} kinds of feed-forward for {} layers", source, dense.size(), layers);
+  }
   HONE_CHECK(norm_eps >= 0 && norm_eps < 1, corrupt, "{}: norm epsilon {}", source, norm_eps);
   HONE_CHECK(!head_bias || !tied_head, unsupported,
              "{}: a head with a bias that shares the embedding's table is not supported", source);

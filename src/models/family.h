@@ -38,14 +38,21 @@ enum class Role {
   gate,
   up,
   down,
+  expert_gate,
+  expert_up,
+  expert_down,
+  router,
 };
 constexpr bool is_layer_role(Role r) { return r >= Role::mixer_norm; }
 /// Matrices that multiply activations.
 constexpr bool is_linear_role(Role r) {
   return r == Role::head || (r >= Role::q && r <= Role::attention_gate) || r >= Role::gate;
 }
+/// Those that each expert has. GGUF keeps all experts' in one tensor [experts, N, K].
+constexpr bool is_expert_role(Role r) { return r >= Role::expert_gate && r <= Role::expert_down; }
 
-/// One parameter. Names lack ".weight"; "{}" stands for the layer number. A module's path, which
+/// One parameter. Names lack ".weight"; "{}" stands for the layer number, a second one for the
+/// expert's. A module's path, which
 /// recipes and adapters use, is its HF name (with ".q", ".k", ".v" behind a fused one).
 struct Slot {
   Role role;
@@ -58,7 +65,7 @@ struct Slot {
   /// Row block `part` of the `parts` that a stored matrix holds, in both formats; the slots of the
   /// others have the same name. 0 parts = whole.
   int part = 0, parts = 0;
-  bool parts_by_head = false;  ///< the blocks are those of each head in turn, all of one size
+  bool parts_by_head = false;  ///< the blocks are those of each kv head and its queries in turn
   /// That is HF's order alone: GGUF keeps all heads' rows of a part together.
   bool gguf_parts_whole = false;
   /// HF keeps the two halves of a rotation side by side, of the rotated rows of each head.
@@ -105,7 +112,12 @@ struct Family {
   bool has_layer_types = false;
   /// config.json has one number of heads: files cannot hold fewer for keys and values.
   bool one_head_count = false;
+  /// The family of this config, where one model_type has models of several layouts; null = this.
+  const Family& (*variant)(const ModelConfig& config) = nullptr;
 
+  const Family& of(const ModelConfig& config) const {
+    return variant == nullptr ? *this : variant(config);
+  }
   const Family& canonical() const { return written_as == nullptr ? *this : *written_as; }
 };
 
@@ -114,8 +126,10 @@ const Family& family_for_hf(std::string_view model_type, const std::string& sour
 const Family& family_for_gguf(std::string_view architecture, const std::string& source);
 std::span<const Family* const> families();
 
-/// A slot's name with the layer number in place of "{}".
-std::string slot_name(const char* pattern, int64_t layer);
+/// A slot's name with the layer's and the expert's number in place of "{}".
+std::string slot_name(const char* pattern, int64_t layer, int64_t expert = 0);
+/// Whether a model of this config has the parameter, of a layer's role in this layer.
+bool has_role(const ModelConfig& config, Role role, int64_t layer);
 /// The slot of a mixer's parameter, the family's or one that all families have; where there is none
 /// of this name it is a bug.
 const MixerSlot& mixer_slot(const Family& family, std::string_view parameter);
@@ -129,7 +143,7 @@ int64_t stored_rows(const Family& family, const Slot& slot, const ModelConfig& c
 std::vector<int64_t> part_rows(const Family& family, const Slot& slot, const ModelConfig& config,
                                bool gguf);
 /// The module path of a slot.
-std::string module_path(const Slot& slot, int64_t layer);
+std::string module_path(const Slot& slot, int64_t layer, int64_t expert = 0);
 
 // Typed look-ups in a config.json: a missing or null key gives `missing`; a value of another type
 // raises corrupt, naming the key. require_int raises corrupt where the key is missing.
@@ -146,6 +160,10 @@ const char* activation_name(Mlp::Activation activation);
 /// rope_theta and scaling from one object of config.json's rope_scaling or rope_parameters (or from
 /// the top level), in the old or the new layout. Raises unsupported on an unknown kind of scaling.
 void read_rope(const Json& object, float& theta, RopeScaling& scaling);
+/// The rotated values of a head: the part that rope_parameters' partial_rotary_factor or the older
+/// `key` says, else `missing`. Raises corrupt on one outside (0, 1] and where nothing is rotated.
+int64_t rotated_part(const Json& config, double missing, const ModelConfig& m,
+                     const char* key = "partial_rotary_factor");
 /// The keys that most HF configs share: sizes, heads, context, tie_word_embeddings.
 void read_common_hf(const Json& config, ModelConfig& out);
 /// config.json's key "linearised", which hone adds to any family's where layers were linearised:

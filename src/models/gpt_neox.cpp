@@ -24,13 +24,7 @@ void from_hf(const Json& c, ModelConfig& m) {
   const bool named = c.contains("rope_parameters") && c["rope_parameters"].is_object();
   if (!named || !c["rope_parameters"].contains("rope_theta"))
     m.rope_theta = static_cast<float>(config_float(c, "rotary_emb_base", m.rope_theta));
-  double part = config_float(c, "rotary_pct", 0.25);
-  if (named) part = config_float(c["rope_parameters"], "partial_rotary_factor", part);
-  HONE_CHECK(part > 0 && part <= 1 && m.head_dim > 0 && m.head_dim <= 1 << 14, corrupt,
-             "config.json: rotary_pct {} of heads of {}", part, m.head_dim);
-  m.rope_dim = static_cast<int64_t>(static_cast<double>(m.head_dim) * part);
-  HONE_CHECK(m.rope_dim > 0, corrupt, "config.json: rotary_pct {} of heads of {} rotates nothing",
-             part, m.head_dim);
+  m.rope_dim = rotated_part(c, 0.25, m, "rotary_pct");
   m.activation = config_activation(c, "hidden_act", "gelu");
   common(m);
 }

@@ -25,9 +25,10 @@ class Initial {
   Initial(const Family& family, const ModelConfig& c, double deviation, uint64_t seed)
       : c_(c), deviation_(deviation), seed_(seed) {
     for (const Slot& s : family.slots) {
-      if (!is_there(s) || s.part > 0) continue;
+      if (s.part > 0) continue;
       for (int64_t layer = 0; layer < (is_layer_role(s.role) ? c.layers : 1); ++layer)
-        add(family, s, layer);
+        for (int64_t e = 0; e < (is_expert_role(s.role) ? c.experts : 1); ++e)
+          if (has_role(c, s.role, layer)) add(family, s, layer, e);
     }
     if (c.mixer.empty()) return;
     for (int64_t layer = 0; layer < c.layers; ++layer)
@@ -38,49 +39,24 @@ class Initial {
   std::map<std::string, Drawn> all;
 
  private:
-  bool is_there(const Slot& s) const {
-    switch (s.role) {
-      case Role::head:
-        return !c_.tied_head;
-      case Role::positions:
-        return c_.learned_positions;
-      case Role::q_norm:
-      case Role::k_norm:
-        return c_.qk_norm;
-      case Role::post_mixer_norm:
-      case Role::post_mlp_norm:
-        return c_.post_norms;
-      case Role::mixer_norm:
-        return c_.pre_norms;
-      case Role::mlp_norm:
-        return c_.pre_norms && !c_.shared_norm;
-      case Role::gate:
-        return c_.gated_mlp;
-      case Role::embedding_norm:
-        return c_.embedding_norm;
-      case Role::memory:
-        return c_.memory_tokens > 0;
-      default:
-        return true;
-    }
-  }
-
   // A vector has none.
   int64_t columns(Role r) const {
     if (r == Role::o) return c_.heads * c_.head_dim;
     if (r == Role::down) return c_.ffn;
+    if (r == Role::expert_down) return c_.expert_ffn;
     const bool table = r == Role::embedding || r == Role::positions || r == Role::memory;
     return table || is_linear_role(r) ? c_.width : 0;
   }
 
-  void add(const Family& family, const Slot& s, int64_t layer) {
+  void add(const Family& family, const Slot& s, int64_t layer, int64_t expert) {
     const int64_t rows = stored_rows(family, s, c_), cols = columns(s.role);
-    const std::string name = slot_name(s.hf, layer);
+    const std::string name = slot_name(s.hf, layer, expert);
     const bool norm = cols == 0;
     Drawn weight;
     weight.shape = norm ? Shape{rows} : s.hf_transposed ? Shape{cols, rows} : Shape{rows, cols};
     if (norm) weight.constant = 1 - c_.norm_offset;
-    const bool to_residual = s.role == Role::o || s.role == Role::down;
+    const bool to_residual =
+        s.role == Role::o || s.role == Role::down || s.role == Role::expert_down;
     if (!norm) weight.deviation = deviation(to_residual);
     put(name + ".weight", weight);
     const bool bias = norm ? c_.norm_bias : announces_bias(c_, s.role);
@@ -129,10 +105,11 @@ void write_initial_model(const std::filesystem::path& path, const Json& config,
                          const std::filesystem::path& tokenizer, uint64_t seed) {
   HONE_CHECK(config.is_object(), invalid_argument, "the architecture is no map of keys");
   const std::string source = "the architecture";
-  const Family& family = family_for_hf(config_string(config, "model_type", ""), source);
+  const Family& named = family_for_hf(config_string(config, "model_type", ""), source);
   ModelConfig c;
+  named.from_hf(config, c);
+  const Family& family = named.of(c);
   c.family = family.name;
-  family.from_hf(config, c);
   c.validate(source);
   HONE_CHECK(c.mixer.empty() || family.plain_mixers, unsupported,
              "{} models begin with values that are a rule for each parameter, which hone does not "

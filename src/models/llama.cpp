@@ -71,9 +71,34 @@ std::vector<Slot> llama_slots(bool paired, std::vector<Slot> more) {
   return all;
 }
 
+extern const Family kMixtralFamily;
+
+namespace {
+
+// GGUF calls Mixtral a llama.
+const Family& variant(const ModelConfig& m);
+
+}  // namespace
+
 extern const Family kLlamaFamily;
 const Family kLlamaFamily = {
-    "llama", {"llama"}, {"llama"}, from_hf, from_gguf, to_hf, to_gguf, llama_slots(true),
+    .name = "llama",
+    .hf_types = {"llama"},
+    .gguf_architectures = {"llama"},
+    .from_hf = from_hf,
+    .from_gguf = from_gguf,
+    .to_hf = to_hf,
+    .to_gguf = to_gguf,
+    .slots = llama_slots(true),
+    .variant = variant,
 };
+
+namespace {
+
+const Family& variant(const ModelConfig& m) {
+  return m.experts > 0 ? kMixtralFamily : kLlamaFamily;
+}
+
+}  // namespace
 
 }  // namespace hone

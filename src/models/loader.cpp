@@ -93,8 +93,14 @@ int64_t memory_need(const LoadedModel& m, const ParameterReader& reader, const L
       if (auto w = reader.stored(role, 0)) add(*w, false, 1);
       continue;
     }
+    // Of experts' matrices the file names one, or keeps all in one tensor.
+    const bool expert = is_expert_role(s.role);
+    const int64_t alike = (mapped ? 1 : m.config.layers) * (expert ? m.config.experts : 1);
     for (int64_t i = 0; i < (mapped ? m.config.layers : 1); ++i)
-      if (auto w = reader.stored(s.role, i)) add(*w, !target.empty(), mapped ? 1 : m.config.layers);
+      if (auto w = reader.stored(s.role, i)) {
+        if (expert && w->shape.size() == 3) *w = expert_of(std::move(*w), 0);
+        add(*w, !target.empty() && s.role != Role::router, alike);
+      }
   }
   for (const MixerSlot& s : m.family->mixer_slots)
     for (int64_t i = 0; i < m.config.layers; ++i)
@@ -132,6 +138,7 @@ void read_gguf(LoadedModel& m) {
   m.name = file.find_string("general.name").value_or(fs::path(m.path).stem().string());
   m.family = &family_for_gguf(m.checkpoint->architecture, m.path);
   m.family->from_gguf(file, m.config);
+  m.family = &m.family->of(m.config);
   m.tokenizer = tokenizer_from_spec(gguf_tokenizer(file));
 }
 
@@ -148,6 +155,7 @@ void read_directory(LoadedModel& m) {
   m.family = &family_for_hf(m.checkpoint->architecture, source);
   try {
     m.family->from_hf(config, m.config);
+    m.family = &m.family->of(m.config);
     read_linearised(config, m.config);
     read_patterns(config, m.config);
   } catch (const Error& e) {

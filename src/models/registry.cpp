@@ -7,7 +7,8 @@ namespace hone {
 extern const Family kLlamaFamily;
 extern const Family kGpt2Family;
 extern const Family kMistralFamily;
-extern const Family kQwen2Family, kQwen3Family;
+extern const Family kQwen2Family, kQwen3Family, kQwen3MoeFamily;
+extern const Family kMixtralFamily;
 extern const Family kGraniteFamily;
 extern const Family kOlmo2Family;
 extern const Family kGemma2Family;
@@ -16,6 +17,11 @@ extern const Family kGptNeoxFamily;
 extern const Family kOptFamily;
 extern const Family kGptJFamily;
 extern const Family kGptBigCodeFamily;
+extern const Family kFalconFamily, kFalcon40bFamily, kFalconRwFamily;
+extern const Family kBloomFamily;
+extern const Family kMptFamily;
+extern const Family kPhi3Family;
+extern const Family kStableLmFamily;
 extern const Family kMamba2Family;
 extern const Family kMemoryTransformerFamily;
 extern const Family kQwen35Family;
@@ -36,6 +42,11 @@ std::span<const Family* const> family_registry() {
       &kRwkv5CppFamily,   &kRwkv6Family,
       &kRwkv6CppFamily,   &kRwkv7Family,
       &kRwkv7CppFamily,   &kMemoryTransformerFamily,
+      &kFalconFamily,     &kFalcon40bFamily,
+      &kBloomFamily,      &kFalconRwFamily,
+      &kMptFamily,        &kPhi3Family,
+      &kStableLmFamily,   &kMixtralFamily,
+      &kQwen3MoeFamily,
   };
   return kFamilies;
 }

@@ -1,9 +1,11 @@
 #include "models/roofline.h"
 
 #include <algorithm>
+#include <map>
 
 #include "attention/kv_cache.h"
 #include "kernels/kernel_table.h"
+#include "nn/mixture.h"
 
 namespace hone {
 namespace {
@@ -20,7 +22,8 @@ double visible_pairs(int64_t tokens, int64_t depth, int64_t reach) {
 double least_seconds(const Work& w, const kernels::Roofs& r, int64_t tokens, int64_t depth,
                      int64_t batch) {
   const double n = double(batch), t = n * double(tokens);
-  double bytes = w.weight_bytes, f32 = w.f32_operations * t + w.head_f32 * n;
+  double bytes = w.weight_bytes + w.expert_bytes * std::min(1.0, w.expert_share * t),
+         f32 = w.f32_operations * t + w.head_f32 * n;
   for (const Work::Attention& a : w.layers) {
     f32 += n * a.pair_operations * visible_pairs(tokens, depth, a.reach);
     int64_t first = std::max<int64_t>(0, depth - a.reach + 1);  // that the first query still sees
@@ -40,9 +43,19 @@ double least_seconds(const Work& w, const kernels::Roofs& r, int64_t tokens, int
 Work work_of(Model& m, Activations a, KvType kv) {
   Work w;
   w.state_bytes = double(m.state_bytes());
+  std::map<const Linear*, double> shares;  // of the experts' linears
+  for (Block& b : m.blocks) {
+    auto* mixture = dynamic_cast<Mixture*>(b.feed_forward.get());
+    if (mixture == nullptr) continue;
+    w.expert_share = double(mixture->used) / double(mixture->experts.size());
+    for (const auto& linears : {mixture->inputs(), mixture->outputs()})
+      for (const Linear* l : linears) shares[l] = w.expert_share;
+  }
   for (Linear* l : m.linears()) {
-    w.weight_bytes += double(l->resident_bytes());
+    const bool expert = shares.contains(l);
+    (expert ? w.expert_bytes : w.weight_bytes) += double(l->resident_bytes());
     double operations = 2.0 * double(l->out_features()) * double(l->in_features());
+    if (expert) operations *= shares[l];
     const std::string_view type = l->activations(a);
     const bool head = l == &m.head;
     if (type == "int8")

@@ -17,6 +17,8 @@ namespace hone {
 
 struct Work {
   double weight_bytes = 0;     ///< read once in a step of any number of tokens
+  double expert_bytes = 0;     ///< of experts, a part of which a step of few tokens reads
+  double expert_share = 0;     ///< the part of one token
   double int8_operations = 0;  ///< of one token's products in the blocks
   double f32_operations = 0, bf16_operations = 0;
   double head_int8 = 0, head_f32 = 0, head_bf16 = 0;  ///< of one row of logits

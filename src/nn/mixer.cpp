@@ -1,5 +1,7 @@
 #include "nn/mixer.h"
 
+#include <algorithm>
+
 #include "base/checked.h"
 
 namespace hone {
@@ -34,6 +36,17 @@ void MixerState::put(size_t span, size_t i, Tensor t) {
 Tensor Mixer::input_of(size_t, const Tensor& x, const Batch&, const MixerState&) {
   HONE_ASSERT(shares_input());
   return x;
+}
+
+Linear& Mixer::output() { fail(ErrorKind::internal, "{}: more than one output", describe()); }
+
+std::vector<Linear*> Mixer::sides() {
+  std::vector<Linear*> named = inputs(), all;
+  for (Linear* l : outputs()) named.push_back(l);
+  for (const MixerParameter& p : parameters())
+    if (p.linear != nullptr && !p.bias && std::ranges::find(named, p.linear) == named.end())
+      all.push_back(p.linear);
+  return all;
 }
 
 int64_t state_bytes(const Mixer& mixer) {

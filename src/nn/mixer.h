@@ -59,9 +59,12 @@ struct MixerState {
 /// What a mixer hands to its output projection.
 struct Mixed {
   Mixed(Tensor values) : x(std::move(values)) {}  // NOLINT: most mixers have no more than that
-  Tensor x;                                       ///< [T, K], what output() multiplies
+  Tensor x;                                       ///< [T, K], what outputs() multiply
   std::function<Tensor()> again;                  ///< makes x anew, if given, where a tape drops it
-  Tensor gate;  ///< [T, D], by which output()'s result is multiplied; an empty handle = by nothing
+  std::vector<int64_t>
+      rows;  ///< output i multiplies rows [rows[i], rows[i + 1]); empty: the one all
+  /// Makes [T, D] of what the outputs give, one below the other; empty where it is that.
+  std::function<Tensor(const Tensor&)> combine;
 };
 
 /// A tensor of a mixer that is neither a Linear's nor a Norm's: a decay, a filter.
@@ -102,10 +105,13 @@ class Mixer {
   virtual bool shares_input() const { return true; }
   /// What inputs()[i] multiplies.
   virtual Tensor input_of(size_t i, const Tensor& x, const Batch& batch, const MixerState& state);
-  virtual Linear& output() = 0;
+  virtual std::vector<Linear*> outputs() { return {&output()}; }
+  /// Of a mixer that has one.
+  virtual Linear& output();
+  /// The small Linears inside, which passes leave as they are.
+  virtual std::vector<Linear*> sides();
   virtual std::vector<Norm*> norms() { return {}; }
-  /// All of them, for loading and writing, of mixers that a family describes by name. Linears that
-  /// are neither inputs() nor output() are left as they are by passes.
+  /// All of them, for loading and writing, of mixers that a family describes by name.
   virtual std::vector<MixerParameter> parameters() { return {}; }
   virtual KvShape kv_shape() const { return {}; }
   /// Of the recurrent state of one sequence.

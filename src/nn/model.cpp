@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <optional>
 #include <set>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "base/threads.h"
 #include "ops/dense.h"
 #include "ops/elementwise.h"
+#include "ops/experts.h"
 #include "ops/heads.h"
 #include "ops/tape.h"
 
@@ -110,10 +112,28 @@ void Block::forward(BlockState& s, const Batch& batch, KvCache& cache, int64_t l
 
 namespace {
 
+std::vector<int64_t> range(const std::vector<int64_t>& first, size_t i) {
+  std::vector<int64_t> all(static_cast<size_t>(first[i + 1] - first[i]));
+  std::iota(all.begin(), all.end(), first[i]);
+  return all;
+}
+
 // With cheap checkpointing a norm's result is made anew where the backward needs it.
 void keep_cheaply(const Norm& norm, BlockState& s, Checkpointing checkpointing) {
   if (checkpointing == Checkpointing::cheap && recorded({&s.x}))
     s.again = [norm, x = s.residual] { return norm.forward(x); };
+}
+
+// What a half's output projections make of x, those of several one below the other.
+Tensor projected(Mixer& half, const LinearInput& x, const std::vector<int64_t>& rows,
+                 Activations a) {
+  if (rows.empty()) return half.output().forward(x, a);
+  const std::vector<Linear*> outputs = half.outputs();
+  std::vector<Tensor> parts(outputs.size());
+  for (size_t i = 0; i < outputs.size(); ++i)
+    if (rows[i] < rows[i + 1])
+      parts[i] = outputs[i]->forward(LinearInput(ops::take_rows(x.x(), range(rows, i))), a);
+  return ops::join_rows(parts);
 }
 
 }  // namespace
@@ -135,11 +155,12 @@ void Block::advance(BlockState& s, int stage, const Batch& batch, KvCache& cache
     Mixed mixed = half.mix(in, batch, state);
     s.x = mixed.x;
     s.again = std::move(mixed.again);
-    s.gate = mixed.gate;
+    s.rows = std::move(mixed.rows);
+    s.combine = std::move(mixed.combine);
     return;
   }
-  Tensor y = half.output().forward(in, batch.activations);
-  if (!s.gate.empty_handle()) y = ops::mul(y, std::exchange(s.gate, {}));
+  Tensor y = projected(half, in, s.rows, batch.activations);
+  if (const auto combine = std::exchange(s.combine, nullptr)) y = combine(y);
   for (const auto& adapter : adapters)
     y = stage == 1 ? adapter->mixer_output(s.entered, y, batch.activations)
                    : adapter->mlp_output(s.entered, y, batch.activations);
@@ -176,12 +197,14 @@ std::vector<Mixer*> Block::mixers() const {
 }
 
 bool Block::shares_input(int stage) const {
-  return stage % 2 == 1 || mixers().size() <= static_cast<size_t>(stage / 2) ||
-         mixers()[static_cast<size_t>(stage / 2)]->shares_input();
+  if (mixers().size() <= static_cast<size_t>(stage / 2)) return true;
+  Mixer& half = *mixers()[static_cast<size_t>(stage / 2)];
+  return stage % 2 == 1 ? half.outputs().size() == 1 : half.shares_input();
 }
 
 Tensor Block::input_of(int stage, size_t i, BlockState& s, const Batch& batch) {
   if (shares_input(stage)) return s.x;
+  if (stage % 2 == 1) return ops::take_rows(s.x, range(s.rows, i));
   KvCache none({});
   MixerState state{none, 0, s.recurrent[static_cast<size_t>(stage / 2)], s.shared};
   return mixers()[static_cast<size_t>(stage / 2)]->input_of(i, s.x, batch, state);
@@ -191,7 +214,7 @@ std::vector<std::vector<Linear*>> Block::stages() {
   std::vector<std::vector<Linear*>> all;
   for (Mixer* half : mixers()) {
     all.push_back(half->inputs());
-    all.push_back({&half->output()});
+    all.push_back(half->outputs());
   }
   all.resize(kStages);
   return all;
@@ -229,13 +252,8 @@ std::vector<Linear*> Model::linears() {
 std::vector<Linear*> Model::side_linears() {
   std::vector<Linear*> all;
   for (Block& b : blocks)
-    for (Mixer* half : b.mixers()) {
-      const std::vector<Linear*> inputs = half->inputs();
-      for (const MixerParameter& p : half->parameters())
-        if (p.linear != nullptr && !p.bias && p.linear != &half->output() &&
-            std::ranges::find(inputs, p.linear) == inputs.end())
-          all.push_back(p.linear);
-    }
+    for (Mixer* half : b.mixers())
+      for (Linear* l : half->sides()) all.push_back(l);
   return all;
 }
 

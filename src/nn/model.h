@@ -58,8 +58,9 @@ struct BlockState {
   Tensor x;                       ///< [T, K]: what the linears of the next stage multiply
   Tensor entered;                 ///< what the mixer or the feed-forward got, for adapters
   std::function<Tensor()> again;  ///< makes x anew; empty where it is kept
-  Tensor gate;                    ///< of Mixed
-  Tensor shared;                  ///< of MixerState; goes from block to block
+  std::vector<int64_t> rows;      ///< of Mixed, as what combines them is
+  std::function<Tensor(const Tensor&)> combine;
+  Tensor shared;  ///< of MixerState; goes from block to block
   /// Of the mixer and of the feed-forward, [spans]: what the block got, then what it leaves. Empty
   /// where all sequences begin.
   std::array<std::vector<RecurrentState>, 2> recurrent;
@@ -67,7 +68,7 @@ struct BlockState {
 
 /// A block runs in four stages; the linears of one stage share their input, or are asked for each
 /// one's: the mixer's inputs, its output projection, the feed-forward's inputs (gate and up), its
-/// output (down).
+/// output (down) or the outputs of its experts.
 struct Block {
   static constexpr int kStages = 4;
   Norm mixer_norm, post_mixer_norm;  ///< undefined = none

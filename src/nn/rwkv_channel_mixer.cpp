@@ -5,6 +5,7 @@
 #include "nn/recurrence.h"
 #include "nn/registry.h"
 #include "ops/elementwise.h"
+#include "ops/heads.h"
 
 namespace hone {
 namespace {
@@ -20,7 +21,10 @@ class RwkvChannels final : public Mixer {
     Mixed out = ops::apply(ops::Nonlinearity::squared_relu, key_.forward(LinearInput(k), a));
     if (!gated_) return out;
     const Tensor r = ops::lerp(x.x(), before, mix_r_.values);
-    out.gate = ops::apply(ops::Nonlinearity::sigmoid, receptance_.forward(LinearInput(r), a));
+    out.combine = [g = ops::apply(ops::Nonlinearity::sigmoid,
+                                  receptance_.forward(LinearInput(r), a))](const Tensor& y) {
+      return ops::mul(y, g);
+    };
     return out;
   }
   std::vector<Linear*> inputs() override {

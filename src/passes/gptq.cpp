@@ -84,7 +84,9 @@ void Gptq::quantize_stage(PassContext& c, const std::vector<Linear*>& stage,
     };
     double output = std::max(hessian_norm(values, hessian), 1e-30);
     double own = error(solved) / output, other = error(nearest) / output;
-    bool use_nearest = o_.keep_better && other < own;
+    // Of an expert that no token of the calibration reached nothing is known but its values.
+    const bool unseen = hessian_norm(values, hessian) == 0;
+    bool use_nearest = unseen || (o_.keep_better && other < own);
     replace_weight(c, *l, use_nearest ? nearest : solved, values, use_nearest ? "rtn" : "gptq");
     if (c.records) {
       LayerRecord& r = c.records->back();

@@ -114,7 +114,7 @@ class MixerContract : public ::testing::TestWithParam<Case> {
     const LinearInput in(x);
     Mixed mixed = mixer_->mix(in, batch, state);
     Tensor y = mixer_->output().forward(LinearInput(mixed.x), Activations::f32);
-    return mixed.gate.empty_handle() ? y : ops::mul(y, mixed.gate);
+    return mixed.combine ? mixed.combine(y) : y;
   }
   Tensor whole() {
     std::vector<RecurrentState> states;

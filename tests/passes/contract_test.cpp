@@ -426,12 +426,13 @@ TEST_P(PassContract, PredictionsStayNear) {
 }
 
 /// GPT-2 stores matrices as [in, out], which bitsandbytes' layout cannot say.
-/// Mamba-2's input projection has rows that GPTQ's layout cannot pack. Qwen3.5's q and its gate are
-/// rows of one matrix in turn, which blocks of 4-bit floats cannot be joined to.
+/// Mamba-2's input projection has rows that GPTQ's layout cannot pack. Blocks of 4-bit floats
+/// cannot be joined to the rows of one matrix that some families' q, k and v are.
 bool must_refuse(const std::string& model, LoadedModel& m) {
   const std::string& e = m.model->linears()[0]->weight().encoding;
   if (model == "mamba2") return e == "int_group";
-  if (model == "qwen3_5" || model.starts_with("gpt_neox") || model == "gpt_bigcode")
+  if (model != "gpt2" &&
+      std::ranges::any_of(m.family->slots, [](const Slot& s) { return s.parts; }))
     return e == "nf4" || e == "fp4";
   return model == "gpt2" && (e == "nf4" || e == "fp4" || e == "int8_row");
 }

@@ -7,8 +7,9 @@
 #include "formats/safetensors.h"
 #include "ops/dense.h"
 #include "ops/linalg.h"
+#include "passes/pass.h"
 #include "passes/recipe.h"
-#include "testing.h"
+#include "tiny_models.h"
 
 namespace hone {
 namespace {
@@ -186,6 +187,33 @@ TEST(Gptq, WithoutTrueSequentialEveryStageSeesTheUntouchedBlock) {
           << stages[stage][i]->name();
     }
     block.advance(state, stage, batch, cache, 0);
+  }
+}
+
+// A zero Hessian would let the solver set every weight to 0.
+TEST(Gptq, ExpertsThatNoTokenReachesAreRoundedToNearest) {
+  testing::TemporaryDirectory scratch;
+  testing::write_tiny(scratch / "model", testing::tiny_fixture("qwen3_moe"));
+  LoadedModel m = testing::load_editable(scratch / "model");
+  Calibration one_token;
+  one_token.samples = {{5}};
+  std::vector<LayerRecord> records;
+  PassContext c{m, ModuleFilter(""), &one_token};
+  c.records = &records;
+  pass_named("gptq").make()->run(c);
+  int64_t unseen = 0, experts = 0;
+  for (const LayerRecord& r : records) {
+    if (r.module.find(".experts.") == std::string::npos) continue;
+    ++experts;
+    unseen += r.kept == "rtn";
+  }
+  // Of five experts the token takes two in each of two layers.
+  EXPECT_EQ(experts, 2 * 5 * 3);
+  EXPECT_EQ(unseen, 2 * 3 * 3);
+  for (Linear* l : m.model->linears()) {
+    const Tensor w = decode_weight(l->weight());
+    EXPECT_NE(std::ranges::count(std::span(w.data<float>(), size_t(w.numel())), 0.0f), w.numel())
+        << l->name();
   }
 }
 

@@ -8,7 +8,7 @@ one file more, logits.safetensors:
   continuation  i64 [8]         the greedy continuation
   step_logits   f32 [8, 128]    step i has seen the prompt and continuation[:i]; its argmax is
                                 continuation[i]
-All in fp32 with eager attention. Before it writes, the script checks that feeding one token at a
+All in fp32 with eager attention (Falcon: sdpa). Before it writes, the script checks that feeding one token at a
 time through the cache gives the same logits, that the directory reloads to the same logits, that
 every feature listed under `matters` changes the logits when it is taken away (a golden that a
 missing feature leaves alone would test nothing). Prompts are redrawn until no greedy choice is a
@@ -31,6 +31,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
@@ -41,11 +43,16 @@ from transformers import (
     LlamaConfig,
     Mamba2Config,
     MistralConfig,
+    MixtralConfig,
+    MptConfig,
     Olmo2Config,
     OPTConfig,
+    Phi3Config,
     Qwen2Config,
     Qwen3_5TextConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
+    StableLmConfig,
 )
 
 OUT = Path(__file__).resolve().parents[2] / "tests" / "golden" / "families"
@@ -236,10 +243,16 @@ def old_neox_config(config):
     return config
 
 
+def attention_of(config):
+    """Eager; but Falcon's adds ALiBi twice there, in the mask and again to the scores."""
+    return "sdpa" if config.model_type == "falcon" else "eager"
+
+
 def build(config, seed):
     """A model whose every parameter is random, and whose logits vary."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    kind = attention_of(config)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=kind).float().eval()
     # Their norms multiply by 1 + weight.
     zero_centred = config.model_type in ("gemma2", "gemma3_text", "qwen3_5_text")
     with torch.no_grad():
@@ -247,8 +260,8 @@ def build(config, seed):
             noise = torch.randn(parameter.shape)
             if parameter.dim() == 2 and ("embed" in name or ".wte" in name or ".wpe" in name):
                 parameter.copy_(0.5 * noise)
-            elif parameter.dim() == 2:
-                fan_in = parameter.shape[0 if config.model_type == "gpt2" else 1]
+            elif parameter.dim() >= 2:  # experts are matrices one behind the other
+                fan_in = parameter.shape[0 if config.model_type == "gpt2" else -1]
                 parameter.copy_(1.2 * noise / fan_in**0.5)
             elif name.endswith("bias"):
                 parameter.copy_(0.3 * noise)
@@ -350,7 +363,8 @@ def make(name, config, seed, matters=(), shard_bytes=None, hub_names=False, old_
     expected = torch.cat([logits, step_logits[1:]])
     cached = difference(run_with_cache(model, whole), expected)
     assert cached < TOLERANCE, f"{name}: prefill and cache differ by {cached}"
-    reloaded = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager").eval()
+    kind = attention_of(config)
+    reloaded = AutoModelForCausalLM.from_pretrained(directory, attn_implementation=kind).eval()
     reload = difference(run(reloaded, ids), logits)
     assert reload < TOLERANCE, f"{name}: the reloaded model differs by {reload}"
     least = float("inf")
@@ -421,6 +435,91 @@ def main():
     bigcode = GPTBigCodeConfig(**GPT2)
     make("gpt_bigcode", bigcode, 15, matters=[without(bigcode, activation_function="relu")])
     make_llama_like()
+    make_falcon()
+    make_alibi()
+    make_mixtures()
+
+
+def make_mixtures():
+    plain = {**{k: v for k, v in LLAMA.items() if k != "head_dim"}, "num_hidden_layers": 2}
+    mixtral = MixtralConfig(
+        **{**plain, "intermediate_size": 32},
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        sliding_window=8,
+    )
+    matters = [without(mixtral, num_experts_per_tok=1), without(mixtral, sliding_window=9)]
+    make("mixtral", mixtral, 30, matters=matters)
+    qwen = Qwen3MoeConfig(
+        **plain,
+        head_dim=16,
+        moe_intermediate_size=16,
+        num_experts=6,
+        num_experts_per_tok=3,
+        mlp_only_layers=[0],
+    )
+    make("qwen3_moe", qwen, 31, matters=[without(qwen, norm_topk_prob=True)])
+    every = Qwen3MoeConfig(
+        **plain,
+        head_dim=16,
+        moe_intermediate_size=16,
+        num_experts=6,
+        num_experts_per_tok=3,
+        norm_topk_prob=True,
+    )
+    make("qwen3_moe_normalised", every, 32)
+
+
+def make_falcon():
+    sizes = dict(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        ffn_hidden_size=64,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    falcon = FalconConfig(**sizes, new_decoder_architecture=False, multi_query=True, alibi=False)
+    matters = [without(falcon, rope_parameters=default_rope(500.0))]
+    make("falcon_7b", falcon, 20, matters=[*matters, without(falcon, activation="relu")])
+    grouped = FalconConfig(**sizes, new_decoder_architecture=True, num_kv_heads=2, alibi=False)
+    make("falcon_40b", grouped, 21, matters=[without(grouped, activation="relu")])
+    one_norm = FalconConfig(
+        **sizes,
+        new_decoder_architecture=True,
+        num_kv_heads=2,
+        num_ln_in_parallel_attn=1,
+        alibi=False,
+        tie_word_embeddings=False,
+    )
+    make("falcon_11b", one_norm, 22)
+    old = dict(new_decoder_architecture=False, multi_query=False, parallel_attn=False, bias=True)
+    alibi = FalconConfig(**sizes, **old, alibi=True)
+    make("falcon_rw", alibi, 23, matters=[without(alibi, alibi=False)])
+
+
+def make_alibi():
+    bloom = BloomConfig(
+        vocab_size=VOCAB,
+        hidden_size=36,
+        n_layer=2,
+        n_head=6,  # no power of two
+        layer_norm_epsilon=1e-5,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    make("bloom", bloom, 24)
+    mpt = MptConfig(
+        vocab_size=VOCAB,
+        d_model=36,
+        n_heads=6,
+        n_layers=2,
+        expansion_ratio=4,
+        max_seq_len=128,
+    )
+    make("mpt", mpt, 25)  # of attn_config transformers reads little: alibi_bias_max is 8 there
 
 
 def make_llama_like():
@@ -451,6 +550,19 @@ def make_llama_like():
     make("granite", granite, 16, matters=[*matters, without(granite, logits_scaling=1.0)])
     olmo2 = Olmo2Config(**{k: v for k, v in LLAMA.items() if k != "head_dim"})
     make("olmo2", olmo2, 17)
+    plain = {k: v for k, v in LLAMA.items() if k != "head_dim"}
+    phi3 = Phi3Config(**plain, sliding_window=8, pad_token_id=0)
+    make("phi3", phi3, 26, matters=[without(phi3, sliding_window=9)])
+    part = {**LLAMA["rope_parameters"], "partial_rotary_factor": 0.5}
+    phi4 = Phi3Config(**{**plain, "rope_parameters": part, "tie_word_embeddings": True}, pad_token_id=0)
+    make("phi3_partial", phi4, 27, matters=[without(phi4, rope_parameters=default_rope(1e4))])
+    norms = {k: v for k, v in plain.items() if k != "rms_norm_eps"}
+    norms["rope_parameters"] = {**LLAMA["rope_parameters"], "partial_rotary_factor": 0.25}
+    stablelm = StableLmConfig(**norms, use_qkv_bias=True)
+    half = {**norms["rope_parameters"], "partial_rotary_factor": 0.5}
+    make("stablelm", stablelm, 28, matters=[without(stablelm, rope_parameters=half)])
+    parallel = StableLmConfig(**norms, use_parallel_residual=True)
+    make("stablelm_parallel", parallel, 29)
     gemma2 = Gemma2Config(
         vocab_size=VOCAB,
         hidden_size=32,

@@ -128,9 +128,10 @@ std::unique_ptr<Adapter> make(Model& model, const AdapterOptions& o) {
   // As published: keys, values, and what the last layer of the MLP multiplies.
   Block& first = model.blocks.at(0);
   auto leaf = [](const std::string& name) { return name.substr(name.rfind('.') + 1); };
-  HONE_CHECK(first.feed_forward != nullptr && first.feed_forward->outputs().size() == 1, unsupported,
-             "IA3 needs one feed-forward in each block");
-  Linear& last = first.feed_forward->output();
+  HONE_CHECK(first.feed_forward != nullptr, unsupported, "IA3 needs a feed-forward in each block");
+  // The only one, or the first expert's, for the others are called alike.
+  const std::vector<Linear*> outputs = first.feed_forward->outputs();
+  const Linear& last = *outputs[0];
   const std::string down = leaf(last.name());
   if (o.targets == "all-linear") {
     c.target_modules = {};
@@ -144,8 +145,8 @@ std::unique_ptr<Adapter> make(Model& model, const AdapterOptions& o) {
     }
   }
   // peft matches by the end of the name; the attention's output may be called like the MLP's.
-  c.feedforward_modules.names = {last.name().find(".mlp.") != std::string::npos ? "mlp." + down
-                                                                                : down};
+  const bool nested = outputs.size() == 1 && last.name().find(".mlp.") != std::string::npos;
+  c.feedforward_modules.names = {nested ? "mlp." + down : down};
   return std::make_unique<Ia3Adapter>(std::move(files), modules_of(model, c));
 }
 

@@ -12,6 +12,7 @@
 // values: in each key/value head, v becomes R·v and the output projection undoes it.
 #include "base/random.h"
 #include "base/threads.h"
+#include "nn/mixture.h"
 #include "ops/linalg.h"
 #include "passes/pass.h"
 #include "tensor/transpose.h"
@@ -112,7 +113,15 @@ class Rotate final : public Pass {
                "rotate: neither residual nor values: nothing to do");
   }
   void check_model(const Model& m) const override {
+    HONE_CHECK(
+        !residual_ || !m.embedding_norm.defined(), unsupported,
+        "rotate: this {} has a norm behind its embedding, whose weight cannot be folded; set "
+        "residual: false",
+        m.family);
     for (const Block& b : m.blocks) {
+      HONE_CHECK(!residual_ || dynamic_cast<Mixture*>(b.feed_forward.get()) == nullptr, unsupported,
+                 "rotate: the residual of a mixture of experts is not rotated yet; set residual: "
+                 "false");
       HONE_CHECK(!residual_ || (dynamic_cast<SoftmaxAttention*>(b.mixer.get()) && b.mlp()),
                  unsupported,
                  "rotate: layers of this {} scale their input channel by channel, which a rotation "

@@ -192,8 +192,19 @@ Plain compare_plainly(Model& a, Model& b, const Samples& samples) {
   return p;
 }
 
+std::vector<TinyFixture> followed_fixtures() {
+  std::vector<TinyFixture> all = softmax_fixtures();
+  std::erase_if(all, [](const TinyFixture& f) { return tiny_config(f).experts > 0; });
+  return all;
+}
+
+TEST_F(PrecisionTest, MixturesAreRefused) {
+  LoadedModel m = write("qwen3_moe");
+  EXPECT_THROW(measure_precision(m, tiny_samples(), {}), Error);
+}
+
 TEST_F(PrecisionTest, PredictionsAreThoseOfModelsWithReplacedWeights) {
-  for (const TinyFixture& f : softmax_fixtures()) {
+  for (const TinyFixture& f : followed_fixtures()) {
     LoadedModel m = write(f.name);
     PrecisionReport r = measure_precision(m, tiny_samples(), {});
     const std::string end = fmt::format("block {} after mlp", m.model->blocks.size() - 1);
@@ -215,7 +226,7 @@ TEST_F(PrecisionTest, PredictionsAreThoseOfModelsWithReplacedWeights) {
 }
 
 TEST_F(PrecisionTest, ANormalModelIsSafeInBothHalves) {
-  for (const TinyFixture& f : softmax_fixtures()) {
+  for (const TinyFixture& f : followed_fixtures()) {
     SCOPED_TRACE(f.name);
     LoadedModel m = write(f.name);
     PrecisionOptions o;

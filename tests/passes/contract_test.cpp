@@ -36,7 +36,7 @@ void PrintTo(const Case& c, std::ostream* out) { *out << c.pass->name << " on " 
 std::vector<Case> make_cases() {
   std::vector<Case> cases;
   for (const PassEntry& p : pass_registry())
-    for (const TinyFixture& f : tiny_fixtures()) cases.push_back({&p, f.name});
+    for (const TinyFixture& f : distinct_fixtures()) cases.push_back({&p, f.name});
   return cases;
 }
 

@@ -198,8 +198,7 @@ TEST(Gptq, ExpertsThatNoTokenReachesAreRoundedToNearest) {
   Calibration one_token;
   one_token.samples = {{5}};
   std::vector<LayerRecord> records;
-  PassContext c{m, ModuleFilter(""), &one_token};
-  c.records = &records;
+  PassContext c{m, ModuleFilter(), &one_token, 0, &records, nullptr, -1, nullptr};
   pass_named("gptq").make()->run(c);
   int64_t unseen = 0, experts = 0;
   for (const LayerRecord& r : records) {

@@ -226,7 +226,7 @@ INSTANTIATE_TEST_SUITE_P(
     });
 
 TEST(Qat, EveryFamilyIsPrepared) {
-  for (const auto& fixture : testing::tiny_fixtures()) {
+  for (const auto& fixture : testing::distinct_fixtures()) {
     Tiny tiny(fixture.name);
     const auto parameters = prepare_qat(tiny.model(), options(4, 32, true, "learned", "tensor"));
     const Losses run = train(tiny.model(), parameters, 6);

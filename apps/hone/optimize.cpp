@@ -7,6 +7,7 @@
 
 #include "base/files.h"
 #include "base/log.h"
+#include "base/yaml.h"
 #include "child_bench.h"
 #include "command.h"
 #include "passes/optimize.h"
@@ -212,7 +213,7 @@ void check_belongs(const QuantizeFlags& f) {
 Recipe recipe_of(const QuantizeFlags& f) {
   check_belongs(f);
   try {
-    Recipe r = parse_recipe(quantize_recipe(f), "command line");
+    Recipe r = parse_recipe(quantize_recipe(f), kCommandLine);
     r.main.name = f.method;
     r.layout = f.layout;
     r.decode_to = f.decode_to;

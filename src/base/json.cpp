@@ -37,7 +37,10 @@ class Builder : public nlohmann::json_sax<Json> {
     return true;
   }
   bool parse_error(std::size_t, const std::string&, const Json::exception& e) override {
+    // Without the library's own "[json.exception.parse_error.101] " in front.
     std::string why = e.what();
+    if (const size_t end = why.find("] "); why.starts_with('[') && end != std::string::npos)
+      why.erase(0, end + 2);
     if (why.size() > 300) why.resize(300);
     fail(ErrorKind::corrupt, "{}: not valid JSON: {}", source_, why);
   }

@@ -26,12 +26,14 @@ YAML::Node parse_yaml(const std::string& text, const std::string& source) {
     check_tree(root, 0, most, source);
     return root;
   } catch (const YAML::Exception& e) {
-    fail(ErrorKind::corrupt, "{}: not valid YAML: {}", source, e.what());
+    fail(ErrorKind::corrupt, "{}:{}: not valid YAML: {}", source, e.mark.line + 1, e.msg);
   }
 }
 
 std::string yaml_where(const std::string& source, const YAML::Node& n) {
-  return n.Mark().line >= 0 ? fmt::format("{}:{}", source, n.Mark().line + 1) : source;
+  // What flags say was never in a file with lines.
+  const bool has_lines = n.Mark().line >= 0 && source != kCommandLine;
+  return has_lines ? fmt::format("{}:{}", source, n.Mark().line + 1) : source;
 }
 
 void require_yaml_map(const YAML::Node& n, const std::string& source, const std::string& what) {

@@ -11,6 +11,9 @@
 
 namespace hone {
 
+/// The source of texts that are made of flags: errors then name no line.
+inline constexpr const char* kCommandLine = "the command line";
+
 /// Raises corrupt where it is no YAML; `source` names it in errors.
 YAML::Node parse_yaml(const std::string& text, const std::string& source);
 /// "file:line", for messages about a node.

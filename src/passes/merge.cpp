@@ -448,7 +448,9 @@ std::string merge_recommendation(const std::vector<MergeChoice>& choices) {
   for (size_t i = 1; i + 1 < choices.size(); ++i) {
     const MergeChoice& c = choices[i];
     if (!c.refusal.empty()) continue;
-    if (lost(c) <= limit && (best == nullptr || c.bytes < best->bytes)) best = &c;
+    const bool better = best == nullptr || c.bytes < best->bytes ||
+                        (c.bytes == best->bytes && lost(c) < lost(*best));
+    if (lost(c) <= limit && better) best = &c;
     if (c.erased() > 0 && (erasing == nullptr || c.erased() > erasing->erased())) erasing = &c;
   }
   auto loses = [&](const MergeChoice& c) {

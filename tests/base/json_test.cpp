@@ -39,6 +39,8 @@ TEST(Json, RefusesBadText) {
                            "{\"a\" 1}", "[\"\\ud800\"]"})
     refuse(text, "not valid JSON");
   refuse(std::string("[\0]", 3), "not valid JSON");
+  // Not "[json.exception…] parse error".
+  refuse("{\n\"a\" 1}", "not valid JSON: parse error at line 2");
   refuse(R"({"a":1,"b":{"a":1},"a":2})", "'a' appears twice");
   EXPECT_EQ(parse_json(nested(64), "f.json").size(), 1u);
   refuse(nested(65), "deeper than 64");

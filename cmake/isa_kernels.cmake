@@ -39,7 +39,9 @@ elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(AVX2 -mavx2 -mfma -mf16c)
   set(AVX512 ${AVX2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
   hone_isa(avx2 2 ${AVX2})
-  hone_isa(avx512 3 ${AVX512})
+  if(NOT HONE_SANITIZE)  # avx512_vnni has the same functions and more
+    hone_isa(avx512 3 ${AVX512})
+  endif()
   set(VNNI ${AVX512} -mavx512vnni)
   hone_isa(avx512_vnni 4 ${VNNI})
   # Ranked below avx512_vnni: runs only where it was measured to be faster, or is asked for.

@@ -41,6 +41,7 @@ elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   hone_isa(avx2 2 ${AVX2})
   if(NOT HONE_SANITIZE)  # avx512_vnni has the same functions and more
     hone_isa(avx512 3 ${AVX512})
+    target_compile_definitions(hone_kernels PRIVATE HONE_AVX512_ALONE=1)
   endif()
   set(VNNI ${AVX512} -mavx512vnni)
   hone_isa(avx512_vnni 4 ${VNNI})

@@ -23,10 +23,12 @@ namespace avx2 {
 extern const KernelTable kTable;
 }
 #endif
-#ifdef HONE_AVX512
+#ifdef HONE_AVX512_ALONE
 namespace avx512 {
 extern const KernelTable kTable;
 }
+#endif
+#ifdef HONE_AVX512
 namespace avx512_vnni {
 extern const KernelTable kTable;
 }
@@ -76,7 +78,9 @@ std::vector<const KernelTable*> available_tables() {
 #ifdef HONE_AVX512
   bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#ifdef HONE_AVX512_ALONE
   if (avx512) out.push_back(&avx512::kTable);
+#endif
   bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
   if (vnni) out.push_back(&avx512_vnni::kTable);
   if (vnni && has_tiles()) out.push_back(&avx512_amx::kTable);

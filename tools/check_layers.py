@@ -9,7 +9,7 @@ import re
 import sys
 
 STEPS = [
-    ["base"], ["tensor"], ["kernels", "formats", "text"], ["ops"], ["encodings"], ["attention"],
+    ["base"], ["tensor", "hub"], ["kernels", "formats", "text"], ["ops"], ["encodings"], ["attention"],
     ["nn"], ["models", "adapters"], ["eval"], ["train"], ["passes"], ["search", "serve"],
 ]
 # formats and text see only base and tensor; the engine's folders do not see formats and text
@@ -23,6 +23,8 @@ def allowed(source: str, target: str) -> bool:
     if source == target:
         return True
     if STEP_OF[target] >= STEP_OF[source]:
+        return False
+    if target == "hub":  # the command's alone
         return False
     if source in BEFORE_MODELS and target in ("formats", "text"):
         return False

@@ -6,6 +6,7 @@ set -euo pipefail
 packages=(
   g++ cmake ninja-build pkg-config ccache git python3 python3-pip ca-certificates unzip
   libfmt-dev nlohmann-json3-dev libyaml-cpp-dev libpcre2-dev libutf8proc-dev libcli11-dev
+  libcurl4-openssl-dev libssl-dev
 )
 test_packages=(libgtest-dev clang-format-14)
 

@@ -8,8 +8,8 @@
 //   kBits                 code form for the kernels: 4 or 8
 //   kOffset               what makes a signed code unsigned (4-bit forms), else 0
 //   kMins                 value = scale·code + min, else scale·code (code as unpack gives it)
-//   kF16                  scales and mins are f16 in the file; with one scale to a block, they
-//                         are its first bytes
+//   kF16                  scales and mins are exact in f16; with one scale to a block, they are
+//                         stored so, at byte kScaleAt of the block (0 where not said)
 //   kTable                16 values that codes stand for, or nullptr
 //   unpack(block, int8_t* codes, float* scales, float* mins)
 //   pack(const float* x, const float* importance or null, uint8_t* block)
@@ -125,8 +125,9 @@ class BlockEncoding final : public Encoding {
 
   std::string scales_refusal(const Weight&) const override {
     if (kTrained) return {};
-    return Format::kGroup < Format::kElements ? "its scales are integers, not floats of their own"
-                                              : "its scales are powers of two";
+    if (Format::kGroup == Format::kElements) return "its scales are powers of two";
+    return Format::kF16 ? "its scales are 8-bit floats"
+                        : "its scales are integers, not floats of their own";
   }
 
   std::vector<NamedTensor> scales(const Weight& w) const override {
@@ -137,7 +138,7 @@ class BlockEncoding final : public Encoding {
     const uint8_t* block = row_blocks(w, 0);
     for (int64_t b = 0; b < all[0].value.numel(); ++b, block += Format::kBytes)
       for (size_t i = 0; i < all.size(); ++i)
-        all[i].value.template mutable_data<float>()[b] = load_f16(block + 2 * i);
+        all[i].value.template mutable_data<float>()[b] = load_f16(block + kScaleAt + 2 * i);
     return all;
   }
 
@@ -149,8 +150,8 @@ class BlockEncoding final : public Encoding {
     uint8_t* block = plane.mutable_data<uint8_t>();
     for (int64_t b = 0; b < scales[0].numel(); ++b, block += Format::kBytes)
       for (size_t i = 0; i < scales.size(); ++i) {
-        store_f16(scales[i].data<float>()[b], block + 2 * i);
-        HONE_CHECK(std::isfinite(load_f16(block + 2 * i)), invalid_argument,
+        store_f16(scales[i].data<float>()[b], block + kScaleAt + 2 * i);
+        HONE_CHECK(std::isfinite(load_f16(block + kScaleAt + 2 * i)), invalid_argument,
                    "{} weight {}: a scale is not finite as f16", id(), shape_string(w.shape));
       }
     out.planes["blocks"] = plane;
@@ -183,6 +184,10 @@ class BlockEncoding final : public Encoding {
 
  private:
   static constexpr bool kTrained = Format::kF16 && kGroups == 1;
+  static constexpr int kScaleAt = [] {
+    if constexpr (requires { Format::kScaleAt; }) return Format::kScaleAt;
+    return 0;
+  }();
 
   // What a scale multiplies.
   static float unit(int8_t code) {

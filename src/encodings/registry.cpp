@@ -21,7 +21,13 @@
   X(q5_k)                 \
   X(q6_k)                 \
   X(iq4_nl)               \
+  X(iq4_xs)               \
   X(mxfp4)                \
+  X(gguf_nvfp4)           \
+  X(tq1_0)                \
+  X(tq2_0)                \
+  X(q2_0)                 \
+  X(q1_0)                 \
   X(int8_row)             \
   X(int_group)            \
   X(nf4)                  \

@@ -27,7 +27,7 @@ constexpr GgmlType kTypes[] = {
     scalar(28, "f64", 8, DType::f64),   block(29, "iq1_m", 256, 56),
     scalar(30, "bf16", 2, DType::bf16), block(34, "tq1_0", 256, 54),
     block(35, "tq2_0", 256, 66),        block(39, "mxfp4", 32, 17),
-    block(40, "nvfp4", 64, 36),         block(41, "q1_0", 128, 18),
+    block(40, "gguf_nvfp4", 64, 36),    block(41, "q1_0", 128, 18),
     block(42, "q2_0", 64, 18),
 };
 

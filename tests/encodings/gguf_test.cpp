@@ -6,6 +6,11 @@ namespace {
 
 const std::vector<std::string> kCopied = {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "mxfp4"};
 const std::vector<std::string> kSearched = {"q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl"};
+// Those of encodings_ggml, by the same meaning; and those that search where there are importances.
+const std::vector<std::string> kLater = {"tq1_0", "tq2_0", "gguf_nvfp4", "q1_0", "q2_0", "iq4_xs"};
+const std::vector<std::string> kLaterCopied = {"tq1_0", "tq2_0", "gguf_nvfp4", "q1_0", "q2_0"};
+const std::vector<std::string> kMeasured = {"q2_k", "q3_k",   "q4_k",  "q5_k",
+                                            "q6_k", "iq4_nl", "iq4_xs"};
 
 class GgufType : public ::testing::TestWithParam<std::string> {};
 
@@ -74,6 +79,55 @@ TEST_P(GgufSearched, IgnoresTheScaleOfImportances) {
   EXPECT_TRUE(same_bytes(plain.plane("blocks"), none.plane("blocks")));
 }
 INSTANTIATE_TEST_SUITE_P(All, GgufSearched, ::testing::ValuesIn(kSearched), type_name);
+
+Weight stored(const SafetensorsFile& file, const std::string& name, const std::string& encoding) {
+  Weight w;
+  w.shape = file.tensor(name + ".decoded").shape();
+  w.encoding = encoding;
+  w.planes["blocks"] = file.tensor(name + ".blocks");
+  return w;
+}
+
+class GgufLater : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(GgufLater, DecodesAsGgml) {
+  SafetensorsFile file = golden("ggml");
+  EXPECT_TRUE(same_bytes(file.tensor(GetParam() + ".decoded"),
+                         decode_weight(stored(file, GetParam(), GetParam()))));
+}
+INSTANTIATE_TEST_SUITE_P(All, GgufLater, ::testing::ValuesIn(kLater), type_name);
+
+class GgufLaterCopied : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(GgufLaterCopied, EncodesToTheReferenceBytes) {
+  SafetensorsFile file = golden("ggml");
+  Tensor x = file.tensor("x");
+  Weight w = encoding(GetParam()).encode(x.data<float>(), x.dim(0), x.dim(1), {});
+  EXPECT_TRUE(same_bytes(file.tensor(GetParam() + ".encoded"), w.plane("blocks")));
+}
+INSTANTIATE_TEST_SUITE_P(All, GgufLaterCopied, ::testing::ValuesIn(kLaterCopied), type_name);
+
+TEST(Gguf, Nvfp4HasAllScalesOfGgml) {
+  SafetensorsFile file = golden("ggml");
+  EXPECT_TRUE(same_bytes(file.tensor("nvfp4_scales.decoded"),
+                         decode_weight(stored(file, "nvfp4_scales", "gguf_nvfp4"))));
+}
+
+class GgufMeasured : public ::testing::TestWithParam<std::string> {};
+
+// Against the ggml of encodings_ggml, on other values than IsNoWorseThanGgml: within 1 %.
+TEST_P(GgufMeasured, IsNoWorseThanLaterGgml) {
+  SafetensorsFile file = golden("ggml");
+  Tensor x = file.tensor("errors.x");
+  std::vector<float> values = elements<float>(x);
+  std::vector<float> importance = elements<float>(file.tensor("errors.importance"));
+  std::vector<double> ggml = elements<double>(file.tensor(GetParam() + ".error"));
+  const Encoding& e = encoding(GetParam());
+  EXPECT_LE(rms_error(e.encode(values.data(), x.dim(0), x.dim(1), {}), values), 1.01 * ggml[0]);
+  Weight weighted = e.encode(values.data(), x.dim(0), x.dim(1), with({}, importance));
+  EXPECT_LE(rms_error(weighted, values, importance), 1.01 * ggml[1]);
+}
+INSTANTIATE_TEST_SUITE_P(All, GgufMeasured, ::testing::ValuesIn(kMeasured), type_name);
 
 TEST(Gguf, RefusesBadImportances) {
   std::vector<float> x(256, 1.0f), few(255, 1.0f), negative(256, 1.0f);

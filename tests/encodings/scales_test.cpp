@@ -29,7 +29,7 @@ std::vector<Case> cases() {
 bool trained(const Case& c) {
   if (c.params.double_quant) return false;
   for (const char* id : {"int_group", "int8_row", "nf4", "fp4", "q4_0", "q4_1", "q5_0", "q5_1",
-                         "q8_0", "iq4_nl", "f8_e4m3", "f8_e5m2"})
+                         "q8_0", "iq4_nl", "tq1_0", "tq2_0", "q2_0", "q1_0", "f8_e4m3", "f8_e5m2"})
     if (c.id == id) return true;
   return false;
 }

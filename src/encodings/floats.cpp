@@ -1,8 +1,10 @@
 // "f32", "f64", "f16", "bf16", "f8_e4m3", "f8_e5m2": weights kept as numbers.
 //
 // Planes: values, of the weight's shape and the scalar type of that name (any rank; a row is
-// everything below the first dimension). The two 8-bit types may carry a plane scale, f32 [1] or
-// [N, 1], which multiplies. Encoding to 8 bits scales each row so that its largest magnitude
+// everything below the first dimension). The two 8-bit types may carry a plane scale, f32, which
+// multiplies: one element, or [ceil(N/rows), columns > 0 ? ceil(K/columns) : 1], where the
+// parameter block says how many rows share a scale (0: each has its own) and the parameter group
+// how many columns (0: all). Encoding to 8 bits scales each row so that its largest magnitude
 // becomes the type's largest; the others are plain casts.
 #include <algorithm>
 #include <array>
@@ -63,8 +65,14 @@ class FloatEncoding final : public Encoding {
     if (!has_plane(w, "scale")) return;
     HONE_CHECK(kEight<T>, corrupt, "{} weight {}: only 8-bit floats have a scale", id(),
                shape_string(w.shape));
-    bool one = w.planes.at("scale").numel() == 1;
-    require_plane(w, "scale", DType::f32, one ? w.planes.at("scale").shape() : Shape{w.rows(), 1});
+    if (w.planes.at("scale").numel() == 1) {
+      require_plane(w, "scale", DType::f32, w.planes.at("scale").shape());
+      return;
+    }
+    HONE_CHECK(w.params.block >= 0 && w.params.group >= 0, corrupt,
+               "{} weight {}: scales of {} rows and {} columns", id(), shape_string(w.shape),
+               w.params.block, w.params.group);
+    require_plane(w, "scale", DType::f32, {ceil_div(w.rows(), rows_of(w)), scales_of_row(w)});
   }
 
   void decode(const Weight& w, int64_t begin, int64_t end, float* out) const override {
@@ -74,9 +82,12 @@ class FloatEncoding final : public Encoding {
     for (int64_t i = 0; i < (end - begin) * row; ++i) out[i] = widen(x[i]);
     if (!has_plane(w, "scale")) return;
     const Tensor& scale = w.plane("scale");
-    for (int64_t r = begin; r < end; ++r) {
-      float s = scale.data<float>()[scale.numel() == 1 ? 0 : r];
-      for (int64_t i = 0; i < row; ++i) out[(r - begin) * row + i] *= s;
+    const bool one = scale.numel() == 1;
+    const int64_t groups = one ? 1 : scales_of_row(w), columns = groups == 1 ? row : w.params.group;
+    for (int64_t r = begin; r < end; ++r, out += row) {
+      const float* s = scale.data<float>() + (one ? 0 : r / rows_of(w) * groups);
+      for (int64_t first = 0; first < row; first += columns, ++s)
+        for (int64_t i = first; i < std::min(row, first + columns); ++i) out[i] *= *s;
     }
   }
 
@@ -104,7 +115,8 @@ class FloatEncoding final : public Encoding {
   }
 
   std::string scales_refusal(const Weight& w) const override {
-    if (has_plane(w, "scale") && w.shape.size() == 2) return {};
+    if (has_plane(w, "scale") && w.shape.size() == 2)
+      return w.planes.at("scale").numel() == 1 || rows_of(w) == 1 ? "" : "rows share its scales";
     return kEight<T> ? "it has no scales" : "floats have no scales";
   }
   std::vector<NamedTensor> scales(const Weight& w) const override { return plane(w).read(w); }
@@ -115,12 +127,32 @@ class FloatEncoding final : public Encoding {
     return plane(w).vjp(w, dw);
   }
 
+  /// Afterwards each row has scales of its own, where it shared them with those beside it.
+  Weight permute_rows(const Weight& w, std::span<const int64_t> order) const override {
+    if (!has_plane(w, "scale") || w.plane("scale").numel() == 1 || rows_of(w) == 1)
+      return Encoding::permute_rows(w, order);
+    check_order(order, w.rows());
+    Weight out = w;
+    out.shape[0] = static_cast<int64_t>(order.size());
+    out.planes["values"] = gather_plane_rows(w.plane("values"), order);
+    std::vector<int64_t> blocks(order.begin(), order.end());
+    for (int64_t& row : blocks) row /= rows_of(w);
+    out.planes["scale"] = gather_plane_rows(w.plane("scale"), blocks);
+    out.params.block = 0;
+    return out;
+  }
+
  private:
   ScalePlane plane(const Weight& w) const {
     const std::string refusal = scales_refusal(w);
     HONE_CHECK(refusal.empty(), unsupported, "{}: {}", id(), refusal);
     if (w.plane("scale").numel() == 1) return {.name = "scale", .block = w.numel()};
-    return {.name = "scale", .group = w.cols()};
+    return {.name = "scale", .group = w.params.group > 0 ? w.params.group : w.cols()};
+  }
+
+  static int64_t rows_of(const Weight& w) { return std::max<int64_t>(1, w.params.block); }
+  static int64_t scales_of_row(const Weight& w) {
+    return w.params.group > 0 ? ceil_div(w.cols(), w.params.group) : 1;
   }
 
   static float encode_row(const float* x, int64_t k, T* codes) {

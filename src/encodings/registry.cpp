@@ -30,6 +30,8 @@
   X(q1_0)                 \
   X(int8_row)             \
   X(int_group)            \
+  X(nvfp4)                \
+  X(nvfp4_modelopt)       \
   X(nf4)                  \
   X(fp4)
 // clang-format on

@@ -51,21 +51,13 @@ class GptqCheckpoint final : public HfCheckpoint {
                                                       : HfCheckpoint::weight(name);
   }
 
-  void release(const std::string& name) const override {
-    if (tensors_.has(name)) return tensors_.release(name);
-    std::string module = name.substr(0, name.rfind('.'));
-    for (const char* part : {".qweight", ".qzeros", ".scales", ".g_idx"})
-      if (tensors_.has(module + part)) tensors_.release(module + part);
-  }
-
  private:
   void hide_parts() {
     for (const std::string& name : tensors_.names()) {
       if (!name.ends_with(kCodes)) continue;
       std::string module = name.substr(0, name.size() - kCodes.size());
-      for (const char* part : {".qweight", ".qzeros", ".scales", ".g_idx"})
-        names_.erase(module + part);
-      names_.insert(module + ".weight");
+      join(module + ".weight",
+           {module + ".qweight", module + ".qzeros", module + ".scales", module + ".g_idx"});
     }
   }
 

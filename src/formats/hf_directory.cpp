@@ -1,6 +1,7 @@
 #include "formats/hf_directory.h"
 
 #include <algorithm>
+#include <cstring>
 #include <unordered_map>
 
 #include "formats/file_util.h"
@@ -50,10 +51,17 @@ Json read_hf_config(const fs::path& directory) {
     return json;
   };
   Json config = read(directory / "config.json");
-  fs::path legacy = directory / "quantize_config.json";
+  fs::path legacy = directory / "quantize_config.json",
+           legacy_awq = directory / "quant_config.json";
   if (find_field(config, "quantization_config") == nullptr && file_exists(legacy)) {
     Json quantization = read(legacy);
     if (!quantization.contains("quant_method")) quantization["quant_method"] = "gptq";
+    config["quantization_config"] = std::move(quantization);
+  } else if (find_field(config, "quantization_config") == nullptr && file_exists(legacy_awq)) {
+    Json quantization = read(legacy_awq);
+    quantization["quant_method"] = "awq";
+    for (auto [old, name] : {std::pair("w_bit", "bits"), std::pair("q_group_size", "group_size")})
+      if (quantization.contains(old)) quantization[name] = quantization[old];
     config["quantization_config"] = std::move(quantization);
   }
   return config;
@@ -111,6 +119,36 @@ Tensor HfCheckpoint::part(const std::string& name, std::initializer_list<DType> 
              path.string(), printable(name), dtype_name(*types.begin()), shape_string(shape),
              e->type, shape_string(e->shape));
   return tensors_.tensor(name);
+}
+
+Tensor HfCheckpoint::part_if(const std::string& name, std::initializer_list<DType> types,
+                             const Shape& shape) const {
+  return tensors_.has(name) ? part(name, types, shape) : Tensor();
+}
+
+void HfCheckpoint::join(const std::string& name, std::initializer_list<std::string> parts) {
+  for (const std::string& p : parts) {
+    if (!tensors_.has(p)) continue;
+    names_.erase(p);
+    parts_[name].push_back(p);
+  }
+  names_.insert(name);
+}
+
+void HfCheckpoint::release(const std::string& name) const {
+  auto it = parts_.find(name);
+  if (it == parts_.end()) return tensors_.release(name);
+  for (const std::string& p : it->second) tensors_.release(p);
+}
+
+Tensor bytes_of(const Tensor& t, const Shape& shape) {
+  const auto size = static_cast<size_t>(t.byte_size());
+  if (t.borrowed())
+    return Tensor::borrow(shape, DType::u8, {t.raw(), size}, std::make_shared<Tensor>(t));
+  Tensor copy = Tensor::empty(shape, DType::u8);
+  HONE_ASSERT(copy.byte_size() == t.byte_size());
+  std::memcpy(copy.mutable_raw(), t.raw(), size);
+  return copy;
 }
 
 bool is_float_encoding(std::string_view encoding) {

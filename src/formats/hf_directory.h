@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <set>
 #include <string>
 #include <string_view>
@@ -14,7 +15,8 @@
 namespace hone {
 
 /// config.json of `directory`, an object. Where it has no "quantization_config" but the legacy
-/// quantize_config.json of GPTQ lies beside it, that takes its place. Raises io or corrupt.
+/// quantize_config.json of GPTQ or quant_config.json of AutoAWQ lies beside it, that takes its
+/// place. Raises io or corrupt.
 Json read_hf_config(const fs::path& directory);
 /// config["quantization_config"]["quant_method"], or empty for plain floats.
 std::string quant_method(const Json& config, const std::string& source);
@@ -30,7 +32,7 @@ class HfCheckpoint : public Checkpoint {
   std::vector<std::string> names() const override { return {names_.begin(), names_.end()}; }
   bool has(const std::string& name) const override { return names_.contains(name); }
   Weight weight(const std::string& name) const override;
-  void release(const std::string& name) const override { tensors_.release(name); }
+  void release(const std::string& name) const override;
   std::optional<std::string> text(const std::string& name) const override;
 
  protected:
@@ -38,9 +40,22 @@ class HfCheckpoint : public Checkpoint {
   Tensor part(const std::string& name, std::initializer_list<DType> types,
               const Shape& shape) const;
 
+  /// The same where the tensor is, otherwise an empty handle.
+  Tensor part_if(const std::string& name, std::initializer_list<DType> types,
+                 const Shape& shape) const;
+  /// From now on the tensors `parts`, those of them that there are, make up the weight `name`.
+  void join(const std::string& name, std::initializer_list<std::string> parts);
+
   SafetensorsSet tensors_;
   std::set<std::string> names_;
+
+ private:
+  std::map<std::string, std::vector<std::string>> parts_;
 };
+
+/// The bytes of a tensor, of which there must be as many, as u8 of this shape: shared where they
+/// lie in a file.
+Tensor bytes_of(const Tensor& t, const Shape& shape);
 
 /// One tensor of a file, made from the weight it belongs to.
 struct HfPiece {

@@ -6,6 +6,8 @@
 namespace hone {
 namespace layout_entry {
 const Layout& gguf();
+const Layout& awq();
+const Layout& compressed_tensors();
 const Layout& gptq();
 const Layout& gptq_v2();
 const Layout& bitsandbytes();
@@ -16,8 +18,9 @@ const Layout& hf();
 std::span<const Layout> layouts() {
   // "hf" comes last: it names the quantisation method of a directory that nobody above knows.
   static const Layout kLayouts[] = {
-      layout_entry::rwkv_cpp(), layout_entry::gguf(),         layout_entry::gptq(),
-      layout_entry::gptq_v2(),  layout_entry::bitsandbytes(), layout_entry::hf(),
+      layout_entry::rwkv_cpp(),           layout_entry::gguf(), layout_entry::awq(),
+      layout_entry::compressed_tensors(), layout_entry::gptq(), layout_entry::gptq_v2(),
+      layout_entry::bitsandbytes(),       layout_entry::hf(),
   };
   return kLayouts;
 }

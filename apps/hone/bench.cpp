@@ -161,6 +161,7 @@ void measure(const BenchFlags& f, LoadedModel& m, const CommonOptions& common, M
   HONE_CHECK(before + longest <= m.model->context, invalid_argument,
              "depth {} and {} tokens exceed the context of {}, {}", before + f.depth,
              longest - f.depth, m.path, m.model->context);
+  m.model->set_reach(before + longest);
   Sequences all(*m.model, activations, common.kv(), f.batch,
                 some_tokens(longest, m.model->vocabulary()));
   require_memory(all.cache_bytes(before + longest),

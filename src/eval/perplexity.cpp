@@ -189,6 +189,7 @@ void check_fit(LoadedModel& model, LoadedModel* reference, const PerplexityOptio
     if (m == nullptr) continue;
     HONE_CHECK(m->model->streaming || o.context <= m->model->context, invalid_argument,
                "context {}: {} was made for {} positions", o.context, m->path, m->model->context);
+    m->model->set_reach(o.context);
     HONE_CHECK(m->model->vocabulary() == model.model->vocabulary(), invalid_argument,
                "{} and {} have different vocabularies ({} and {} tokens)", model.path, m->path,
                model.model->vocabulary(), m->model->vocabulary());

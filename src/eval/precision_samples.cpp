@@ -20,6 +20,7 @@ std::vector<std::vector<int32_t>> text_samples(const LoadedModel& model, const s
   HONE_CHECK(context >= 2 && context <= model.model->context, invalid_argument,
              "context {}: expected 2 to {}, which {} was made for", context, model.model->context,
              model.path);
+  model.model->set_reach(context);
   std::vector<int32_t> ids = model.encode(text, true, false);
   auto n = std::ssize(ids);
   if (max_tokens > 0) n = std::min(n, max_tokens);

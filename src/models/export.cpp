@@ -4,19 +4,19 @@
 #include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <ranges>
 
 #include "encodings/encoding.h"
 #include "models/attention_patterns.h"
 #include "models/export_gguf.h"
+#include "models/export_weights.h"
 #include "nn/mixture.h"
 #include "tensor/transpose.h"
 
 namespace hone {
 namespace {
 
-constexpr const char* kRopeDivisors = "rope_freqs.weight";
+constexpr const char* kRopeDivisors = kRopeTensors[0];
 
 // One tensor to be written: made when its turn comes.
 struct Item {
@@ -24,15 +24,6 @@ struct Item {
   std::function<Weight()> make;
   Tensor vector;  // of a norm or a bias; otherwise an empty handle
 };
-
-bool is_float(const std::string& encoding) {
-  return encoding == "f32" || encoding == "f16" || encoding == "bf16";
-}
-
-bool same_bytes(const Tensor& a, const Tensor& b) {
-  return a.byte_size() == b.byte_size() &&
-         std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.byte_size())) == 0;
-}
 
 int64_t shape_numel(const Shape& shape) {
   int64_t n = 1;
@@ -45,45 +36,6 @@ std::string most_counted(const std::map<std::string, int64_t>& counts) {
   auto most = std::max_element(counts.begin(), counts.end(),
                                [](const auto& a, const auto& b) { return a.second < b.second; });
   return most == counts.end() ? "" : most->first;
-}
-
-Weight cast_weight(const Weight& w, const std::string& type) {
-  Tensor values = decode_weight(w);
-  for (DType t : {DType::f32, DType::f16, DType::bf16})
-    if (dtype_name(t) == type) return float_weight(t == DType::f32 ? values : values.to(t));
-  fail(ErrorKind::invalid_argument, "float type '{}': expected f32, f16 or bf16", type);
-}
-
-Weight transposed_floats(const Weight& w) { return float_weight(transposed(w.plane("values"))); }
-
-// Parts of one matrix are stored together: in one way, row by row.
-void check_joinable(const std::vector<Weight>& parts, const std::string& name) {
-  if (parts.size() == 1) return;
-  for (const Weight& p : parts)
-    HONE_CHECK(p.encoding == parts[0].encoding && p.params == parts[0].params &&
-                   !p.params.act_order && p.encoding != "nf4" && p.encoding != "fp4",
-               unsupported, "{}: its parts are stored in ways that cannot be joined", name);
-}
-
-// The rows of several weights of one kind, one below the other: planes are joined.
-Weight concat_rows(const std::vector<Weight>& parts) {
-  Weight out = parts[0];
-  for (auto& [plane, t] : out.planes) {
-    Shape shape = t.shape();
-    shape[0] = 0;
-    for (const Weight& p : parts) shape[0] += p.plane(plane).dim(0);
-    Tensor joined = Tensor::empty(shape, t.dtype());
-    std::byte* to = joined.mutable_raw();
-    for (const Weight& p : parts) {
-      const Tensor& from = p.plane(plane);
-      std::memcpy(to, from.raw(), static_cast<size_t>(from.byte_size()));
-      to += from.byte_size();
-    }
-    t = joined;
-  }
-  out.shape[0] = 0;
-  for (const Weight& p : parts) out.shape[0] += p.shape[0];
-  return out;
 }
 
 class Exporter {
@@ -119,19 +71,19 @@ class Exporter {
 
  private:
   // A GGUF source has them already, or does without.
-  void add_rope_divisors() {
-    std::optional<Weight> w;
-    if (m_.checkpoint->gguf() == nullptr)
-      w = rope_divisors(m_.config);
-    else if (m_.checkpoint->has(kRopeDivisors))
-      w = m_.checkpoint->weight(kRopeDivisors);
-    if (w)
-      items_.push_back({{kRopeDivisors, w->shape, w->encoding, w->params}, [w] { return *w; }, {}});
+  void add_rope_tensors() {
+    std::vector<std::pair<const char*, Weight>> all;
+    if (m_.checkpoint->gguf() == nullptr) all = rope_tensors(m_.config);
+    for (const char* name : kRopeTensors)
+      if (m_.checkpoint->gguf() != nullptr && m_.checkpoint->has(name))
+        all.emplace_back(name, m_.checkpoint->weight(name));
+    for (const auto& [name, w] : all)
+      items_.push_back({{name, w.shape, w.encoding, w.params}, [w = w] { return w; }, {}});
   }
 
   void collect() {
     Model& model = *m_.model;
-    if (gguf_) add_rope_divisors();
+    if (gguf_) add_rope_tensors();
     for (const Slot& s : m_.family->slots)
       if (!is_layer_role(s.role)) add_slot(s, 0);
     for (int64_t i = 0; i < static_cast<int64_t>(model.blocks.size()); ++i) {
@@ -396,7 +348,7 @@ class Exporter {
     // One tensor [experts, N, K].
     const bool stacked = gguf_ && is_expert_role(s.role);
     const int64_t experts = stacked ? std::ssize(parts) : 1;
-    bool transpose = s.hf_transposed && !gguf_ && is_float(parts[0].encoding);
+    bool transpose = s.hf_transposed && !gguf_ && is_plain(parts[0]);
     HONE_CHECK(!s.hf_transposed || gguf_ || transpose || o_.layout == "gptq" ||
                    o_.layout == "gptq_v2" || !o_.decode_to.empty(),
                unsupported, "{}: the layout {} cannot hold a quantised matrix stored as [in, out]",

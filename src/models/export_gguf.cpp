@@ -123,14 +123,18 @@ Weight exact_gguf_weight(const Weight& w) {
   return out;
 }
 
-std::optional<Weight> rope_divisors(const ModelConfig& c) {
-  if (c.rope_scaling.kind != RopeScaling::Kind::llama3) return std::nullopt;
+std::vector<std::pair<const char*, Weight>> rope_tensors(const ModelConfig& c) {
+  const RopeScaling& s = c.rope_scaling;
+  if (s.kind == RopeScaling::Kind::longrope)
+    return {{kRopeTensors[1], float_weight(Tensor::from(s.short_factors))},
+            {kRopeTensors[2], float_weight(Tensor::from(s.long_factors))}};
+  if (s.kind != RopeScaling::Kind::llama3) return {};
   int64_t dim = c.rope_dim > 0 ? c.rope_dim : c.head_dim;
   Rope plain(dim, c.rope_theta, {}), scaled(dim, c.rope_theta, c.rope_scaling);
   std::vector<float> divisors;
   for (int64_t i = 0; i < dim / 2; ++i)
     divisors.push_back(plain.frequencies()[i] / scaled.frequencies()[i]);
-  return float_weight(Tensor::from(divisors));
+  return {{kRopeTensors[0], float_weight(Tensor::from(divisors))}};
 }
 
 Json llama3_scaling(const Weight& weight, float theta, const std::string& source) {

@@ -1,7 +1,7 @@
 // What GGUF says in its own way: metadata, block types, frequency divisors.
 #pragma once
 
-#include <optional>
+#include <array>
 #include <string>
 #include <vector>
 
@@ -21,9 +21,12 @@ std::string exact_gguf_encoding(const Weight& w);
 /// The same values in exact_gguf_encoding; w itself where there is none.
 Weight exact_gguf_weight(const Weight& w);
 
-/// GGUF has no keys for Llama 3's scaling: it stores what the plain frequencies are divided by, as
-/// the tensor rope_freqs.weight. Nothing for a model without that scaling.
-std::optional<Weight> rope_divisors(const ModelConfig& config);
+/// GGUF has no keys for what some scalings divide the plain frequencies by, but tensors:
+/// rope_freqs.weight (Llama 3), rope_factors_short.weight and rope_factors_long.weight (LongRoPE).
+inline constexpr std::array<const char*, 3> kRopeTensors = {
+    "rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"};
+/// Those of a model, by name.
+std::vector<std::pair<const char*, Weight>> rope_tensors(const ModelConfig& config);
 /// rope_scaling of config.json for such divisors: Llama 3's published parameters, if they reproduce
 /// them; anything else has no name there and raises unsupported with `source`.
 Json llama3_scaling(const Weight& divisors, float theta, const std::string& source);

@@ -243,6 +243,48 @@ const char* activation_name(Mlp::Activation a) {
   return "gelu_new";
 }
 
+namespace {
+
+// A factor of 0 is one that is missing: finish_longrope() knows the sizes that it follows from.
+void read_longrope(const Json& o, RopeScaling& s) {
+  s.kind = RopeScaling::Kind::longrope;
+  auto list = [&](const char* key) {
+    std::vector<float> factors;
+    const bool there = o.contains(key) && o[key].is_array() && o[key].size() <= 1 << 13;
+    HONE_CHECK(there, corrupt, "config.json: longrope: '{}' is no list of factors", key);
+    for (const Json& f : o[key]) {
+      HONE_CHECK(f.is_number() && f.get<float>() > 0, corrupt,
+                 "config.json: longrope: {}: {}: expected a number > 0", key,
+                 f.dump().substr(0, 60));
+      factors.push_back(f.get<float>());
+    }
+    return factors;
+  };
+  s.short_factors = list("short_factor");
+  s.long_factors = list("long_factor");
+  s.factor = static_cast<float>(config_float(o, "factor", 0));
+  s.attention_factor = static_cast<float>(config_float(o, "attention_factor", 0));
+  s.original_context = static_cast<float>(config_float(o, "original_max_position_embeddings", 0));
+}
+
+// What one object of a config does not say for itself.
+void finish_longrope(const Json& c, ModelConfig& m) {
+  RopeScaling& s = m.rope_scaling;
+  if (s.kind != RopeScaling::Kind::longrope) return;
+  const auto context = static_cast<float>(m.context);
+  if (s.original_context == 0)
+    s.original_context =
+        static_cast<float>(config_float(c, "original_max_position_embeddings", context));
+  HONE_CHECK(s.original_context > 1, corrupt,
+             "config.json: original_max_position_embeddings {}: expected > 1", s.original_context);
+  if (s.factor == 0) s.factor = context / s.original_context;
+  if (s.attention_factor == 0)
+    s.attention_factor =
+        s.factor <= 1 ? 1.0f : std::sqrt(1 + std::log(s.factor) / std::log(s.original_context));
+}
+
+}  // namespace
+
 void read_rope(const Json& o, float& theta, RopeScaling& s) {
   theta = static_cast<float>(config_float(o, "rope_theta", theta));
   std::string kind = config_string(o, "rope_type", config_string(o, "type", "default"));
@@ -253,8 +295,13 @@ void read_rope(const Json& o, float& theta, RopeScaling& s) {
     s.kind = RopeScaling::Kind::linear;
     return;
   }
+  if (kind == "longrope" || kind == "su") {
+    read_longrope(o, s);
+    return;
+  }
   HONE_CHECK(kind == "llama3", unsupported,
-             "config.json: rope scaling '{}' is not supported (default, linear, llama3)", kind);
+             "config.json: rope scaling '{}' is not supported (default, linear, llama3, longrope)",
+             kind);
   s.kind = RopeScaling::Kind::llama3;
   s.low_freq_factor = static_cast<float>(config_float(o, "low_freq_factor", 1));
   s.high_freq_factor = static_cast<float>(config_float(o, "high_freq_factor", 4));
@@ -291,6 +338,7 @@ void read_common_hf(const Json& c, ModelConfig& m) {
   for (const char* key : {"rope_scaling", "rope_parameters"})
     if (c.contains(key) && c[key].is_object() && !c[key].contains("full_attention"))
       read_rope(c[key], m.rope_theta, m.rope_scaling);
+  finish_longrope(c, m);
 }
 
 bool announces_bias(const ModelConfig& m, Role role) {
@@ -372,8 +420,9 @@ void read_common_gguf(const GgufFile& f, ModelConfig& m) {
     m.rope_scaling.kind = RopeScaling::Kind::linear;
     m.rope_scaling.factor = static_cast<float>(f.get_f64(arch + "rope.scaling.factor"));
   } else {
-    HONE_CHECK(scaling == "none", unsupported, "{}: rope scaling '{}' is not supported",
-               f.path().string(), scaling);
+    // LongRoPE's factors are tensors, which the family reads.
+    HONE_CHECK(scaling == "none" || scaling == "longrope", unsupported,
+               "{}: rope scaling '{}' is not supported", f.path().string(), scaling);
   }
   const GgufTensor* embedding = f.find_tensor("token_embd.weight");
   HONE_CHECK(embedding != nullptr && embedding->ne.size() == 2, corrupt,
@@ -447,6 +496,11 @@ void ModelConfig::validate(const std::string& source) const {
   int64_t rotated = rope_dim == 0 ? head_dim : rope_dim;
   HONE_CHECK(!rotary || (rotated > 0 && rotated % 2 == 0 && rotated <= head_dim), corrupt,
              "{}: {} rotated values in a head of {}", source, rotated, head_dim);
+  if (rope_scaling.kind == RopeScaling::Kind::longrope)
+    for (const auto* factors : {&rope_scaling.short_factors, &rope_scaling.long_factors})
+      HONE_CHECK(std::ssize(*factors) == rotated / 2, corrupt,
+                 "{}: longrope has {} factors for {} rotated values", source, factors->size(),
+                 rotated);
   HONE_CHECK(windowed.empty() || static_cast<int64_t>(windowed.size()) == layers, corrupt,
              "{}: {} attention types for {} layers", source, windowed.size(), layers);
   HONE_CHECK(patterns.empty() || static_cast<int64_t>(patterns.size()) == layers, corrupt,

@@ -75,6 +75,10 @@ Generation generate(const LoadedModel& model, Session& session, std::span<const 
              "a prompt of {} tokens: the context of {} holds {}", g.prompt_tokens, model.path,
              model.model->context);
   HONE_ASSERT(g.cached_tokens < g.prompt_tokens || prompt.empty());
+  // What a chat holds already stays as it is.
+  if (g.cached_tokens == 0)
+    model.model->set_reach(std::min(model.model->context, g.prompt_tokens) +
+                           std::min(model.model->context, o.max_tokens));
   Sampler sampler(o.sampler);
   StreamDecoder decoder(*model.tokenizer);
   StopFilter filter(o.stop, emit, g.text);

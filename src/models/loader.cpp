@@ -183,6 +183,7 @@ void read_directory(LoadedModel& m) {
 bool is_redundant(const std::string& name, const Family& family, bool tied_head) {
   if (tied_head && (name == "lm_head.weight" || name == "output.weight")) return true;
   if (tied_head && name == head_name(family)) return true;
+  if (name.starts_with("rope_factors_")) return true;  // GGUF's LongRoPE: the family has read them
   for (const char* suffix : {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias",
                              ".attention.bias", ".attention.masked_bias"})
     if (name.ends_with(suffix)) return true;

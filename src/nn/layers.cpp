@@ -225,6 +225,21 @@ ops::SumAndNorm Norm::forward_sum(const Tensor& a, const Tensor& b) const {
 
 Rope::Rope(int64_t dim, float theta, const RopeScaling& s)
     : dim_(dim), latest_(std::make_shared<Latest>()) {
+  if (s.kind == RopeScaling::Kind::longrope) {
+    HONE_ASSERT(std::ssize(s.short_factors) == dim / 2 && std::ssize(s.long_factors) == dim / 2);
+    auto divided = [&](const std::vector<float>& factors) {
+      std::vector<float> all;
+      for (int64_t i = 0; i < dim / 2; ++i)
+        all.push_back(1.0f / (factors[i] * std::pow(theta, static_cast<float>(2 * i) /
+                                                               static_cast<float>(dim))));
+      return all;
+    };
+    frequencies_ = divided(s.short_factors);
+    long_ = divided(s.long_factors);
+    original_context_ = s.original_context;
+    factor_ = s.attention_factor;
+    return;
+  }
   for (int64_t i = 0; i < dim / 2; ++i) {
     // In f32, as the models were trained: the angle of a far position depends on the last bit.
     float f = 1.0f / std::pow(theta, static_cast<float>(2 * i) / static_cast<float>(dim));
@@ -252,19 +267,30 @@ void Rope::divide_frequencies(std::span<const float> divisors) {
   latest_ = std::make_shared<Latest>();
 }
 
+void Rope::set_reach(int64_t tokens) const {
+  if (long_.empty()) return;
+  std::lock_guard lock(latest_->mutex);
+  latest_->is_long = static_cast<float>(tokens) > original_context_;
+  latest_->angles = nullptr;
+}
+
 Rope Rope::unbounded() const {
   Rope other = *this;
   other.unbounded_ = true;
   other.latest_ = std::make_shared<Latest>();
+  other.latest_->is_long = latest_->is_long;
   return other;
 }
 
 std::shared_ptr<const Rope::Angles> Rope::angles_of(std::span<const int64_t> positions) const {
+  bool is_long = false;
   {
     std::lock_guard lock(latest_->mutex);
     auto latest = latest_->angles;
     if (latest && std::ranges::equal(latest->positions, positions)) return latest;
+    is_long = latest_->is_long;
   }
+  const std::vector<float>& frequencies = is_long ? long_ : frequencies_;
   const int64_t half = dim_ / 2;
   auto made = std::make_shared<Angles>();
   made->positions.assign(positions.begin(), positions.end());
@@ -274,14 +300,14 @@ std::shared_ptr<const Rope::Angles> Rope::angles_of(std::span<const int64_t> pos
     for (int64_t row = b; row < e; ++row)
       for (int64_t i = 0; i < half; ++i) {
         if (unbounded_) {
-          const double angle = static_cast<double>(positions[row]) * double{frequencies_[i]};
-          made->cosine[row * half + i] = static_cast<float>(std::cos(angle));
-          made->sine[row * half + i] = static_cast<float>(std::sin(angle));
+          const double angle = static_cast<double>(positions[row]) * double{frequencies[i]};
+          made->cosine[row * half + i] = static_cast<float>(std::cos(angle)) * factor_;
+          made->sine[row * half + i] = static_cast<float>(std::sin(angle)) * factor_;
           continue;
         }
-        float angle = static_cast<float>(positions[row]) * frequencies_[i];
-        made->cosine[row * half + i] = std::cos(angle);
-        made->sine[row * half + i] = std::sin(angle);
+        float angle = static_cast<float>(positions[row]) * frequencies[i];
+        made->cosine[row * half + i] = std::cos(angle) * factor_;
+        made->sine[row * half + i] = std::sin(angle) * factor_;
       }
   });
   std::lock_guard lock(latest_->mutex);

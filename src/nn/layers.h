@@ -140,12 +140,16 @@ struct Norm {
 
 /// How rotary frequencies are stretched for longer contexts.
 struct RopeScaling {
-  enum class Kind { none, linear, llama3 };
+  enum class Kind { none, linear, llama3, longrope };
   Kind kind = Kind::none;
   float factor = 1;
   float low_freq_factor = 1;      // llama3
   float high_freq_factor = 4;     // llama3
-  float original_context = 8192;  // llama3
+  float original_context = 8192;  // llama3, longrope
+  // longrope (Ding et al. 2024): divisors of the frequencies, [dim/2], of sequences up to the
+  // original context and of longer ones; and what cosines and sines are multiplied by.
+  std::vector<float> short_factors, long_factors;
+  float attention_factor = 1;
   bool operator==(const RopeScaling&) const = default;
 };
 
@@ -158,10 +162,14 @@ class Rope {
   /// Explicit frequencies (GGUF's rope_freqs are divisors of the plain ones).
   void divide_frequencies(std::span<const float> divisors);
   bool defined() const { return dim_ > 0; }
+  /// Sequences will have up to so many tokens: longrope then takes the factors for short or for
+  /// long ones, in all copies too. A key stays rotated as it was, so this is for sequences that
+  /// hold nothing yet.
+  void set_reach(int64_t tokens) const;
   /// The same for positions without end: with angles in double, for f32 holds those of positions
   /// far beyond a model's context badly. It shares nothing with this one.
   Rope unbounded() const;
-  /// Radians per position of each pair: [dim/2].
+  /// Radians per position of each pair, longrope's of short sequences: [dim/2].
   std::span<const float> frequencies() const { return frequencies_; }
   /// Rotates x [T, heads·head_dim] in place; positions has T entries. Under a tape x must come from
   /// a function that does not need its result again, as a product does.
@@ -176,6 +184,7 @@ class Rope {
   struct Latest {
     std::mutex mutex;
     std::shared_ptr<const Angles> angles;
+    bool is_long = false;  // set_reach()
   };
   std::shared_ptr<const Angles> angles_of(std::span<const int64_t> positions) const;
   // By −1 times the angles with `back`.
@@ -184,6 +193,8 @@ class Rope {
   int64_t dim_ = 0;
   bool unbounded_ = false;
   std::vector<float> frequencies_;  // [dim/2]
+  std::vector<float> long_;         // longrope: those of long sequences
+  float original_context_ = 0, factor_ = 1;
   std::shared_ptr<Latest> latest_;  // shared by copies
 };
 

@@ -374,6 +374,11 @@ void Model::set_prefix(std::shared_ptr<Prefix> p) {
       attention->prefix = prefix;
 }
 
+void Model::set_reach(int64_t tokens) {
+  for (Block& b : blocks)
+    if (auto* a = dynamic_cast<SoftmaxAttention*>(b.mixer.get())) a->rope.set_reach(tokens);
+}
+
 int64_t Model::virtual_tokens() const {
   const int64_t prompted = prompt.empty_handle() ? 0 : prompt.dim(0);
   return prompted + (prefix == nullptr ? 0 : prefix->length());

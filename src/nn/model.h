@@ -159,6 +159,8 @@ class Model {
   void begin(KvCache& cache, KvSequence& sequence, Activations a);
   /// A loss of those logits, `gradient` times whose derivative flows back under a tape.
   LinearLoss loss(const Tensor& hidden, LogitLoss& loss, float gradient, Activations a);
+  /// Sequences that begin from now on have up to so many tokens (Rope::set_reach); 0 = few.
+  void set_reach(int64_t tokens);
   /// The whole stack: hidden states [T, D] before the final norm. Keys and values are appended to
   /// the spans' sequences, whose lengths grow.
   Tensor forward(const Batch& batch, KvCache& cache);

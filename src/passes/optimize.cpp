@@ -122,6 +122,7 @@ class Runner {
     if (o_.recipe.needs_calibration()) {
       HONE_CHECK(!o_.calibration.empty(), invalid_argument,
                  "a pass needs a calibration text; give --calibration FILE");
+      model.model->set_reach(o_.recipe.calibration_length);
       calibration_ =
           read_calibration(o_.calibration, model, o_.recipe.calibration_samples,
                            std::min(o_.recipe.calibration_length, model.model->context), o_.seed);

@@ -142,6 +142,7 @@ void TrainingRun::load_data() {
   const int64_t room = model_.model->context;
   HONE_CHECK(options_.batches.length <= room, invalid_argument,
              "length {}: the model has a context of {}", options_.batches.length, room);
+  model_.model->set_reach(options_.batches.length);
   auto open = [&](const std::vector<fs::path>& files, const char* cache) {
     return open_tokenized(files, *model_.tokenizer, model_.chat_template, options_.text,
                           place_.directory / cache);

@@ -1,5 +1,6 @@
 // hone info: what a model is, what its weights are stored in, and the memory it needs.
 #include <fmt/core.h>
+#include <algorithm>
 
 #include <map>
 #include <nlohmann/json.hpp>
@@ -99,6 +100,12 @@ std::string to_table(LoadedModel& m, const Facts& f) {
   row("parameters", fmt::format("{:.2f} M", double(m.model->parameter_count()) / 1e6));
   row("layers", fmt::format("{} of width {}, feed-forward {}", m.config.layers, m.config.width,
                             m.config.ffn));
+  if (const ModelConfig& c = m.config; c.experts > 0) {
+    const auto dense = std::ranges::count(c.dense, true);
+    row("experts",
+        fmt::format("{} of {} for each token, feed-forward {}{}", c.experts_used, c.experts,
+                    c.expert_ffn, dense > 0 ? fmt::format("; not in {} layers", dense) : ""));
+  }
   const std::vector<LayerGroup> groups = layer_groups(model);
   for (const LayerGroup& g : groups)
     row(&g == &groups[0] ? "attention" : "",

@@ -1,4 +1,4 @@
-// hone eval: perplexity of a text, and divergence from a reference model.
+// hone eval: perplexity of a text, and divergence from a reference model; or tasks.
 #include <fmt/core.h>
 
 #include <nlohmann/json.hpp>
@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "command.h"
 #include "eval/cache_cost.h"
+#include "eval_task.h"
 #include "models/sequence_memory.h"
 #include "text/text_file.h"
 
@@ -18,6 +19,7 @@ struct EvalFlags {
   PerplexityOptions options;
   StreamingFlags streaming;
   bool past_context = false;
+  TaskFlags task;
 };
 
 // What a sequence as long as the context of a model takes.
@@ -144,6 +146,9 @@ void compare_caches(const EvalFlags& f, LoadedModel& model, LoadedModel* referen
 }
 
 void run(EvalFlags& f, const CommonOptions& common) {
+  if (!f.task.files.empty())
+    return run_tasks(f.task, f.model, f.reference, f.options.exact_reference, common);
+  if (f.text.empty()) throw UsageError("--text or --task is required");
   f.options.convention = convention_from_name(f.convention);
   f.options.activations = common.precision();
   f.options.kv = common.kv();
@@ -189,7 +194,7 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   auto number = [&](const char* name, int64_t& field, double low, const char* help) {
     return app.add_option(name, field, help)->check(between(low, 1 << 30))->type_name("N");
   };
-  app.add_option("--text", f->text, "the text to score")->type_name("FILE")->required();
+  app.add_option("--text", f->text, "the text to score")->type_name("FILE");
   app.add_option("--reference", f->reference, "compare predictions with this model's")
       ->type_name("MODEL");
   app.add_flag("--exact-reference", f->options.exact_reference,
@@ -205,13 +210,17 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
                "let --context exceed the model's, to see what it does there");
   f->streaming.add(app);
   number("--max-tokens", f->options.max_tokens, 0, "score so many tokens of text, 0 = all");
+  f->task.add(app);
+  for (const char* of_text : {"--text", "--convention", "--context", "--stride", "--past-context",
+                              "--streaming", "--max-tokens"})
+    app.get_option(of_text)->excludes("--task");
   return [f, &common] { run(*f, common); };
 }
 
 }  // namespace
 
 extern const Command kEvalCommand;
-const Command kEvalCommand{"eval", "perplexity of a text, and divergence from a reference model",
-                           add, true};
+const Command kEvalCommand{"eval", "perplexity of a text, or answers to a task's questions", add,
+                           true};
 
 }  // namespace hone

@@ -10,7 +10,7 @@ import sys
 
 STEPS = [
     ["base"], ["tensor", "hub"], ["kernels", "formats", "text"], ["ops"], ["encodings"], ["attention"],
-    ["nn"], ["models", "adapters"], ["eval"], ["train"], ["passes"], ["search", "serve"],
+    ["nn"], ["models", "adapters"], ["eval"], ["train"], ["passes"], ["search", "serve"], ["api"],
 ]
 # formats and text see only base and tensor; the engine's folders do not see formats and text
 # before models joins them.
@@ -24,7 +24,7 @@ def allowed(source: str, target: str) -> bool:
         return True
     if STEP_OF[target] >= STEP_OF[source]:
         return False
-    if target == "hub":  # the command's alone
+    if target == "hub" and source != "api":  # theirs and the command's
         return False
     if source in BEFORE_MODELS and target in ("formats", "text"):
         return False

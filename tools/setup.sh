@@ -8,7 +8,7 @@ packages=(
   libfmt-dev nlohmann-json3-dev libyaml-cpp-dev libpcre2-dev libutf8proc-dev libcli11-dev
   libcurl4-openssl-dev libssl-dev
 )
-test_packages=(libgtest-dev clang-format-14)
+test_packages=(libgtest-dev clang-format-14 groff-base)
 
 want=("${packages[@]}")
 if [[ "${1:-}" == "--tests" ]]; then want+=("${test_packages[@]}"); fi

@@ -19,6 +19,9 @@
 #include "models/roofline.h"
 
 namespace hone {
+namespace {
+const std::string kOneOf = "one_of:";
+}
 
 CLI::Validator between(double low, double high) {
   auto check = [low, high](std::string& text) -> std::string {
@@ -35,7 +38,17 @@ CLI::Validator one_of(const std::vector<std::string>& names) {
     if (std::find(names.begin(), names.end(), text) != names.end()) return {};
     return fmt::format("expected one of {}, got {}", fmt::join(names, ", "), text);
   };
-  return CLI::Validator(check, "");
+  // The parser shows a validator's description and keeps its name to itself.
+  return CLI::Validator(check, "", kOneOf + fmt::format("{}", fmt::join(names, "|")));
+}
+
+std::vector<std::string> choices_of(CLI::Option& option) {
+  try {
+    const std::string name = option.get_validator(0)->get_name();
+    if (name.rfind(kOneOf, 0) == 0) return CLI::detail::split(name.substr(kOneOf.size()), '|');
+  } catch (const CLI::OptionNotFound&) {
+  }
+  return {};
 }
 
 CLI::Validator encoding_name() {
@@ -82,7 +95,9 @@ CLI::Validator kv_cache_types(bool several) {
 CLI::Validator decoded_type_name() { return one_of({"f32", "f16", "bf16"}); }
 
 CLI::Option* add_model(CLI::App& app, std::string& path) {
-  return app.add_option("MODEL", path, "a GGUF file or a Hugging Face directory")->required();
+  return app
+      .add_option("MODEL", path, "a GGUF file, a Hugging Face directory or a pulled org/name")
+      ->required();
 }
 
 void ModelArgument::add(CLI::App& app, bool required) {

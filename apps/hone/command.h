@@ -62,17 +62,26 @@ extern const Command kTrainCommand;
 extern const Command kTuneCommand;
 extern const Command kMergeCommand;
 extern const Command kExplainCommand;
+extern const Command kPullCommand;
+extern const Command kCompletionCommand;
+extern const Command kManCommand;
 
 /// Checks of a flag's value. between() refuses NaN as well.
 CLI::Validator between(double low, double high);
 CLI::Validator one_of(const std::vector<std::string>& names);
+/// The names that an option's one_of() allows; nothing where it has none.
+std::vector<std::string> choices_of(CLI::Option& option);
 CLI::Validator encoding_name();      ///< an encoding's id, or a shorthand of --load-as
 CLI::Validator layout_name();        ///< a layout that can be written
 CLI::Validator decoded_type_name();  ///< f32, f16 or bf16
 CLI::Validator kv_cache_types(bool several);
 
-/// The positional MODEL.
+/// The positional MODEL: a path, or the name of a pulled model.
 CLI::Option* add_model(CLI::App& app, std::string& path);
+
+/// After parsing: names of pulled models among the values of options that take a MODEL (or an
+/// adapter) become paths in the hub's cache. Raises io, with what to pull, where one is not there.
+void resolve_pulled_models(CLI::App& app);
 
 /// "DIR", "FILE.gguf" or either with "=WEIGHT" behind it: an adapter and what its part is
 /// multiplied by. A name that exists is a name, whatever is in it. Raises UsageError where the

@@ -21,14 +21,16 @@
 #include "command.h"
 #include "help.h"
 #include "kernels/select.h"
+#include "surface.h"
 
 namespace hone {
 namespace {
 
 const Command* const kCommands[] = {
-    &kInfoCommand,     &kGenerateCommand, &kChatCommand,    &kEvalCommand,      &kBenchCommand,
-    &kOptimizeCommand, &kQuantizeCommand, &kConvertCommand, &kPrecisionCommand, &kTrainCommand,
-    &kTuneCommand,     &kMergeCommand,    &kExplainCommand,
+    &kInfoCommand,      &kGenerateCommand, &kChatCommand,       &kEvalCommand,
+    &kBenchCommand,     &kOptimizeCommand, &kQuantizeCommand,   &kConvertCommand,
+    &kPrecisionCommand, &kTrainCommand,    &kTuneCommand,       &kMergeCommand,
+    &kExplainCommand,   &kPullCommand,     &kCompletionCommand, &kManCommand,
 };
 
 void add_common_flags(CLI::App& app, CommonOptions& c, bool several_caches) {
@@ -112,9 +114,16 @@ int run(int argc, char** argv) {
     CLI::App* sub = app.add_subcommand(c->name, c->summary);
     auto body = c->add(*sub, common);
     add_common_flags(*sub, common, c->compares_caches);
-    sub->callback([&chosen, body] { chosen = body; });
+    sub->footer(sub->get_footer() + examples_of(c->name));
+    sub->callback([&chosen, sub, body] {
+      chosen = [sub, body] {
+        resolve_pulled_models(*sub);
+        body();
+      };
+    });
     sub->preparse_callback([&name, c](size_t) { name = std::string(c->name) + " "; });
   }
+  app.footer(examples_of(""));  // behind the subcommands, which would take it over
   try {
     app.parse(words);
     if (common.quiet) set_log_level(LogLevel::quiet);

@@ -92,9 +92,9 @@ struct PulledName {
   std::string others;
   for (const std::string& r : cache.revisions())
     others += fmt::format(" {}@{}", cache.repository(), r);
-  const std::string flag = revision == "main" ? "" : " --revision " + printable(revision);
+  const std::string flag = revision == "main" ? "" : " --revision " + one_line(revision);
   fail(ErrorKind::io, "{}{}: neither a path nor a model in the cache; hone pull {}{} fetches it{}",
-       cache.repository(), revision == "main" ? "" : "@" + printable(revision), cache.repository(),
+       cache.repository(), revision == "main" ? "" : "@" + one_line(revision), cache.repository(),
        flag, others.empty() ? "" : "; in the cache there is" + others.substr(0, 300));
 }
 

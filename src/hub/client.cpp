@@ -123,14 +123,14 @@ RemoteFile HubClient::file(const std::string& commit, const std::string& name) {
   if (answer.status != 200 && !moved) refuse(answer, commit, name);
   const std::string at = answer.linked_header("x-repo-commit");
   HONE_CHECK(at.empty() || at == commit, corrupt, "{}: asked for commit {}, got {}", source, commit,
-             printable(at));
+             one_line(at));
   HONE_CHECK(!etag.empty(), corrupt, "{}: the hub names no etag, the file's hash", source);
   RemoteFile file{name, blob_name(etag, source)};
   std::string size = answer.linked_header("x-linked-size");
   if (size.empty() && answer.status == 200) size = answer.header("content-length");
   file.size = whole_number(size);
   HONE_CHECK(size.empty() || file.size >= 0, corrupt, "{}: the hub says the size is '{}'", source,
-             printable(size));
+             one_line(size));
   return file;
 }
 
@@ -151,7 +151,7 @@ void HubClient::refuse(const HttpAnswer& answer, const std::string& revision,
                        const std::string& file) const {
   const std::string& hub = settings_.endpoint;
   const std::string code = answer.header("x-error-code");
-  const std::string said = printable(answer.header("x-error-message"));
+  const std::string said = one_line(answer.header("x-error-message"));
   const std::string what = file.empty() ? repository_ : repository_ + "/" + file;
   const bool has_token = !settings_.token.empty();
   const int status = answer.status;
@@ -164,8 +164,8 @@ void HubClient::refuse(const HttpAnswer& answer, const std::string& revision,
     fail(io, "{} is gated, and the token that was sent has no access: ask for it at {}/{}",
          repository_, hub, repository_);
   if (code == "RevisionNotFound")
-    fail(io, "{} has no revision '{}'", repository_, printable(revision));
-  if (code == "EntryNotFound") fail(io, "{}: no such file at {}", what, printable(revision));
+    fail(io, "{} has no revision '{}'", repository_, one_line(revision));
+  if (code == "EntryNotFound") fail(io, "{}: no such file at {}", what, one_line(revision));
   if (code == "DisabledRepo") fail(io, "{} has been disabled by the hub", repository_);
   if (status == 401 && !has_token)
     fail(io,

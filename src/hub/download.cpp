@@ -120,7 +120,7 @@ struct Appender : HttpReceiver {
     if (head.status == 206) {
       const int64_t at = range_begin(head.header("content-range"));
       HONE_CHECK(at == file.size(), corrupt, "{}: asked for the bytes from {} on, got '{}'", name,
-                 file.size(), printable(head.header("content-range")));
+                 file.size(), one_line(head.header("content-range")));
     } else if (file.size() > 0) {
       log_info("{}: the server cannot go on in the middle; from the beginning", name);
       file.restart();

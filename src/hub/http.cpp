@@ -78,7 +78,7 @@ bool is_redirect(int status) {
 }
 
 // What is said of a URL: a query may be signed, and the signature is a secret.
-std::string shown(const std::string& url) { return printable(url.substr(0, url.find('?'))); }
+std::string shown(const std::string& url) { return one_line(url.substr(0, url.find('?'))); }
 
 }  // namespace
 

@@ -55,7 +55,7 @@ void check_one_gguf(const std::vector<std::string>& files, const std::string& so
   std::string names;
   for (const std::string& f : files) {
     if (!f.ends_with(".gguf") || !sets.insert(set_of(f)).second) continue;
-    if (sets.size() <= kNamesShown) names += (names.empty() ? "" : ", ") + printable(f);
+    if (sets.size() <= kNamesShown) names += (names.empty() ? "" : ", ") + one_line(f);
   }
   HONE_CHECK(
       sets.size() <= 1, invalid_argument,
@@ -72,8 +72,7 @@ HubListing parse_hub_listing(std::string_view json, const std::string& source) {
   HONE_CHECK(j.is_object() && j.contains("sha") && j["sha"].is_string(), corrupt,
              "{}: no 'sha', the commit, in the hub's answer", source);
   out.commit = j["sha"].get<std::string>();
-  HONE_CHECK(is_commit(out.commit), corrupt, "{}: '{}' is no commit", source,
-             printable(out.commit));
+  HONE_CHECK(is_commit(out.commit), corrupt, "{}: '{}' is no commit", source, one_line(out.commit));
   HONE_CHECK(j.contains("siblings") && j["siblings"].is_array(), corrupt,
              "{}: no 'siblings', the files, in the hub's answer", source);
   std::set<std::string> seen;

@@ -34,7 +34,7 @@ bool is_repository_name(std::string_view text) {
 
 void check_repository_name(std::string_view text) {
   HONE_CHECK(is_repository_name(text), invalid_argument,
-             "'{}' is no name of a model on a hub: expected org/name", printable(text));
+             "'{}' is no name of a model on a hub: expected org/name", one_line(text));
 }
 
 bool is_commit(std::string_view text) {
@@ -56,12 +56,12 @@ bool is_safe_path(std::string_view path) {
 
 void check_file_name(std::string_view path, const std::string& source) {
   HONE_CHECK(is_safe_path(path), corrupt, "{}: the file name '{}' is not safe to write", source,
-             printable(path));
+             one_line(path));
 }
 
 void check_revision(std::string_view revision) {
   HONE_CHECK(is_safe_path(revision), invalid_argument,
-             "'{}' is no revision: expected a branch, a tag or a commit", printable(revision));
+             "'{}' is no revision: expected a branch, a tag or a commit", one_line(revision));
 }
 
 std::string blob_name(std::string_view etag, const std::string& source) {
@@ -73,7 +73,7 @@ std::string blob_name(std::string_view etag, const std::string& source) {
       !name.empty() && name.size() <= 128 && std::all_of(name.begin(), name.end(), [](char c) {
         return is_digit(c) || is_letter(c) || c == '-' || c == '_';
       });
-  HONE_CHECK(good, corrupt, "{}: the etag '{}' cannot name a file", source, printable(etag));
+  HONE_CHECK(good, corrupt, "{}: the etag '{}' cannot name a file", source, one_line(etag));
   return std::string(name);
 }
 
@@ -90,7 +90,7 @@ std::string url_encoded(std::string_view text, bool keep_slashes) {
   return out;
 }
 
-std::string printable(std::string_view text) {
+std::string one_line(std::string_view text) {
   std::string out;
   for (char c : text.substr(0, 200)) out += is_control(c) ? '?' : c;
   return text.size() > 200 ? out + "..." : out;

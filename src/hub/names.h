@@ -32,6 +32,6 @@ std::string blob_name(std::string_view etag, const std::string& source);
 std::string url_encoded(std::string_view text, bool keep_slashes);
 
 /// Text of a server for a message of one line: without control characters, 200 bytes at most.
-std::string printable(std::string_view text);
+std::string one_line(std::string_view text);
 
 }  // namespace hone

@@ -148,10 +148,19 @@ std::string head_name(const Family& family) {
   return {};
 }
 
+// A hub's cache names a directory after its commit, and the model two levels above.
+std::string directory_name(const fs::path& path) {
+  const fs::path at = fs::weakly_canonical(path);
+  const std::string model = at.parent_path().parent_path().filename().string();
+  if (at.parent_path().filename() != "snapshots" || model.rfind("models--", 0) != 0)
+    return at.filename().string();
+  return model.substr(model.rfind("--") + 2);
+}
+
 void read_directory(LoadedModel& m) {
   const Json& config = m.checkpoint->config;
   std::string source = m.path + "/config.json";
-  m.name = fs::weakly_canonical(m.path).filename().string();
+  m.name = directory_name(m.path);
   m.family = &family_for_hf(m.checkpoint->architecture, source);
   try {
     m.family->from_hf(config, m.config);

@@ -9,9 +9,9 @@
 namespace hone::testing {
 namespace {
 
-const char* const kSubcommands[] = {"info",     "generate", "chat",    "eval",      "bench",
-                                    "optimize", "quantize", "convert", "precision", "train",
-                                    "tune",     "merge",    "explain"};
+const char* const kSubcommands[] = {
+    "info",      "generate", "chat", "eval",  "bench",   "optimize", "quantize",   "convert",
+    "precision", "train",    "tune", "merge", "explain", "pull",     "completion", "man"};
 
 struct Usage : ::testing::Test {
   Usage() : model((scratch / "model").string()), adapter((scratch / "adapter").string()) {
@@ -34,11 +34,15 @@ TEST(Help, IsPrintedForEverySubcommand) {
     Outcome run = run_hone({name, "--help"});
     EXPECT_EQ(run.status, 0) << name;
     EXPECT_EQ(run.err, "") << name;
-    const std::string first = std::string(name) == "train"     ? " CONFIG"
-                              : std::string(name) == "explain" ? " TOPIC"
-                                                               : " MODEL";
+    const std::string first = std::string(name) == "train"        ? " CONFIG"
+                              : std::string(name) == "explain"    ? " TOPIC"
+                              : std::string(name) == "pull"       ? " NAME"
+                              : std::string(name) == "completion" ? " SHELL"
+                              : std::string(name) == "man"        ? " [OPTIONS]"
+                                                                  : " MODEL";
     EXPECT_NE(run.out.find(std::string("Usage: hone ") + name + first), std::string::npos)
         << run.out;
+    EXPECT_NE(run.out.find(std::string("\nExamples:\n  hone ")), std::string::npos) << run.out;
     for (const char* flag : {"--json", "--quiet", "--threads", "--seed", "--help"})
       EXPECT_NE(run.out.find(flag), std::string::npos) << name << " " << flag;
     for (const std::string& line : lines_of(run.out)) EXPECT_LE(line.size(), 100u) << line;

@@ -56,8 +56,8 @@ TEST(Names, CommitsAreFortyDigits) {
 TEST(Names, InUrlsAndMessages) {
   EXPECT_EQ(url_encoded("refs/pr/1", false), "refs%2Fpr%2F1");
   EXPECT_EQ(url_encoded("a b/ü#?%.txt", true), "a%20b/%C3%BC%23%3F%25.txt");
-  EXPECT_EQ(printable("a\nb\x1b[31m"), "a?b?[31m");
-  EXPECT_EQ(printable(std::string(300, 'x')).size(), 203u);
+  EXPECT_EQ(one_line("a\nb\x1b[31m"), "a?b?[31m");
+  EXPECT_EQ(one_line(std::string(300, 'x')).size(), 203u);
 }
 
 struct Settings : ::testing::Test {

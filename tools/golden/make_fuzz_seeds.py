@@ -240,6 +240,22 @@ def token_cache_seeds():
     put("token_cache", "cut", token_cache([chat, text], 65536)[:90])
 
 
+def hub_seeds():
+    sha = "0123456789abcdef0123456789abcdef01234567"
+
+    def listing(*files, commit=sha):
+        names = [{"rfilename": f} for f in files]
+        return json.dumps({"id": "org/name", "sha": commit, "siblings": names}).encode()
+    put("hub", "listing", listing("config.json", "a/b.gguf"))
+    put("hub", "traversal", listing("../../x"))
+    put("hub", "nul", listing("a\0b"))
+    put("hub", "split", listing("m-00001-of-00002.gguf", "-of-.gguf", "x-of-"))
+    put("hub", "commit", listing(commit="../x"))
+    for name, plain in (("etag", 'W/"abc-1"'), ("etag_traversal", '"../../x"'), ("path", "a/../b"),
+                        ("name", "org/name"), ("slash", "a/b/")):
+        put("hub", name, plain.encode())
+
+
 gguf_seeds()
 safetensors_seeds()
 layout_seeds()
@@ -247,3 +263,4 @@ peft_seeds()
 json_seeds()
 tokenizer_seeds()
 token_cache_seeds()
+hub_seeds()

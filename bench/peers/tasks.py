@@ -7,11 +7,13 @@
 Round by round each engine answers the same items once, in a process of its own and with the same number of threads.
 Timed is what each does behind loading: tokenizing and the model; of the harness loglikelihood() alone. hone runs
 DIRECTORY with f32 activations, and --quantised (its quantised file, say) with int8 ones. Prints medians, least and
-most, and the ratio of the harness's time with its best batch size to hone's. Needs lm_eval, transformers, torch.
+most, and the ratio of the harness's time with its best batch size to hone's; and the processor time of all threads,
+which other work on the machine disturbs less: hone's with loading. Needs lm_eval, transformers, torch.
 """
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -28,12 +30,13 @@ def harness(args):
     import harness_tasks
     path, limit, batch_size = args.files[0], args.limit, int(args.batch_sizes)
     lm = harness_tasks.load(args.hf, args.threads, batch_size)
-    inner, spent = lm.loglikelihood, []
+    inner, spent, processor = lm.loglikelihood, [], []
 
     def timed(requests, **kwargs):
-        start = time.perf_counter()
+        start, start_processor = time.perf_counter(), time.process_time()
         answers = inner(requests, **kwargs)
         spent.append(time.perf_counter() - start)
+        processor.append(time.process_time() - start_processor)
         return answers
 
     lm.loglikelihood = timed
@@ -43,14 +46,18 @@ def harness(args):
         harness_tasks.write_published(path, kind, data, limit)
         name = harness_tasks.write_definition(kind, data, directory)
         results = harness_tasks.evaluate(lm, [name], directory)
-    print(json.dumps({"seconds": sum(spent), "accuracy": results["results"][name]["acc,none"]}))
+    print(json.dumps({"seconds": sum(spent), "processor_seconds": sum(processor),
+                      "accuracy": results["results"][name]["acc,none"]}))
 
 
 def run(command):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode != 0:
         sys.exit(f"tasks.py: {' '.join(command)}: {process.stderr[-2000:]}")
-    return json.loads(process.stdout.splitlines()[-1])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"processor_seconds": spent, **json.loads(process.stdout.splitlines()[-1])}
 
 
 def main():
@@ -74,8 +81,8 @@ def main():
     everything = {}
     for path in args.files:
         def hone(model, activations):
-            return [args.hone, "eval", model, "--task", path, "--limit", limit, "--activations", activations, "--threads",
-                    threads, "--json", "--quiet"]
+            return [args.hone, "eval", model, "--task", path, "--limit", limit, "--activations", activations,
+                    "--threads", threads, "--json", "--quiet"]
         commands = {"hone f32": hone(args.hf, "f32")}
         if args.quantised:
             commands["hone int8"] = hone(args.quantised, "int8")
@@ -89,12 +96,14 @@ def main():
                 runs[name].append(run(command))
         medians = {name: statistics.median(r["seconds"] for r in all_of) for name, all_of in runs.items()}
         best = min((m, name) for name, m in medians.items() if name.startswith("harness"))[0]
-        print(f"{os.path.basename(path)}, {limit if args.limit else 'all'} items, {threads} threads, {args.rounds} rounds")
-        print(f"  {'':<24} {'median':>9} {'least':>9} {'most':>9} {'accuracy':>9} {'faster':>7}")
+        items = limit if args.limit else "all"
+        print(f"{os.path.basename(path)}, {items} items, {threads} threads, {args.rounds} rounds")
+        print(f"  {'':<24} {'median':>9} {'least':>9} {'most':>9} {'faster':>7} {'processor':>10} {'accuracy':>9}")
         for name, all_of in runs.items():
             seconds = [r["seconds"] for r in all_of]
             print(f"  {name:<24} {medians[name]:>7.2f} s {min(seconds):>7.2f} s {max(seconds):>7.2f} s "
-                  f"{all_of[0]['accuracy']:>9.4f} {best / medians[name]:>6.2f}x", flush=True)
+                  f"{best / medians[name]:>6.2f}x {statistics.median(r['processor_seconds'] for r in all_of):>8.2f} s "
+                  f"{all_of[0]['accuracy']:>9.4f}", flush=True)
         everything[os.path.basename(path)] = runs
     if args.json:
         print(json.dumps(everything))

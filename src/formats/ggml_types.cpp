@@ -36,10 +36,11 @@ struct FileType {
   std::string_view id;
   uint32_t number;
 };
-constexpr FileType kFileTypes[] = {{"f32", 0},     {"f16", 1},   {"q4_0", 2},  {"q4_1", 3},
-                                   {"q8_0", 7},    {"q5_0", 8},  {"q5_1", 9},  {"q2_k", 10},
-                                   {"q3_k", 12},   {"q4_k", 14}, {"q5_k", 16}, {"q6_k", 18},
-                                   {"iq4_nl", 25}, {"bf16", 32}, {"mxfp4", 38}};
+constexpr FileType kFileTypes[] = {
+    {"f32", 0},         {"f16", 1},     {"q4_0", 2},  {"q4_1", 3},   {"q8_0", 7},   {"q5_0", 8},
+    {"q5_1", 9},        {"q2_k", 10},   {"q3_k", 12}, {"q4_k", 14},  {"q5_k", 16},  {"q6_k", 18},
+    {"iq4_nl", 25},     {"iq4_xs", 30}, {"bf16", 32}, {"tq1_0", 36}, {"tq2_0", 37}, {"mxfp4", 38},
+    {"gguf_nvfp4", 39}, {"q1_0", 40},   {"q2_0", 41}};
 constexpr uint32_t kGuessed = 1024;
 
 }  // namespace

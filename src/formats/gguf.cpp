@@ -409,6 +409,11 @@ Weight GgufFile::weight(const std::string& name) const {
                path_.string(), printable(name), type.id);
     return float_weight(tensor(name));
   }
+  for (std::string_view family : {"iq1_", "iq2_", "iq3_"})
+    HONE_CHECK(!type.id.starts_with(family), unsupported,
+               "{}: tensor {}: the codes of {} are indices into tables of llama.cpp's own, which "
+               "hone does not have",
+               path_.string(), printable(name), type.id);
   Weight w;
   w.shape = t.shape();
   w.encoding = std::string(type.id);

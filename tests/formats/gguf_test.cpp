@@ -235,6 +235,14 @@ TEST_F(Gguf, RefusesHostileValues) {
   refuse(b.str(), {"'twice\\x1b'", "twice", "byte 43"});
 }
 
+TEST_F(Gguf, SaysWhyBlocksOfTablesAreNotRead) {
+  Bytes b;
+  b.tensor("grid", {256}, 19, 0);
+  b.data = std::string(64, '\0');
+  GgufFile f = open(b.str());
+  expect_error(ErrorKind::unsupported, {"'grid'", "iq1_s", "tables"}, [&] { f.weight("grid"); });
+}
+
 TEST_F(Gguf, RefusesHostileTensors) {
   auto with = [](const std::vector<uint64_t>& ne, uint32_t type, uint64_t offset) {
     Bytes b;

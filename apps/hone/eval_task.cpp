@@ -117,9 +117,8 @@ void TaskFlags::add(CLI::App& app) {
   std::vector<std::string> names;
   for (const TaskKind& k : task_kinds()) names.push_back(k.name);
   auto goes_with = [&](CLI::Option* o) { return o->needs(task)->group("Tasks"); };
-  goes_with(app.add_option(
-                "--task-kind", kind,
-                "what they are; found from the fields or the file's name: " + task_kind_names()))
+  goes_with(app.add_option("--task-kind", kind,
+                           "what they are; else found from the fields or the file's name"))
       ->check(one_of(names))
       ->type_name("NAME");
   goes_with(app.add_option("--limit", limit, "answer so many items, 0 = all"))

@@ -107,13 +107,22 @@ TEST_F(Usage, WrongUsageIsOneLineAndStatus2) {
       {{"generate", m, "--repetition-penalty", "0"}, "--repetition-penalty"},
       {{"generate", m, "--repetition-penalty", "nan"}, "--repetition-penalty"},
       {{"chat", m, "--temperature", "nan"}, "--temperature"},
-      {{"eval", m}, "--text is required"},
+      {{"eval", m}, "--text or --task is required"},
       {{"eval", m, "--text", text, "--context", "1"}, "--context"},
       {{"eval", m, "--text", text, "--context", "-5"}, "--context"},
       {{"eval", m, "--text", text, "--stride", "-1"}, "--stride"},
       {{"eval", m, "--text", text, "--context", "8", "--stride", "9"}, "--stride"},
       {{"eval", m, "--text", text, "--max-tokens", "-1"}, "--max-tokens"},
       {{"eval", m, "--text", text, "--convention", "mine"}, "--convention"},
+      {{"eval", m, "--task", text, "--text", text}, "--text excludes --task"},
+      {{"eval", m, "--task", text, "--context", "64"}, "--context excludes --task"},
+      {{"eval", m, "--task", text, "--task-kind", "quiz"}, "--task-kind"},
+      {{"eval", m, "--text", text, "--limit", "3"}, "--task"},
+      {{"eval", m, "--task", text, "--limit", "-1"}, "--limit"},
+      {{"eval", m, "--task", text, "--shots-file", text}, "--shots"},
+      {{"eval", m, "--task", text, "--task", text, "--shots", "1", "--shots-file", text},
+       "one --task"},
+      {{"eval", m, "--task", text, "--kv-cache", "f32,int8"}, "one type of --kv-cache"},
       {{"precision"}, "MODEL is required"},
       {{"precision", m, "--to", "f12"}, "--to"},
       {{"precision", m, "--to", "f16", "bf16"}, "bf16"},
@@ -249,6 +258,10 @@ TEST_F(Usage, JsonIsOneObjectWithTheDesignsKeys) {
     std::vector<std::string> arguments;
     std::vector<std::string> keys;
   };
+  const std::string task = (scratch / "task.jsonl").string();
+  write_bytes(task,
+              "{\"query\": \"the sea\", \"choices\": [\"and\", \"whale\"], \"gold\": 0}\n"
+              "{\"query\": \"the\", \"choices\": [\"whale\", \"x\"], \"gold\": 0}\n");
   auto out = [&](const char* name) { return (scratch / name).string(); };
   const std::vector<Case> cases = {
       {{"info", model},
@@ -265,6 +278,11 @@ TEST_F(Usage, JsonIsOneObjectWithTheDesignsKeys) {
        {"perplexity", "nll", "tokens", "kl_mean", "kl_median", "kl_p99", "top1_agreement"}},
       {{"eval", model, "--text", text, "--streaming", "--window", "20"},
        {"perplexity", "nll", "tokens", "ranges", "kv_bytes"}},
+      {{"eval", model, "--task", task},
+       {"task", "items", "accuracy", "accuracy_stderr", "accuracy_norm", "seconds", "tokens_run",
+        "activations", "precision", "peak_rss_bytes"}},
+      {{"eval", model, "--task", task, "--shots", "1", "--reference", model, "--exact-reference"},
+       {"reference_accuracy", "accuracy_difference", "flips", "mcnemar_p"}},
       {{"eval", model, "--text", text, "--context", "200", "--convention", "hf", "--past-context"},
        {"perplexity", "ranges", "kv_bytes"}},
       {{"precision", model, "--text", text},

@@ -1,7 +1,8 @@
 // Speed of tokenizers in bytes of text per second on one core.
 //   tokenizer_speed TEXT TOKENIZER... [--benchmark_*]
 // TEXT is a file; a TOKENIZER is a model directory, a GGUF file or a tokenizer.json. Each decodes
-// what it encoded first, and the text must come back.
+// what it encoded first; where the text does not come back, as WordPiece and Unigram change it, the
+// name says so.
 #include <benchmark/benchmark.h>
 
 #include <cstdio>
@@ -16,14 +17,13 @@ namespace {
 void add(const std::string& path, const std::string& text) {
   std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(path);
   const std::vector<int32_t> ids = tokenizer->encode(text, false);
-  HONE_CHECK(tokenizer->decode(ids) == text, unsupported,
-             "{}: the text does not survive encoding and decoding", path);
+  const std::string name = path + (tokenizer->decode(ids) == text ? "" : " (changes the text)");
   const auto bytes = static_cast<int64_t>(text.size());
-  benchmark::RegisterBenchmark(("encode " + path).c_str(), [=, &text](benchmark::State& state) {
+  benchmark::RegisterBenchmark(("encode " + name).c_str(), [=, &text](benchmark::State& state) {
     for (auto _ : state) benchmark::DoNotOptimize(tokenizer->encode(text, false));
     state.SetBytesProcessed(state.iterations() * bytes);
   })->Unit(benchmark::kMillisecond);
-  benchmark::RegisterBenchmark(("decode " + path).c_str(), [=](benchmark::State& state) {
+  benchmark::RegisterBenchmark(("decode " + name).c_str(), [=](benchmark::State& state) {
     for (auto _ : state) benchmark::DoNotOptimize(tokenizer->decode(ids));
     state.SetBytesProcessed(state.iterations() * bytes);
   })->Unit(benchmark::kMillisecond);

@@ -453,9 +453,8 @@ class Exporter {
 
   void hf_texts(std::vector<std::pair<std::string, std::string>>& texts) const {
     if (m_.tokenizer) {
-      texts.emplace_back("tokenizer.json", tokenizer_json_from_spec(m_.tokenizer->spec()));
-      texts.emplace_back("tokenizer_config.json",
-                         tokenizer_config_json_from_spec(m_.tokenizer->spec()));
+      for (auto& file : tokenizer_files_from_spec(m_.tokenizer->spec()))
+        texts.push_back(std::move(file));
     }
     if (!m_.chat_template.empty()) texts.emplace_back("chat_template.jinja", m_.chat_template);
     if (auto g = m_.checkpoint->text("generation_config.json"))

@@ -126,8 +126,7 @@ void write_initial_model(const std::filesystem::path& path, const Json& config,
   CheckpointContents contents;
   contents.config = config;
   if (!config.contains("architectures")) family.to_hf(c, contents.config);
-  contents.texts = {{"tokenizer.json", tokenizer_json_from_spec(t->spec())},
-                    {"tokenizer_config.json", tokenizer_config_json_from_spec(t->spec())}};
+  contents.texts = tokenizer_files_from_spec(t->spec());
   for (const std::string& name : initial.order)
     contents.weights.push_back({name, initial.all.at(name).shape, "f32", {}});
   contents.weight = [&](const std::string& name) { return draw(initial.all.at(name)); };

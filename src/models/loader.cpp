@@ -9,6 +9,7 @@
 #include "encodings/encoding.h"
 #include "formats/gguf.h"
 #include "models/attention_patterns.h"
+#include "text/tokenizer_directory.h"
 
 namespace hone {
 namespace {
@@ -53,11 +54,15 @@ TokenizerSpec gguf_tokenizer(const GgufFile& f) {
   s.eos = id("eos_token_id");
   s.unk = id("unknown_token_id");
   s.pad = id("padding_token_id");
+  s.sep = id("seperator_token_id");
   s.eot = id("eot_token_id");
   s.eom = id("eom_token_id");
   s.add_bos = f.find_bool(k + "add_bos_token");
   s.add_eos = f.find_bool(k + "add_eos_token");
   s.add_space_prefix = f.find_bool(k + "add_space_prefix");
+  s.remove_extra_whitespaces = f.find_bool(k + "remove_extra_whitespaces");
+  if (auto v = f.find_ints(k + "precompiled_charsmap"))
+    s.precompiled_charsmap.assign(v->begin(), v->end());
   s.chat_template = f.find_string("tokenizer.chat_template").value_or("");
   return s;
 }
@@ -181,9 +186,8 @@ void read_directory(LoadedModel& m) {
     if (g.is_object() && g.contains("eos_token_id"))
       add_end_ids(m, g["eos_token_id"], m.path + "/generation_config.json");
   }
-  if (std::string text = text_of(m, "tokenizer.json"); !text.empty())
-    m.tokenizer =
-        tokenizer_from_json(text, text_of(m, "tokenizer_config.json"), m.path + "/tokenizer.json");
+  m.tokenizer = tokenizer_from_directory(
+      [&](const std::string& name) { return m.checkpoint->text(name); }, m.path);
   m.chat_template = text_of(m, "chat_template.jinja");
 }
 
@@ -251,6 +255,15 @@ std::string encoding_from_shorthand(const std::string& name, WeightParams& p) {
 }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
+  if (fs::is_directory(path)) {
+    auto found = tokenizer_from_directory(
+        [&](const std::string& name) {
+          return fs::exists(path / name) ? std::optional(read_text_file(path / name))
+                                         : std::nullopt;
+        },
+        path.string());
+    if (found) return found;
+  }
   const fs::path json = fs::is_directory(path) ? path / "tokenizer.json" : path;
   if (json.extension() != ".json") return tokenizer_from_spec(gguf_tokenizer(GgufFile::open(path)));
   const fs::path config = json.parent_path() / "tokenizer_config.json";

@@ -2,10 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <bit>
-#include <cstring>
-#include <memory>
 #include <numeric>
 #include <queue>
 
@@ -18,24 +15,6 @@ namespace {
 // Words at most this many symbols long are merged in a plain array; longer ones with a heap.
 constexpr size_t kShortWord = 32;
 
-uint32_t hash_bytes(std::string_view text) {
-  uint64_t h = 0x9E3779B97F4A7C15u ^ text.size();
-  const auto mix = [&](uint64_t v) {
-    h = (h ^ v) * 0xD6E8FEB86659FD93u;
-    h ^= h >> 32;
-  };
-  size_t i = 0;
-  for (; i + 8 <= text.size(); i += 8) {
-    uint64_t v;
-    std::memcpy(&v, text.data() + i, 8);
-    mix(v);
-  }
-  uint64_t tail = 0;
-  std::memcpy(&tail, text.data() + i, text.size() - i);
-  mix(tail);
-  return static_cast<uint32_t>(h);
-}
-
 uint64_t pair_key(int32_t left, int32_t right) {
   return uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right);
 }
@@ -44,85 +23,10 @@ size_t pair_hash(uint64_t key) { return (key * 0x9E3779B97F4A7C15u) >> 20; }
 
 constexpr uint64_t kNoPair = ~uint64_t{0};
 
-// Tables are at most half full, so that only entries made to collide lie far from their places.
-void check_probes(int probes) {
-  HONE_CHECK(probes < 4096, corrupt, "tokenizer: too many tokens or merges with one hash");
-}
-
-// A small direct-mapped table of words and their ids, one in each thread: text repeats itself.
-class WordCache {
- public:
-  static WordCache& of(uint64_t owner) {
-    thread_local std::unique_ptr<WordCache> cache;
-    if (!cache) cache = std::make_unique<WordCache>();
-    if (cache->owner_ != owner) {
-      cache->owner_ = owner;
-      for (Entry& e : cache->entries_) e.size = 0;
-    }
-    return *cache;
-  }
-
-  struct Entry {
-    uint8_t size = 0, count = 0;
-    char word[22];
-    std::array<int32_t, 10> ids;
-
-    bool holds(std::string_view w) const {
-      return size == w.size() && std::memcmp(word, w.data(), w.size()) == 0;
-    }
-    static bool fits(std::string_view w) { return !w.empty() && w.size() <= sizeof word; }
-    void set(std::string_view w, const int32_t* begin, size_t n) {
-      if (n > ids.size()) return;
-      size = static_cast<uint8_t>(w.size());
-      count = static_cast<uint8_t>(n);
-      std::memcpy(word, w.data(), w.size());
-      std::copy_n(begin, n, ids.begin());
-    }
-  };
-
-  Entry& entry(std::string_view word) { return entries_[hash_bytes(word) % kEntries]; }
-
- private:
-  static constexpr size_t kEntries = 8192;
-  uint64_t owner_ = 0;
-  std::vector<Entry> entries_{kEntries};
-};
-
-std::atomic<uint64_t> next_serial{1};
-
 }  // namespace
 
-Vocabulary::Vocabulary(int32_t size)
-    : begin_(size), length_(size), slots_(std::bit_ceil(size_t{16} + size_t(size) * 2), {0, -1}) {}
-
-bool Vocabulary::add(std::string_view text, int32_t id) {
-  HONE_ASSERT(id >= 0 && id < size());
-  const uint32_t hash = hash_bytes(text);
-  size_t at = hash & (slots_.size() - 1);
-  for (int probes = 0; slots_[at].id >= 0; at = (at + 1) & (slots_.size() - 1)) {
-    if (slots_[at].hash == hash && this->text(slots_[at].id) == text) return false;
-    check_probes(++probes);
-  }
-  HONE_CHECK(arena_.size() + text.size() < UINT32_MAX, corrupt,
-             "tokenizer: the tokens' texts are 4 GiB or more");
-  slots_[at] = {hash, id};
-  begin_[id] = static_cast<uint32_t>(arena_.size());
-  length_[id] = static_cast<uint32_t>(text.size());
-  arena_ += text;
-  return true;
-}
-
-int32_t Vocabulary::find(std::string_view text) const {
-  const uint32_t hash = hash_bytes(text);
-  for (size_t at = hash & (slots_.size() - 1); slots_[at].id >= 0;
-       at = (at + 1) & (slots_.size() - 1)) {
-    if (slots_[at].hash == hash && this->text(slots_[at].id) == text) return slots_[at].id;
-  }
-  return -1;
-}
-
 Bpe::Bpe(Vocabulary vocabulary, const std::vector<Merge>& merges, BpeOptions options)
-    : vocabulary_(std::move(vocabulary)), options_(options), serial_(next_serial++) {
+    : WordModel(std::move(vocabulary)), options_(options) {
   pairs_.assign(std::bit_ceil(size_t{16} + merges.size() * 2), {kNoPair, kNotJoined});
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     const Merge& m = merges[rank];
@@ -140,11 +44,10 @@ Bpe::Bpe(Vocabulary vocabulary, const std::vector<Merge>& merges, BpeOptions opt
 
 Bpe::Bpe(Vocabulary vocabulary, const std::vector<float>& scores, const std::vector<bool>& joins,
          BpeOptions options)
-    : vocabulary_(std::move(vocabulary)),
+    : WordModel(std::move(vocabulary)),
       options_(options),
       by_score_(true),
-      rank_(scores.size(), UINT32_MAX),
-      serial_(next_serial++) {
+      rank_(scores.size(), UINT32_MAX) {
   std::vector<int32_t> order(scores.size());
   std::iota(order.begin(), order.end(), 0);
   std::sort(order.begin(), order.end(),
@@ -315,20 +218,6 @@ void Bpe::encode_uncached(std::string_view word, std::vector<int32_t>& out) cons
     symbols.shrink_to_fit();
   }
   emit(word, symbols, out);
-}
-
-void Bpe::encode(std::string_view word, std::vector<int32_t>& out) const {
-  HONE_CHECK(word.size() < INT32_MAX, invalid_argument,
-             "tokenizer: a word of {} bytes; the limit is 2 GiB", word.size());
-  if (!WordCache::Entry::fits(word)) return encode_uncached(word, out);
-  WordCache::Entry& entry = WordCache::of(serial_).entry(word);
-  if (entry.holds(word)) {
-    out.insert(out.end(), entry.ids.begin(), entry.ids.begin() + entry.count);
-    return;
-  }
-  const size_t begin = out.size();
-  encode_uncached(word, out);
-  entry.set(word, out.data() + begin, out.size() - begin);
 }
 
 }  // namespace hone

@@ -12,32 +12,9 @@
 #include <string_view>
 #include <vector>
 
+#include "text/word_model.h"
+
 namespace hone {
-
-/// Strings with ids, in one arena, found by hash. Ids are dense or nearly so; -1 is "none".
-class Vocabulary {
- public:
-  /// Room for ids 0 … size-1, none of them present.
-  explicit Vocabulary(int32_t size = 0);
-
-  /// Gives `text` the id, which must be below size() and not in use; false where the text already
-  /// has one (the first stays).
-  bool add(std::string_view text, int32_t id);
-  int32_t find(std::string_view text) const;
-  std::string_view text(int32_t id) const {
-    return std::string_view(arena_).substr(begin_[id], length_[id]);
-  }
-  int32_t size() const { return static_cast<int32_t>(begin_.size()); }
-
- private:
-  std::string arena_;
-  std::vector<uint32_t> begin_, length_;
-  struct Slot {
-    uint32_t hash;
-    int32_t id;
-  };
-  std::vector<Slot> slots_;
-};
 
 struct BpeOptions {
   bool bytes = true;                // symbols begin as bytes, else as UTF-8 characters
@@ -47,7 +24,7 @@ struct BpeOptions {
   std::optional<int32_t> unk = {};  // for what nothing else covers; without it such text is dropped
 };
 
-class Bpe {
+class Bpe final : public WordModel {
  public:
   struct Merge {
     int32_t left, right, result;
@@ -59,9 +36,6 @@ class Bpe {
   Bpe(Vocabulary vocabulary, const std::vector<float>& scores, const std::vector<bool>& joins,
       BpeOptions options);
 
-  /// Appends the ids of one word to `out`. Time is O(n log n).
-  void encode(std::string_view word, std::vector<int32_t>& out) const;
-  const Vocabulary& vocabulary() const { return vocabulary_; }
   const BpeOptions& options() const { return options_; }
 
  private:
@@ -88,16 +62,15 @@ class Bpe {
   void merge_long(std::string_view word, std::vector<Symbol>& symbols) const;
   void emit(std::string_view word, const std::vector<Symbol>& symbols,
             std::vector<int32_t>& out) const;
-  void encode_uncached(std::string_view word, std::vector<int32_t>& out) const;
+  /// Time is O(n log n).
+  void encode_uncached(std::string_view word, std::vector<int32_t>& out) const override;
 
-  Vocabulary vocabulary_;
   BpeOptions options_;
   bool by_score_ = false;
   std::vector<PairSlot> pairs_;      // by merges: open addressing
   std::vector<uint32_t> rank_;       // by scores: of each id, UINT32_MAX where it does not join
   std::vector<int32_t> byte_ids_;    // 256: the token a byte falls back to, or -1
   std::vector<int32_t> letter_ids_;  // 256: the token of a single byte, or -1
-  uint64_t serial_;                  // names this object in the threads' word caches
 };
 
 }  // namespace hone

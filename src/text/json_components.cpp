@@ -1,6 +1,9 @@
 #include "text/json_components.h"
 
 #include "base/error.h"
+#include "text/base64.h"
+#include "text/bert_text.h"
+#include "text/charsmap.h"
 #include "text/pretokenizer_names.h"
 #include "text/unicode.h"
 
@@ -100,7 +103,11 @@ void JsonComponents::add_normalizer(const Json& component) {
             {"NFKD", &J::normalizer_form},
             {"Lowercase", &J::normalizer_lowercase},
             {"Strip", &J::normalizer_strip},
-            {"StripAccents", &J::normalizer_strip_accents}},
+            {"StripAccents", &J::normalizer_strip_accents},
+            {"BertNormalizer", &J::normalizer_bert},
+            {"Nmt", &J::normalizer_nmt},
+            {"Precompiled", &J::normalizer_precompiled},
+            {"ByteLevel", &J::normalizer_byte_level}},
            component);
 }
 
@@ -170,6 +177,36 @@ void JsonComponents::normalizer_strip_accents(const Json&) {
   parts_.normalizer.add([](std::string& text) { text = strip_accents(text); });
 }
 
+void JsonComponents::normalizer_bert(const Json& c) {
+  inexpressible_.push_back("BertNormalizer");
+  BertNormalizerOptions options{.clean_text = c.value("clean_text", true),
+                                .space_ideographs = c.value("handle_chinese_chars", true),
+                                .lowercase = c.value("lowercase", true)};
+  // Where it does not say, accents go with upper case.
+  const auto strip = c.find("strip_accents");
+  options.strip_accents =
+      strip == c.end() || strip->is_null() ? options.lowercase : strip->get<bool>();
+  parts_.normalizer.add([options](std::string& text) { text = bert_normalize(text, options); });
+}
+
+void JsonComponents::normalizer_nmt(const Json&) {
+  inexpressible_.push_back("Nmt");
+  parts_.normalizer.add([](std::string& text) { text = nmt_normalize(text); });
+}
+
+void JsonComponents::normalizer_precompiled(const Json& c) {
+  inexpressible_.push_back("Precompiled");
+  const auto bytes = base64_decode(c.at("precompiled_charsmap").get<std::string>());
+  HONE_CHECK(bytes, corrupt, "{}: the precompiled_charsmap is not base64", parts_.spec.source);
+  parts_.normalizer.add([map = std::make_shared<Charsmap>(*bytes, parts_.spec.source)](
+                            std::string& text) { text = map->rewrite_graphemes(text); });
+}
+
+void JsonComponents::normalizer_byte_level(const Json&) {
+  inexpressible_.push_back("the normalizer ByteLevel");
+  parts_.normalizer.add([](std::string& text) { text = bytes_to_letters(text); });
+}
+
 // ---- pre-tokenizers ----
 
 void JsonComponents::add_pretokenizer(const Json& component) {
@@ -182,7 +219,9 @@ void JsonComponents::add_pretokenizer(const Json& component) {
             {"Metaspace", &J::pretokenizer_metaspace},
             {"Whitespace", &J::pretokenizer_whitespace},
             {"WhitespaceSplit", &J::pretokenizer_whitespace_split},
-            {"Punctuation", &J::pretokenizer_punctuation}},
+            {"Punctuation", &J::pretokenizer_punctuation},
+            {"BertPreTokenizer", &J::pretokenizer_bert},
+            {"CharDelimiterSplit", &J::pretokenizer_delimiter}},
            component);
 }
 
@@ -196,7 +235,10 @@ void JsonComponents::add_step(PreTokenizer::Step step) {
 }
 
 void JsonComponents::add_split(const std::string& pattern, SplitBehavior behavior, bool invert) {
-  if (behavior == SplitBehavior::isolated) {
+  // The published expressions match every character, so that to keep what they match is the same.
+  const bool matches_all =
+      behavior == SplitBehavior::removed && invert && pattern.ends_with("|\\s+");
+  if (behavior == SplitBehavior::isolated || matches_all) {
     patterns_.push_back(pattern);
   } else {
     inexpressible_.push_back("Split with another behavior than Isolated");
@@ -262,7 +304,17 @@ void JsonComponents::pretokenizer_whitespace_split(const Json&) {
 void JsonComponents::pretokenizer_punctuation(const Json& c) {
   const SplitBehavior behavior = behavior_of(c, "Isolated", parts_.spec.source);
   inexpressible_.push_back("Punctuation");
-  add_step(split_by_class(is_punctuation, behavior));
+  add_step(split_by_class(is_bert_punctuation, behavior));
+}
+
+void JsonComponents::pretokenizer_bert(const Json&) {
+  inexpressible_.push_back("BertPreTokenizer");
+  add_step(split_as_bert());
+}
+
+void JsonComponents::pretokenizer_delimiter(const Json& c) {
+  const std::string pattern = regex_escape(c.at("delimiter").get<std::string>());
+  add_split(pattern, SplitBehavior::removed, false);
 }
 
 // ---- post-processors ----
@@ -331,7 +383,8 @@ void JsonComponents::add_decoder(const Json& component) {
             {"Fuse", &J::decoder_fuse},
             {"Metaspace", &J::decoder_metaspace},
             {"Replace", &J::decoder_replace},
-            {"Strip", &J::decoder_strip}},
+            {"Strip", &J::decoder_strip},
+            {"WordPiece", &J::decoder_wordpiece}},
            component);
 }
 
@@ -368,6 +421,11 @@ void JsonComponents::decoder_strip(const Json& c) {
   }
   parts_.decode.strip_content = c.at("content").get<std::string>();
   parts_.decode.strip_start = parts_.decode.strip_content.empty() ? 0 : static_cast<int>(start);
+}
+
+void JsonComponents::decoder_wordpiece(const Json& c) {
+  parts_.decode.continuing_prefix = c.value("prefix", std::string("##"));
+  parts_.decode.cleanup = c.value("cleanup", true);
 }
 
 }  // namespace hone

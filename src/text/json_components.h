@@ -28,6 +28,11 @@ class JsonComponents {
 
   /// The pre-tokenizer has a ByteLevel part, so that the model's symbols are bytes.
   bool byte_level() const { return byte_level_; }
+  /// Spells the words in the byte alphabet, for models whose symbols are its letters.
+  void spell_last() {
+    if (spell_next_) parts_.pretokenizer.add(spell_bytes());
+    spell_next_ = false;
+  }
 
   // What tokenizer.ggml.pre or add_space_prefix would have to express.
   const std::vector<std::string>& patterns() const { return patterns_; }
@@ -54,6 +59,10 @@ class JsonComponents {
   void normalizer_lowercase(const Json& c);
   void normalizer_strip(const Json& c);
   void normalizer_strip_accents(const Json& c);
+  void normalizer_bert(const Json& c);
+  void normalizer_nmt(const Json& c);
+  void normalizer_precompiled(const Json& c);
+  void normalizer_byte_level(const Json& c);
 
   void add_step(PreTokenizer::Step step);
   void add_split(const std::string& pattern, SplitBehavior behavior, bool invert);
@@ -65,6 +74,8 @@ class JsonComponents {
   void pretokenizer_whitespace(const Json& c);
   void pretokenizer_whitespace_split(const Json& c);
   void pretokenizer_punctuation(const Json& c);
+  void pretokenizer_bert(const Json& c);
+  void pretokenizer_delimiter(const Json& c);
 
   void surround(std::vector<int32_t> prefix, const std::vector<int32_t>& suffix);
   void post_sequence(const Json& c);
@@ -79,6 +90,7 @@ class JsonComponents {
   void decoder_metaspace(const Json& c);
   void decoder_replace(const Json& c);
   void decoder_strip(const Json& c);
+  void decoder_wordpiece(const Json& c);
 
   int32_t checked_id(const Json& id) const;
 

@@ -27,11 +27,17 @@ constexpr std::array<std::string_view, 14> kEndTexts = {"<|im_end|>",
                                                         "<end_of_utterance>",
                                                         "<｜end▁of▁sentence｜>"};
 
+// What cleanup replaces, in order.
+constexpr std::pair<std::string_view, std::string_view> kCleanup[] = {
+    {" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+    {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+    {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+
 class PipelineTokenizer final : public Tokenizer {
  public:
   explicit PipelineTokenizer(TokenizerParts parts) : parts_(std::move(parts)) {
     const TokenizerSpec& s = parts_.spec;
-    HONE_ASSERT(parts_.bpe && s.token_types.size() == s.tokens.size());
+    HONE_ASSERT(parts_.model && s.token_types.size() == s.tokens.size());
     for (int32_t id = 0; id < vocab_size(); ++id) {
       if (type_of(id) != TokenType::normal) special_ids_.try_emplace(std::string(s.tokens[id]), id);
     }
@@ -48,7 +54,7 @@ class PipelineTokenizer final : public Tokenizer {
     if (add_special) out = parts_.prefix;
     const auto on_token = [&](int32_t id) { out.push_back(id); };
     const auto on_section = [&](std::string_view section) {
-      const bool at_start = section.data() == text.data();
+      const bool at_start = section.data() == text.data() && keeps_first(section);
       const std::string normal =
           parts_.normalizer.empty() ? std::string() : parts_.normalizer.apply(section);
       const std::string_view clean = parts_.normalizer.empty() ? section : normal;
@@ -98,8 +104,9 @@ class PipelineTokenizer final : public Tokenizer {
   std::optional<int32_t> token_id(std::string_view text) const override {
     if (const auto it = special_ids_.find(text); it != special_ids_.end()) return it->second;
     std::string bytes;
-    if (parts_.bpe->options().bytes && letters_to_bytes(text, bytes)) text = bytes;
-    const int32_t id = parts_.bpe->vocabulary().find(text);
+    if (parts_.spelling == Spelling::letters && letters_to_bytes(text, bytes)) text = bytes;
+    if (parts_.spelling == Spelling::escapes) text = bytes = unescape_bytes(text);
+    const int32_t id = parts_.model->vocabulary().find(text);
     return id < 0 ? std::nullopt : std::optional(id);
   }
   std::optional<int32_t> bos() const override { return parts_.spec.bos; }
@@ -137,11 +144,18 @@ class PipelineTokenizer final : public Tokenizer {
     end_of_generation_.assign(ids.begin(), ids.end());
   }
 
+  // Where the normalizer takes the first character away, what remains does not begin the text, as
+  // tokenizers' offsets have it.
+  bool keeps_first(std::string_view text) const {
+    if (parts_.normalizer.empty() || text.empty()) return true;
+    return !parts_.normalizer.apply(text.substr(0, utf8_at(text, 0).size)).empty();
+  }
+
   void encode_part(std::string_view text, bool at_start, std::vector<int32_t>& out) const {
     parts_.pretokenizer.split(text, at_start, [&](std::string_view word) {
       std::string bytes;
       if (parts_.spelled && letters_to_bytes(word, bytes)) word = bytes;
-      parts_.bpe->encode(word, out);
+      parts_.model->encode(word, out);
     });
   }
 
@@ -157,8 +171,10 @@ class PipelineTokenizer final : public Tokenizer {
     }
     const TokenType type = type_of(id);
     const bool added = type == TokenType::control || type == TokenType::user_defined;
-    if (rules.byte_letters && !added && parts_.bpe->options().bytes && rules.replace.empty()) {
-      out += parts_.bpe->vocabulary().text(id);  // the bytes themselves
+    const bool bytes = parts_.spelling == Spelling::escapes ||
+                       (parts_.spelling == Spelling::letters && rules.byte_letters);
+    if (bytes && !added && rules.replace.empty()) {
+      out += parts_.model->vocabulary().text(id);  // the bytes themselves
       return;
     }
     std::string piece;
@@ -174,7 +190,20 @@ class PipelineTokenizer final : public Tokenizer {
       if (!piece.starts_with(rules.strip_content)) break;
       piece.erase(0, rules.strip_content.size());
     }
+    if (rules.continuing_prefix) join_pieces(at_start, piece);
     out += piece;
+  }
+
+  // What the WordPiece decoder does to one token.
+  void join_pieces(bool at_start, std::string& piece) const {
+    const std::string& prefix = *parts_.decode.continuing_prefix;
+    if (!at_start && piece.starts_with(prefix)) {
+      piece.erase(0, prefix.size());
+    } else if (!at_start) {
+      piece.insert(0, " ");
+    }
+    if (!parts_.decode.cleanup) return;
+    for (const auto& [from, to] : kCleanup) piece = replace_all(piece, from, to);
   }
 
   TokenizerParts parts_;

@@ -1,5 +1,6 @@
-// The tokenizer behind every factory: added tokens, normalizer, pre-tokenizer, BPE, and the rules
-// that turn tokens back into text. tokenizer_json.cpp and tokenizer_spec.cpp fill the parts.
+// The tokenizer behind every factory: added tokens, normalizer, pre-tokenizer, model (BPE, Unigram,
+// ...), and the rules that turn tokens back into text. tokenizer_json.cpp and tokenizer_spec.cpp
+// fill the parts.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +11,10 @@
 #include <vector>
 
 #include "text/added_tokens.h"
-#include "text/bpe.h"
 #include "text/normalizer.h"
 #include "text/pretokenizer.h"
 #include "text/tokenizer.h"
+#include "text/word_model.h"
 
 namespace hone {
 
@@ -29,6 +30,16 @@ struct DecodeRules {
   int strip_start = 0;  // at most so many of strip_content go from the front of the text
   std::string strip_content = " ";
   bool strip_first_token = false;  // every strip_content goes from the first token
+  // WordPiece: this prefix goes from a token that is not the first, or else a space comes before.
+  std::optional<std::string> continuing_prefix = {};
+  bool cleanup = false;  // WordPiece: no space before punctuation and contractions in a token
+};
+
+/// How the tokens' texts in the spec stand for the bytes that the model's vocabulary holds.
+enum class Spelling {
+  plain,    // they are the bytes
+  letters,  // in the byte alphabet
+  escapes,  // "\\n", "\\xff": RWKV
 };
 
 struct TokenizerParts {
@@ -38,7 +49,8 @@ struct TokenizerParts {
   AddedTokenMatcher normalized_added;  // searched again,
   PreTokenizer pretokenizer;           // and split into words;
   bool spelled = false;                // words come spelled in the byte alphabet
-  std::optional<Bpe> bpe;
+  std::unique_ptr<const WordModel> model;
+  Spelling spelling = Spelling::plain;
   std::vector<int32_t> prefix, suffix;  // what add_special puts around the ids
   DecodeRules decode;
 };

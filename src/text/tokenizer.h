@@ -1,7 +1,7 @@
-// Text to token ids and back. Two kinds of tokenizer, each from two kinds of file:
-//   byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM, ...) and SentencePiece-style BPE with byte
-//   fallback (Llama 2, Mistral, Gemma, ...), from Hugging Face's tokenizer.json or from GGUF
-//   metadata.
+// Text to token ids and back: byte-level BPE (GPT-2, Llama 3, Qwen, ...), SentencePiece-style BPE
+// with byte fallback (Llama 2, Mistral, Gemma, ...), Unigram (T5, XLM-R), WordPiece (BERT) and the
+// greedy longest match of RWKV "world"; from Hugging Face's tokenizer.json, from GGUF metadata, or
+// from the older files that a directory may have instead (tokenizer_directory.h).
 //
 // The ids are those of the file's home library: Hugging Face tokenizers for tokenizer.json,
 // llama.cpp for GGUF. Where the two disagree on one model, it is because the files say different
@@ -19,6 +19,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/strings.h"
@@ -38,23 +39,28 @@ enum class TokenType : int32_t {
 /// A tokenizer as GGUF metadata says it. Beside each field is the key it stands for, less the
 /// "tokenizer.ggml." in front; an empty vector or optional is an absent key.
 struct TokenizerSpec {
-  std::string model;                 // model: "gpt2" (byte-level BPE) or "llama" (SentencePiece)
-  std::string pre;                   // pre: name of the pre-tokenizer expression
-  Strings tokens;                    // tokens: the token text of each id
-  std::vector<float> scores;         // scores: needed for "llama"
-  std::vector<int32_t> token_types;  // token_type: values of TokenType
-  Strings merges;                    // merges: "left right", in order of rank; for "gpt2"
-  std::optional<int32_t> bos;        // bos_token_id
-  std::optional<int32_t> eos;        // eos_token_id
-  std::optional<int32_t> unk;        // unknown_token_id
-  std::optional<int32_t> pad;        // padding_token_id
-  std::optional<int32_t> eot;        // eot_token_id
-  std::optional<int32_t> eom;        // eom_token_id
-  std::optional<bool> add_bos;       // add_bos_token
-  std::optional<bool> add_eos;       // add_eos_token
+  // model: "gpt2" (byte-level BPE), "llama" (SentencePiece's BPE), "t5" (Unigram), "bert"
+  // (WordPiece) or "rwkv" (greedy longest match)
+  std::string model;
+  std::string pre;                       // pre: name of the pre-tokenizer expression
+  Strings tokens;                        // tokens: the token text of each id
+  std::vector<float> scores;             // scores: needed for "llama" and "t5"
+  std::vector<int32_t> token_types;      // token_type: values of TokenType
+  Strings merges;                        // merges: "left right", in order of rank; for "gpt2"
+  std::optional<int32_t> bos;            // bos_token_id
+  std::optional<int32_t> eos;            // eos_token_id
+  std::optional<int32_t> unk;            // unknown_token_id
+  std::optional<int32_t> pad;            // padding_token_id
+  std::optional<int32_t> sep;            // seperator_token_id (sic): ends a text of "bert"
+  std::optional<int32_t> eot;            // eot_token_id
+  std::optional<int32_t> eom;            // eom_token_id
+  std::optional<bool> add_bos;           // add_bos_token
+  std::optional<bool> add_eos;           // add_eos_token
   std::optional<bool> add_space_prefix;  // add_space_prefix
-  std::string chat_template;             // tokenizer.chat_template (no "ggml."); empty: none
-  std::string source;                    // the file's name, for error messages
+  std::optional<bool> remove_extra_whitespaces;  // remove_extra_whitespaces: of "t5"
+  std::string precompiled_charsmap;              // precompiled_charsmap: of "t5" (charsmap.h)
+  std::string chat_template;  // tokenizer.chat_template (no "ggml."); empty: none
+  std::string source;         // the file's name, for error messages
 
   // Filled by tokenizer_from_json only: the texts it was built from, to write them back unchanged,
   // and, where GGUF metadata cannot say what they say, the reason; empty where it can.
@@ -119,5 +125,9 @@ std::unique_ptr<Tokenizer> tokenizer_from_spec(TokenizerSpec spec);
 /// if it came from a HF directory, else ones made from the fields.
 std::string tokenizer_json_from_spec(const TokenizerSpec& spec);
 std::string tokenizer_config_json_from_spec(const TokenizerSpec& spec);
+/// The files by which a Hugging Face directory holds the tokenizer: the two above, or what its
+/// kind has in the place of tokenizer.json. Raises unsupported where there is no such file.
+std::vector<std::pair<std::string, std::string>> tokenizer_files_from_spec(
+    const TokenizerSpec& spec);
 
 }  // namespace hone

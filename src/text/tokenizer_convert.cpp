@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "text/bpe.h"
 #include "text/pretokenizer_names.h"
+#include "text/rwkv_vocabulary.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"
 
@@ -185,8 +186,11 @@ std::string tokenizer_json_from_spec(const TokenizerSpec& given) {
               {"added_tokens", added_tokens(spec)}};
   if (spec.model == "gpt2") {
     describe_gpt2(spec, out);
-  } else {
+  } else if (spec.model == "llama") {
     describe_llama(spec, out);
+  } else {
+    fail(ErrorKind::unsupported, "{}: hone writes no tokenizer.json of a '{}' tokenizer",
+         spec.source, spec.model);
   }
   return dump(out, spec.source);
 }
@@ -208,6 +212,18 @@ std::string tokenizer_config_json_from_spec(const TokenizerSpec& given) {
   }
   if (!spec.chat_template.empty()) out["chat_template"] = spec.chat_template;
   return dump(out, spec.source);
+}
+
+std::vector<std::pair<std::string, std::string>> tokenizer_files_from_spec(
+    const TokenizerSpec& spec) {
+  const bool rwkv = spec.tokenizer_json.empty() && spec.model == "rwkv";
+  std::pair<std::string, std::string> main{"tokenizer.json", ""};
+  if (rwkv) {
+    main = {kRwkvVocabularyFile, rwkv_vocabulary_text(spec)};
+  } else {
+    main.second = tokenizer_json_from_spec(spec);
+  }
+  return {std::move(main), {"tokenizer_config.json", tokenizer_config_json_from_spec(spec)}};
 }
 
 }  // namespace hone

@@ -1,5 +1,6 @@
 #include "text/tokenizer_file.h"
 
+#include <cmath>
 #include <optional>
 #include <set>
 
@@ -24,12 +25,16 @@ class Handler {
 
   bool null() { return value(Json()); }
   bool boolean(bool v) { return value(v); }
-  bool number_float(number_float_t v, const string_t&) { return value(v); }
+  bool number_float(number_float_t v, const string_t&) {
+    return place() == Place::piece ? score(v) : value(v);
+  }
   bool binary(binary_t&) { return false; }
   bool number_integer(number_integer_t v) {
+    if (place() == Place::piece) return score(static_cast<double>(v));
     return place() == Place::vocabulary ? token(v) : value(v);
   }
   bool number_unsigned(number_unsigned_t v) {
+    if (place() == Place::piece) return score(static_cast<double>(v));
     if (place() != Place::vocabulary) return value(v);
     HONE_CHECK(v <= INT64_MAX, corrupt, "{}: a token id of {}", source_, v);
     return token(static_cast<int64_t>(v));
@@ -37,6 +42,7 @@ class Handler {
 
   bool string(string_t& v) {
     if (place() == Place::merges) return merge(v);
+    if (place() == Place::piece) return piece(v);
     if (place() != Place::merge) return value(std::move(v));
     HONE_CHECK(parts_ < 2, corrupt, "{}: merge {} has more than two parts", source_,
                file_.merges.size());
@@ -61,6 +67,14 @@ class Handler {
       parts_ = 0;
       return open(Place::merge, nullptr);
     }
+    if (place() == Place::pieces) {
+      parts_ = 0;
+      return open(Place::piece, nullptr);
+    }
+    if (at_model() && key_ == "vocab") {
+      file_.has_vocabulary = file_.has_scores = true;
+      return open(Place::pieces, nullptr);
+    }
     if (at_model() && key_ == "merges") {
       file_.has_merges = true;
       return open(Place::merges, nullptr);
@@ -71,6 +85,8 @@ class Handler {
   bool end_array() {
     HONE_CHECK(place() != Place::merge || parts_ == 2, corrupt,
                "{}: merge {} has fewer than two parts", source_, file_.merges.size());
+    HONE_CHECK(place() != Place::piece || parts_ == 2, corrupt,
+               "{}: the entry of token {} is not a text and a score", source_, file_.scores.size());
     return close();
   }
 
@@ -87,7 +103,7 @@ class Handler {
   }
 
  private:
-  enum class Place { top, object, array, vocabulary, merges, merge };
+  enum class Place { top, object, array, vocabulary, merges, merge, pieces, piece };
   struct Open {
     Place place;
     Json* container;
@@ -145,6 +161,20 @@ class Handler {
     return true;
   }
 
+  // A token with a score: first its text, then the score.
+  bool piece(std::string& text) {
+    HONE_CHECK(parts_++ == 0, corrupt, "{}: the entry of token {} is not a text and a score",
+               source_, file_.scores.size());
+    file_.vocabulary.emplace_back(std::move(text), std::ssize(file_.vocabulary));
+    return true;
+  }
+  bool score(double v) {
+    HONE_CHECK(parts_++ == 1 && std::isfinite(v), corrupt,
+               "{}: the entry of token {} is not a text and a score", source_, file_.scores.size());
+    file_.scores.push_back(v);
+    return true;
+  }
+
   bool merge(const std::string& text) {
     const size_t space = text.find(' ');
     HONE_CHECK(space != text.npos && text.size() < UINT32_MAX, corrupt,
@@ -159,7 +189,7 @@ class Handler {
   const std::string& source_;
   std::vector<Open> stack_;
   std::string key_;
-  int parts_ = 0;  // of the merge that is open
+  int parts_ = 0;  // of the merge or the piece that is open
   std::string left_;
 };
 

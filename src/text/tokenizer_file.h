@@ -20,6 +20,8 @@ struct TokenizerFile {
   Json document;  // without model.vocab and model.merges
   bool has_vocabulary = false, has_merges = false;
   std::vector<std::pair<std::string, int64_t>> vocabulary;  // in file order
+  bool has_scores = false;           // the vocabulary is a list of [token, score], as Unigram's is
+  std::vector<double> scores;        // of each id
   Strings merges;                    // "left right", however the file spells them
   std::vector<uint32_t> merge_cuts;  // where the space between stands
 };

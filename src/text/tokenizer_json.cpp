@@ -1,4 +1,5 @@
-// A tokenizer from Hugging Face's tokenizer.json (model "BPE") and tokenizer_config.json.
+// A tokenizer from Hugging Face's tokenizer.json (models "BPE", "Unigram" and "WordPiece") and
+// tokenizer_config.json.
 //
 // Of the configuration this reads the special tokens' names, add_bos_token and add_eos_token (which
 // overrule the post_processor, as transformers' Llama tokenizers do), chat_template, and added
@@ -9,10 +10,13 @@
 #include <map>
 
 #include "base/error.h"
+#include "text/bpe.h"
 #include "text/json_components.h"
+#include "text/longest_match.h"
 #include "text/pretokenizer_names.h"
 #include "text/tokenizer_file.h"
 #include "text/unicode.h"
+#include "text/unigram.h"
 
 namespace hone {
 namespace {
@@ -34,6 +38,9 @@ const Json& field(const Json& object, const char* key) {
   return it == object.end() ? kNull : *it;
 }
 
+// How much less than the least score of a token an unknown character has.
+constexpr double kUnknownPenalty = 10;
+
 class JsonReader {
  public:
   JsonReader(TokenizerFile file, const Json& config, const std::string& source)
@@ -52,7 +59,7 @@ class JsonReader {
     components_.add_normalizer(field(tokenizer_, "normalizer"));
     components_.add_pretokenizer(field(tokenizer_, "pre_tokenizer"));
     add_matchers();
-    read_merges();
+    read_model();
     components_.add_post_processor(field(tokenizer_, "post_processor"));
     if (field(tokenizer_, "decoder").is_null()) parts_.decode.between = " ";
     components_.add_decoder(field(tokenizer_, "decoder"));
@@ -65,10 +72,26 @@ class JsonReader {
   TokenizerSpec& spec() { return parts_.spec; }
   const std::string& source() const { return parts_.spec.source; }
 
+  // Old files do not name the model.
+  std::string model_type() const {
+    const char* guess = file_.has_merges                              ? "BPE"
+                        : file_.has_scores                            ? "Unigram"
+                        : model_.contains("max_input_chars_per_word") ? "WordPiece"
+                                                                      : "BPE";
+    return model_.value("type", std::string(guess));
+  }
+
   void check_model() {
-    const auto type = model_.value("type", std::string("BPE"));
-    HONE_CHECK(type == "BPE" && file_.has_merges, unsupported,
-               "{}: the tokenizer model {}; expected 'BPE'", source(), printed(type));
+    const std::string type = model_type();
+    if (type == "Unigram" || type == "WordPiece") {
+      HONE_CHECK(!file_.has_vocabulary || file_.has_scores == (type == "Unigram"), corrupt,
+                 "{}: the vocabulary of a {} model {} scores", source(), type,
+                 file_.has_scores ? "has" : "has no");
+      return;
+    }
+    HONE_CHECK(type == "BPE" && file_.has_merges && !file_.has_scores, unsupported,
+               "{}: the tokenizer model {}; expected 'BPE', 'Unigram' or 'WordPiece'", source(),
+               printed(type));
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       const Json& value = field(model_, key);
       HONE_CHECK(value.is_null() || value.get<std::string>().empty(), unsupported,
@@ -169,6 +192,40 @@ class JsonReader {
     return id;
   }
 
+  void read_model() {
+    const std::string type = model_type();
+    if (type == "BPE") return read_merges();
+    // The words come spelled in the byte alphabet, as the tokens are.
+    if (components_.byte_level()) components_.spell_last();
+    parts_.spelled = false;
+    if (type == "Unigram") return read_unigram();
+    unk_ = model_token("unk_token");
+    WordPieceOptions options{.prefix = model_.value("continuing_subword_prefix", "##"),
+                             .unk = unk_};
+    if (const Json& max = field(model_, "max_input_chars_per_word"); !max.is_null()) {
+      const int64_t n = json_integer(max, "max_input_chars_per_word", source());
+      options.max_characters = static_cast<size_t>(std::max<int64_t>(n, 0));
+    }
+    parts_.model = std::make_unique<WordPiece>(model_ids_, options);
+  }
+
+  void read_unigram() {
+    std::vector<double> scores = std::move(file_.scores);
+    UnigramOptions options{.byte_fallback = model_.value("byte_fallback", false)};
+    if (const Json& unk = field(model_, "unk_id"); !unk.is_null()) {
+      const int64_t id = json_integer(unk, "unk_id", source());
+      HONE_CHECK(id >= 0 && id < std::ssize(scores), corrupt,
+                 "{}: unk_id is {}; the model has {} tokens", source(), id, scores.size());
+      options.unk = unk_ = static_cast<int32_t>(id);
+    }
+    const auto least = std::min_element(scores.begin(), scores.end());
+    options.unk_score = (least == scores.end() ? 0 : *least) - kUnknownPenalty;
+    if (options.byte_fallback) mark_byte_tokens();
+    scores.resize(static_cast<size_t>(model_ids_.size()));
+    const std::vector<bool> matched(scores.size(), true);
+    parts_.model = std::make_unique<Unigram>(model_ids_, std::move(scores), matched, options);
+  }
+
   void read_merges() {
     // Byte-level models are looked up by the bytes that their tokens spell.
     const bool bytes = components_.byte_level();
@@ -184,16 +241,18 @@ class JsonReader {
       }
     }
     const std::vector<Bpe::Merge> merges = find_merges();
-    const BpeOptions options{.bytes = bytes,
-                             .byte_fallback = model_.value("byte_fallback", false),
-                             .ignore_merges = model_.value("ignore_merges", false),
-                             .fuse_unk = model_.value("fuse_unk", false),
-                             .unk = model_token("unk_token")};
-    if (!bytes && !options.ignore_merges) {
+    unk_ = model_token("unk_token");
+    bpe_ = {.bytes = bytes,
+            .byte_fallback = model_.value("byte_fallback", false),
+            .ignore_merges = model_.value("ignore_merges", false),
+            .fuse_unk = model_.value("fuse_unk", false),
+            .unk = unk_};
+    if (!bytes && !bpe_.ignore_merges) {
       parts_.pretokenizer.add(cut_at_metaspace(vocabulary));
     }
-    if (options.byte_fallback) mark_byte_tokens();
-    parts_.bpe.emplace(std::move(vocabulary), merges, options);
+    if (bpe_.byte_fallback) mark_byte_tokens();
+    if (bytes) parts_.spelling = Spelling::letters;
+    parts_.model = std::make_unique<Bpe>(std::move(vocabulary), merges, bpe_);
   }
 
   std::vector<Bpe::Merge> find_merges() {
@@ -245,7 +304,7 @@ class JsonReader {
     s.eos = config_token("eos_token");
     s.unk = config_token("unk_token");
     s.pad = config_token("pad_token");
-    if (!s.unk) s.unk = model_token("unk_token");
+    if (!s.unk) s.unk = unk_;
     if (!s.bos && parts_.prefix.size() == 1) s.bos = parts_.prefix[0];
     if (!s.eos && parts_.suffix.size() == 1) s.eos = parts_.suffix[0];
     overrule("add_bos_token", s.bos, parts_.prefix, s.add_bos);
@@ -288,30 +347,33 @@ class JsonReader {
   std::map<int32_t, AddedToken> added_;  // by id
   std::vector<int32_t> results_;         // of the merges
   bool merges_hold_spaces_ = false;
+  std::optional<int32_t> unk_;  // the model's own
+  BpeOptions bpe_;
 };
 
 void JsonReader::describe_for_gguf() {
   TokenizerSpec& s = spec();
-  const BpeOptions& options = parts_.bpe->options();
   std::string& obstacle = s.gguf_obstacle;
   const auto only = [](const std::vector<int32_t>& around, std::optional<int32_t> id) {
     return around.empty() || (around.size() == 1 && id && around[0] == *id);
   };
-  if (!components_.inexpressible().empty()) {
+  if (model_type() != "BPE") {
+    obstacle = "hone writes no GGUF of a " + model_type() + " tokenizer";
+  } else if (!components_.inexpressible().empty()) {
     obstacle = "GGUF has no word for " + components_.inexpressible().front();
   } else if (!only(parts_.prefix, s.bos) || !only(parts_.suffix, s.eos)) {
     obstacle = "the post_processor adds other tokens than bos and eos";
   } else if (components_.byte_level()) {
     const auto name =
-        pretokenizer_name(components_.patterns(), options.ignore_merges, components_.nfc());
+        pretokenizer_name(components_.patterns(), bpe_.ignore_merges, components_.nfc());
     if (!name || merges_hold_spaces_) {
       obstacle = "no tokenizer.ggml.pre name stands for its pre-tokenizer and flags";
     } else {
       s.model = "gpt2";
       s.pre = *name;
     }
-  } else if (!options.byte_fallback || !components_.spaces_to_metaspace() || components_.nfc() ||
-             !components_.patterns().empty() || options.ignore_merges) {
+  } else if (!bpe_.byte_fallback || !components_.spaces_to_metaspace() || components_.nfc() ||
+             !components_.patterns().empty() || bpe_.ignore_merges) {
     obstacle = "neither a byte-level BPE nor a SentencePiece one with byte fallback";
   } else {
     describe_scores();

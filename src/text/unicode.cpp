@@ -187,6 +187,14 @@ bool is_punctuation(char32_t c) {
   return k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO;
 }
 
+bool is_control(char32_t c) {
+  if (c < 0x80) return c < 0x20 || c == 0x7F;
+  const auto k = category(c);
+  return k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CO;
+}
+
+bool is_nonspacing(char32_t c) { return c >= 0x300 && category(c) == UTF8PROC_CATEGORY_MN; }
+
 bool is_word(char32_t c) {
   if (c < 0x80) return is_letter(c) || is_number(c) || c == '_';
   const auto k = category(c);
@@ -244,6 +252,27 @@ std::string strip_accents(std::string_view text) {
   return out;
 }
 
+void for_each_grapheme(std::string_view text, const std::function<void(std::string_view)>& f) {
+  size_t begin = 0;
+  utf8proc_int32_t state = 0;
+  char32_t last = 0;
+  for (size_t i = 0; i < text.size();) {
+    const Utf8Char c = utf8_at(text, i);
+    // Between ASCII characters only CR LF is no boundary.
+    const bool simple = last < 0x80 && c.code < 0x80 && !(last == '\r' && c.code == '\n');
+    if (i > 0 && (simple || utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(last),
+                                                             static_cast<utf8proc_int32_t>(c.code),
+                                                             &state))) {
+      f(text.substr(begin, i - begin));
+      begin = i;
+      if (simple) state = 0;
+    }
+    last = c.code;
+    i += c.size;
+  }
+  if (begin < text.size()) f(text.substr(begin));
+}
+
 char32_t byte_to_letter(unsigned char byte) { return kAlphabet.letter[byte]; }
 
 int letter_to_byte(char32_t code) {
@@ -273,13 +302,54 @@ bool letters_to_bytes(std::string_view letters, std::string& bytes) {
   return true;
 }
 
+namespace {
+
+int hex_digit(char c) {
+  const int lower = c | 0x20;
+  return c >= '0' && c <= '9' ? c - '0' : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
+
+}  // namespace
+
+std::string unescape_bytes(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '\\' || i + 1 == text.size()) {
+      out += text[i];
+      continue;
+    }
+    const char c = text[++i];
+    const int high = c == 'x' && i + 2 < text.size() ? hex_digit(text[i + 1]) : -1;
+    const int low = high >= 0 ? hex_digit(text[i + 2]) : -1;
+    if (low >= 0) {
+      out += static_cast<char>(high * 16 + low);
+      i += 2;
+    } else {
+      out += c == 'n' ? '\n' : c == 't' ? '\t' : c == 'r' ? '\r' : c;
+    }
+  }
+  return out;
+}
+
+std::string escape_bytes(std::string_view bytes) {
+  std::string out;
+  for (char b : bytes) {
+    if (b == '\n' || b == '\t' || b == '\r') {
+      out += {'\\', b == '\n' ? 'n' : b == '\t' ? 't' : 'r'};
+    } else if (b == '\\') {
+      out += "\\\\";
+    } else if (b >= ' ' && b <= '~') {
+      out += b;
+    } else {
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(b));
+    }
+  }
+  return out;
+}
+
 int byte_token_value(std::string_view token) {
-  const auto digit = [](char c) {
-    const int lower = c | 0x20;
-    return c >= '0' && c <= '9' ? c - '0' : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-  };
   if (token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>') return -1;
-  const int high = digit(token[3]), low = digit(token[4]);
+  const int high = hex_digit(token[3]), low = hex_digit(token[4]);
   return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 

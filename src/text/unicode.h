@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -29,6 +30,8 @@ bool is_space(char32_t code);        // White_Space
 bool is_number(char32_t code);       // general category N
 bool is_letter(char32_t code);       // general category L
 bool is_punctuation(char32_t code);  // ASCII punctuation (with symbols), or general category P
+bool is_control(char32_t code);      // control, format or private use
+bool is_nonspacing(char32_t code);   // general category Mn
 bool is_word(char32_t code);         // letters, marks, decimal digits, connectors: a regex's \w
 
 enum class NormalForm { nfc, nfd, nfkc, nfkd };
@@ -37,6 +40,8 @@ std::string normalize(std::string_view text, NormalForm form);
 std::string lowercase(std::string_view text);
 /// Without characters of category M (marks).
 std::string strip_accents(std::string_view text);
+/// Calls `f` with each extended grapheme cluster of `text` (well-formed), in order.
+void for_each_grapheme(std::string_view text, const std::function<void(std::string_view)>& f);
 
 /// Byte-level BPE writes each byte as one visible character: itself where it is printable Latin-1,
 /// else the next free code point from U+0100 on.
@@ -46,6 +51,12 @@ int letter_to_byte(char32_t code);
 std::string bytes_to_letters(std::string_view bytes);
 /// The bytes a word in that alphabet spells; false where it holds another character.
 bool letters_to_bytes(std::string_view letters, std::string& bytes);
+
+/// The bytes of a text in which "\\n", "\\t", "\\r" and "\\xNN" stand for bytes and a backslash
+/// before any other character for that character.
+std::string unescape_bytes(std::string_view text);
+/// `bytes` as such a text, in printable ASCII.
+std::string escape_bytes(std::string_view bytes);
 
 /// The byte NN of a token "<0xNN>", or -1.
 int byte_token_value(std::string_view token);

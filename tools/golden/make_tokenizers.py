@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Goldens of the tokenizers: small trained tokenizer.json files and the ids Hugging Face gives.
 
-Written with tokenizers 0.23.3, Python 3.11. Usage: make_tokenizers.py [--large DIR]
+Written with tokenizers 0.23.3, sentencepiece 0.2.3, Python 3.11.
+Usage: make_tokenizers.py [--large DIR] [NAME...]
 
 Writes tests/golden/tokenizers/: texts.json, a list of texts in many scripts, with emoji, code,
 runs of whitespace and special tokens inside; and for each kind of tokenizer NAME.tokenizer.json
@@ -12,12 +13,16 @@ is too big to keep.
 """
 import argparse
 import collections
+import io
 import json
+import os
 import random
 import re
+import tempfile
 import unicodedata
 from pathlib import Path
 
+import sentencepiece as spm
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
 from tokenizers import pre_tokenizers, processors, trainers
 
@@ -287,6 +292,162 @@ def make_mixed():
     return t
 
 
+BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
+
+
+def make_bloom():
+    return byte_level(split_bytes(BLOOM), ["<unk>", "<s>", "</s>", "<pad>"])
+
+
+def make_olmo2():
+    """The pieces are what the expression matches ("Removed", inverted), as converters of tiktoken say it."""
+    pre = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(LLAMA3), "removed", True),
+                                   pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    t = byte_level(pre, ["<|endoftext|>"])
+    t.add_tokens([AddedToken("<|im_start|>", normalized=False, special=False)])
+    return t
+
+
+def make_neox():
+    """GPT-NeoX, Pythia, MPT: runs of spaces are added tokens that are looked for after normal form C."""
+    t = byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False), ["<|endoftext|>", "<|padding|>"],
+                   normalizers.NFC())
+    t.add_tokens([AddedToken(" " * n, normalized=True) for n in range(24, 1, -1)])
+    return t
+
+
+def make_phi3():
+    """Llama 2's, with special tokens that take the whitespace behind them."""
+    t = make_llama2()
+    t.add_special_tokens([AddedToken(c, normalized=False, rstrip=True)
+                          for c in ("<|im_start|>", "<|im_end|>", "<|endoftext|>")])
+    return t
+
+
+def wordpiece(normalizer, size=1200):
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    t = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
+    t.normalizer = normalizer
+    t.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    t.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=names, show_progress=False,
+                                        limit_alphabet=300, initial_alphabet=common_characters(300))
+    t.train_from_iterator(FRAGMENTS * 3, trainer)
+    return t
+
+
+def make_bert():
+    t = wordpiece(normalizers.BertNormalizer())
+    t.post_processor = processors.BertProcessing(("[SEP]", t.token_to_id("[SEP]")),
+                                                 ("[CLS]", t.token_to_id("[CLS]")))
+    return t
+
+
+def make_bert_cased():
+    t = wordpiece(normalizers.BertNormalizer(lowercase=False, strip_accents=False, handle_chinese_chars=False))
+    t.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    return around(t, "[CLS]", "[SEP]")
+
+
+def unigram(normalizer, pretokenizer, decoder, specials, size=900, byte_fallback=False):
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    t = Tokenizer(models.Unigram())
+    t.normalizer = normalizer
+    t.pre_tokenizer = pretokenizer
+    alphabet = common_characters(250)
+    trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=list(specials), unk_token="<unk>",
+                                      show_progress=False, initial_alphabet=alphabet)
+    known = set(alphabet) | set(" ")
+    t.train_from_iterator(["".join(c if c in known else " " for c in line) for line in FRAGMENTS] * 3, trainer)
+
+    def change(document):
+        model = document["model"]
+        if byte_fallback:
+            texts = {p[0] for p in model["vocab"]}
+            model["vocab"] += [[f"<0x{b:02X}>", 0.0] for b in range(256) if f"<0x{b:02X}>" not in texts]
+            model["byte_fallback"] = True
+        document["pre_tokenizer"] = document["pre_tokenizer"] if not byte_fallback else None
+        model["vocab"] = [[p, round(score, 6)] for p, score in model["vocab"]]
+    t = edit(t, change)
+    t.decoder = decoder
+    return t
+
+
+# A few of SentencePiece's rewrites, and ones that make nothing, two characters, or take two.
+RULES = [("ﬁ", "fi"), ("ﬂ", "fl"), ("\u3000", " "), ("\u00a0", " "), ("\u2003", " "), ("\t", " "), ("\n", " "),
+         ("\r", " "), ("①", "1"), ("②", "2"), ("½", "1⁄2"), ("e\u0301", "é"), ("a\u0301", "á"), ("A\u030a", "Å"),
+         ("\u200b", ""), ("\ufeff", ""), ("ß", "ss"), ("１", "1"), ("２", "2"), ("３", "3"), ("０", "0"), ("％", "%"),
+         ("ｶ", "カ"), ("ﾀ", "タ"), ("ﾅ", "ナ"), ("…", "..."), ("ﷺ", "صلى"), ("👍🏽", "👍"), ("Ⅻ", "XII")]
+
+
+def train_sentencepiece(**options):
+    """The bytes of a trained SentencePiece model."""
+    with tempfile.TemporaryDirectory() as scratch:
+        rules = Path(scratch) / "rules.tsv"
+        codes = lambda text: " ".join(f"{ord(c):X}" for c in text)
+        rules.write_text("".join(f"{codes(a)}\t{codes(b)}\n" for a, b in RULES))
+        out = io.BytesIO()
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=iter(FRAGMENTS * 3), model_writer=out, normalization_rule_tsv=str(rules),
+            character_coverage=0.98, num_threads=1, minloglevel=2, **options)
+        return out.getvalue()
+
+
+def fields(message):
+    """(number, value) of each field of a protocol buffer."""
+    at, out = 0, []
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+    while at < len(message):
+        key = varint()
+        if key & 7 == 0:
+            out.append((key >> 3, varint()))
+            continue
+        size = {1: 8, 5: 4}.get(key & 7) or varint()
+        out.append((key >> 3, message[at:at + size]))
+        at += size
+    return out
+
+
+def charsmap():
+    normalizer = dict(fields(train_sentencepiece(vocab_size=700)))[3]
+    return bytes(dict(fields(normalizer))[2])
+
+
+def make_t5():
+    pre = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(),
+                                   pre_tokenizers.Metaspace(prepend_scheme="always")])
+    t = unigram(normalizers.Precompiled(charsmap()), pre, decoders.Metaspace(prepend_scheme="always"),
+                ["<pad>", "</s>", "<unk>"])
+    t.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", t.token_to_id("</s>"))])
+    return t
+
+
+def make_xlmr():
+    norm = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    t = unigram(norm, pre_tokenizers.Metaspace(prepend_scheme="first", split=True),
+                decoders.Metaspace(prepend_scheme="first"), ["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    return around(t, "<s>", "</s>")
+
+
+def make_unigram_bytes():
+    """Unigram on whole texts with byte fallback."""
+    norm = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    pre = pre_tokenizers.Metaspace(prepend_scheme="always")
+    decoder = decoders.Sequence(LLAMA2_DECODER + [decoders.Strip(" ", 1, 0)])
+    return around(unigram(norm, pre, decoder, ["<unk>", "<s>", "</s>"], byte_fallback=True), "<s>")
+
+
 # Expressions as published in the models' tokenizer.json, by their name in GGUF; then constructs that
 # Oniguruma and PCRE2 spell or mean differently.
 # The files of DeepSeek hold the line ends themselves.
@@ -336,11 +497,14 @@ def dump(value):
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def write(directory, texts):
+def write(directory, texts, names):
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "texts.json").write_text(dump(texts))
-    write_splits(directory / "splits.json", texts[:SPLIT_TEXTS])
+    if not names:
+        write_splits(directory / "splits.json", texts[:SPLIT_TEXTS])
     for name, make in MAKERS.items():
+        if names and name not in names:
+            continue
         tokenizer = make()
         ids = [tokenizer.encode(t).ids for t in texts]
         decoded = [tokenizer.decode(i, skip_special_tokens=True) for i in ids[:PLAIN_TEXTS]]
@@ -359,8 +523,9 @@ def write(directory, texts):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--large", type=Path)
+    parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
     if arguments.large:
-        write(arguments.large, make_texts(30000, seed=2))
+        write(arguments.large, make_texts(30000, seed=2), arguments.names)
     else:
-        write(OUT, make_texts(400, seed=1))
+        write(OUT, make_texts(400, seed=1), arguments.names)

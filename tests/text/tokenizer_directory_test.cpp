@@ -1,0 +1,220 @@
+// Directories without a tokenizer.json: each kind of file against its own library, by the goldens
+// of tools/golden/make_tokenizer_files.py.
+#include "text/tokenizer_directory.h"
+
+#include <algorithm>
+#include <map>
+
+#include "golden.h"
+#include "text/base64.h"
+#include "text/rwkv_vocabulary.h"
+
+namespace hone {
+namespace {
+
+using Ids = std::vector<int32_t>;
+using nlohmann::json;
+using Files = std::map<std::string, std::string>;
+
+std::unique_ptr<Tokenizer> open(const Files& files) {
+  return tokenizer_from_directory(
+      [&](const std::string& name) {
+        const auto at = files.find(name);
+        return at == files.end() ? std::nullopt : std::optional(at->second);
+      },
+      "dir");
+}
+
+std::string file(const std::string& name) { return golden_text("files/" + name); }
+
+void expect_ids(const Tokenizer& t, const std::string& name, bool special = false) {
+  const auto texts = golden_texts();
+  const json expected = golden_json("files/" + name + ".json")["ids"];
+  ASSERT_EQ(expected.size(), texts.size());
+  for (size_t i = 0; i < texts.size(); ++i) {
+    ASSERT_EQ(t.encode(texts[i], false, special), expected[i].get<Ids>()) << json(texts[i]).dump();
+  }
+}
+
+TEST(TokenizerDirectory, SentencePiece) {
+  for (const char* name : {"spm_bpe", "spm_unigram", "spm_unigram_bytes"}) {
+    SCOPED_TRACE(name);
+    const auto t = open({{"tokenizer.model", file(std::string(name) + ".model")}});
+    ASSERT_NE(t, nullptr);
+    expect_ids(*t, name);
+    EXPECT_EQ(t->bos(), 1);
+    EXPECT_EQ(t->eos(), 2);
+    EXPECT_EQ(t->unk(), 0);
+    EXPECT_EQ(t->decode(t->encode("The old man", false)), "The old man");
+  }
+  const std::string config = R"({"tokenizer_class": "LlamaTokenizer", "add_bos_token": true,
+    "bos_token": "<s>", "added_tokens_decoder": {"1000": {"content": "<|im_start|>", "special": true}},
+    "chat_template": "T"})";
+  const auto t =
+      open({{"tokenizer.model", file("spm_bpe.model")}, {"tokenizer_config.json", config}});
+  EXPECT_EQ(t->vocab_size(), 1001);
+  EXPECT_EQ(t->encode("<|im_start|>"), (Ids{1, 1000}));
+  EXPECT_EQ(t->chat_template(), "T");
+}
+
+TEST(TokenizerDirectory, Ranks) {
+  const Files files{{"qwen.tiktoken", file("qwen.tiktoken")},
+                    {"tokenizer_config.json", R"({"tokenizer_class": "QWenTokenizer"})"}};
+  const auto t = open(files);
+  ASSERT_NE(t, nullptr);
+  expect_ids(*t, "qwen", true);
+  EXPECT_EQ(t->spec().gguf_obstacle, "");
+  EXPECT_EQ(t->spec().pre, "qwen2");
+  EXPECT_EQ(t->token_text(t->vocab_size() - 1), "<|extra_204|>");
+  // A class that is not known says its expression.
+  Files other{{"tokenizer.model", files.at("qwen.tiktoken")},
+              {"tokenizer_config.json",
+               R"({"tokenizer_class": "Other", "pat_str": "\\p{L}+|[^\\p{L}]", "bos_token": "<b>",
+                   "added_tokens_decoder": {"5000": {"content": "<b>", "special": true}}})"}};
+  const auto o = open(other);
+  EXPECT_EQ(o->bos(), 5000);
+  EXPECT_EQ(o->decode(o->encode("<b>It's 12")), "<b>It's 12");
+  other["tokenizer_config.json"] = R"({"tokenizer_class": "Other"})";
+  EXPECT_EQ(error_of([&] { open(other); }).substr(0, 75),
+            "unsupported: dir/tokenizer.model: which expression splits a text is not kno");
+}
+
+TEST(TokenizerDirectory, MergesAndVocabulary) {
+  const json golden = json::parse(golden_text("gpt2.tokenizer.json"));
+  std::string merges = "#version: 0.2\n";
+  for (const json& m : golden["model"]["merges"])
+    merges += m[0].get<std::string>() + " " + m[1].get<std::string>() + "\n";
+  const auto t = open({{"vocab.json", golden["model"]["vocab"].dump()}, {"merges.txt", merges}});
+  ASSERT_NE(t, nullptr);
+  const auto expected = golden_json("gpt2.expected.json")["ids"];
+  const auto texts = golden_texts();
+  for (size_t i = 0; i < texts.size(); ++i)
+    ASSERT_EQ(t->encode(texts[i]), expected[i].get<Ids>()) << json(texts[i]).dump();
+
+  const json roberta = json::parse(golden_text("roberta.tokenizer.json"));
+  merges = "#version: 0.2\n";
+  for (const json& m : roberta["model"]["merges"])
+    merges += m[0].get<std::string>() + " " + m[1].get<std::string>() + "\n";
+  const std::string config = R"({"tokenizer_class": "RobertaTokenizer", "add_prefix_space": true,
+    "bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>",
+    "unk_token": "<unk>", "pad_token": "<pad>"})";
+  const auto r = open({{"vocab.json", roberta["model"]["vocab"].dump()},
+                       {"merges.txt", merges},
+                       {"tokenizer_config.json", config}});
+  const auto expected_roberta = golden_json("roberta.expected.json")["ids"];
+  for (size_t i = 0; i < texts.size(); ++i) {
+    if (texts[i].find("<mask>") != texts[i].npos) continue;  // its lstrip is not in these files
+    ASSERT_EQ(r->encode(texts[i]), expected_roberta[i].get<Ids>()) << json(texts[i]).dump();
+  }
+}
+
+TEST(TokenizerDirectory, WordPieces) {
+  const json golden = json::parse(golden_text("bert.tokenizer.json"));
+  std::vector<std::string> tokens(golden["model"]["vocab"].size());
+  for (const auto& [text, id] : golden["model"]["vocab"].items()) tokens[id] = text;
+  std::string list;
+  for (const std::string& t : tokens) list += t + "\n";
+  const auto t = open({{"vocab.txt", list}});
+  ASSERT_NE(t, nullptr);
+  const auto expected = golden_json("bert.expected.json")["ids"];
+  const auto texts = golden_texts();
+  for (size_t i = 0; i < texts.size(); ++i)
+    ASSERT_EQ(t->encode(texts[i]), expected[i].get<Ids>()) << json(texts[i]).dump();
+  EXPECT_EQ(open({{"vocab.txt", "a\nb\n"}}), nullptr);
+  EXPECT_EQ(open({{"vocab.txt", list}, {"tokenizer_config.json", R"({"tokenizer_class": "X"})"}}),
+            nullptr);
+}
+
+TEST(TokenizerDirectory, RwkvWorld) {
+  const auto t = open({{kRwkvVocabularyFile, file("rwkv.txt")}});
+  ASSERT_NE(t, nullptr);
+  expect_ids(*t, "rwkv");
+  EXPECT_EQ(t->eos(), 0);
+  EXPECT_EQ(t->token_bytes(256), "\xFF");
+  // What hone writes gives the same.
+  const auto files = tokenizer_files_from_spec(t->spec());
+  ASSERT_EQ(files[0].first, kRwkvVocabularyFile);
+  const auto again = open({{files[0].first, files[0].second}, {files[1].first, files[1].second}});
+  EXPECT_EQ(again->spec().tokens, t->spec().tokens);
+  expect_ids(*again, "rwkv");
+  for (const std::string& text : golden_texts())
+    ASSERT_EQ(t->decode(t->encode(text)), text) << json(text).dump();
+
+  const fs::path world = fs::path(HONE_SHARED_DIR) / "tokenizers/rwkv-world" / kRwkvVocabularyFile;
+  if (!fs::exists(world)) GTEST_SKIP() << "no shared data: " << world;
+  const auto w = open({{kRwkvVocabularyFile, read_text_file(world)}});
+  expect_ids(*w, "world");
+  EXPECT_EQ(w->vocab_size(), 65530);
+}
+
+TEST(TokenizerDirectory, TokenizerJsonComesFirst) {
+  const auto t = open({{"tokenizer.json", golden_text("llama3.tokenizer.json")},
+                       {"vocab.txt", "[UNK]\n"},
+                       {"tokenizer.model", "x"}});
+  EXPECT_EQ(t->encode("", true), (Ids{0}));
+  EXPECT_EQ(open({}), nullptr);
+  EXPECT_EQ(open({{"tokenizer_config.json", "{}"}}), nullptr);
+}
+
+TEST(TokenizerDirectory, BrokenFilesAreRefused) {
+  const auto refused = [](const Files& files, const std::string& expected) {
+    const std::string error = error_of([&] { open(files); });
+    EXPECT_EQ(error.substr(0, expected.size()), expected);
+    EXPECT_EQ(error.find('\n'), error.npos);
+  };
+  const std::string model = file("spm_unigram.model");
+  for (size_t n = 1; n < model.size(); n += 61) {
+    // Cut anywhere it may still be a list of pieces, but then without the description behind them.
+    EXPECT_NE(error_of([&] { open({{"tokenizer.model", model.substr(0, n)}}); }), "") << n;
+  }
+  refused({{"tokenizer.model", "\x0F"}}, "corrupt: dir/tokenizer.model: not a SentencePiece model");
+  refused({{"tokenizer.model", "\x0A\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01"}},
+          "corrupt: dir/tokenizer.model: not a SentencePiece model: a field of");
+  refused({{"tokenizer.model", std::string("\x12\x02\x18\x03", 4)}},
+          "unsupported: dir/tokenizer.model: a SentencePiece model of kind 3");
+  refused({{"tokenizer.model", model},
+           {"tokenizer_config.json", R"({"tokenizer_class": "XLMRobertaTokenizer"})"}},
+          "unsupported: dir/tokenizer.model: the class 'XLMRobertaTokenizer'");
+  refused({{"tokenizer.model", model}, {"tokenizer_config.json", "[]"}},
+          "corrupt: dir/tokenizer_config.json: expected an object");
+  refused({{"tokenizer.model", model},
+           {"tokenizer_config.json", R"({"added_tokens_decoder": {"9999999": {"content": "x"}}})"}},
+          "corrupt: dir/tokenizer.model: the added token '9999999'");
+  refused({{"tokenizer.model", model}, {"tokenizer_config.json", R"({"bos_token": 5})"}},
+          "corrupt: dir: not a tokenizer");
+  for (const char* line : {"5 'a'", "a 'b' 1", "5 'a' 2", "5 b'a 1", "5 '\\q' 1", "5 '\\ud800' 3",
+                           "0 'a' 1", "99999999 'a' 1", "5 '' 0", "5 'a'b' 3"}) {
+    refused({{kRwkvVocabularyFile, std::string(line) + "\n"}},
+            std::string("corrupt: dir/") + kRwkvVocabularyFile + ": line 1 is");
+  }
+  refused({{kRwkvVocabularyFile, "1 'a' 1\n1 'b' 1\n"}},
+          std::string("corrupt: dir/") + kRwkvVocabularyFile + ": line 2 gives id 1 a second");
+  refused({{kRwkvVocabularyFile, "1 'a' 1\n"}},
+          std::string("corrupt: dir/") + kRwkvVocabularyFile + ": the vocabulary has no token");
+  for (const char* line : {"YQ==", "YQ== x", "Y 1", "YQ== -1", "YQ== 99999999", "YQ=a 1"}) {
+    refused({{"qwen.tiktoken", std::string(line) + "\n"}}, "corrupt: dir/qwen.tiktoken: line 1 is");
+  }
+  refused({{"qwen.tiktoken", "YQ== 0\nYg== 0\n"}}, "corrupt: dir/qwen.tiktoken: line 2 gives rank");
+  refused({{"qwen.tiktoken", "YQ== 0\n"}}, "corrupt: dir/qwen.tiktoken: it has no rank");
+  refused({{"vocab.json", "{}, \"merges\": {}"}, {"merges.txt", ""}}, "corrupt: dir/vocab.json");
+  refused({{"vocab.json", "{\"a\": 0}"}, {"merges.txt", "a b\n"}},
+          "corrupt: dir/vocab.json: merge 0");
+  refused({{"vocab.json", "{\"a\": 0}"}, {"merges.txt", "\xFF a\n"}},
+          "corrupt: dir/vocab.json: a merge that is not UTF-8");
+}
+
+TEST(Base64, ReadsWhatItWrites) {
+  std::string bytes;
+  for (int i = 0; i < 300; ++i) {
+    EXPECT_EQ(base64_decode(base64_encode(bytes)), bytes);
+    bytes += static_cast<char>(i * 7);
+  }
+  EXPECT_EQ(base64_encode("ab"), "YWI=");
+  EXPECT_EQ(base64_decode(""), "");
+  for (const char* wrong : {"A", "AB", "ABC", "AB=C", "====", "A===", "AB==AB==", "AB C", "AB-_"}) {
+    EXPECT_EQ(base64_decode(wrong), std::nullopt) << wrong;
+  }
+}
+
+}  // namespace
+}  // namespace hone

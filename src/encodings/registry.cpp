@@ -24,8 +24,9 @@
   X(mxfp4)                \
   X(int8_row)             \
   X(int_group)            \
-  X(nvfp4)                \
+  X(nvfp4_ct)             \
   X(nvfp4_modelopt)       \
+  X(hqq)                  \
   X(nf4)                  \
   X(fp4)
 // clang-format on

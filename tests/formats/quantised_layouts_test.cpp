@@ -81,7 +81,7 @@ TEST_F(QuantisedLayouts, WritesTheTensorsOfTheReferenceLibraries) {
                      contents_of(open_checkpoint(kLayouts / r.golden), r.without));
     const auto ours = SafetensorsFile::open(scratch_ / r.golden / "model.safetensors");
     const auto theirs = SafetensorsFile::open(kLayouts / r.golden / "model.safetensors");
-    EXPECT_GT(ours.entries().size(), 3u);
+    EXPECT_GE(ours.entries().size(), 3u);
     for (const SafetensorsEntry& e : ours.entries()) {
       SCOPED_TRACE(e.name);
       ASSERT_TRUE(theirs.has(e.name));

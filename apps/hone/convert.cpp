@@ -58,7 +58,8 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   for (const Layout& l : layouts())
     if (l.write != nullptr) names.emplace_back(l.name);
   app.add_option("--layout", f->options.layout,
-                 "hf, gguf, gptq, gptq_v2 or bitsandbytes; gguf for a .gguf file")
+                 "hf, gguf, gptq, gptq_v2, awq, bitsandbytes, compressed-tensors, fp8, modelopt "
+                 "or hqq; gguf for a .gguf file")
       ->check(one_of(names))
       ->type_name("NAME");
   app.add_option("--out", f->out, "a new directory, or a new file for gguf")

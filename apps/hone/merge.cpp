@@ -161,7 +161,7 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
                               "keep the base's encodings, or take NAME; else quantised become bf16")
                    ->expected(0, 1)
                    ->type_name("[NAME]");
-  app.add_option("--layout", o.layout, "hf, gguf, gptq, gptq_v2 or bitsandbytes; else what fits")
+  app.add_option("--layout", o.layout, "a name of hone convert --help; else what fits")
       ->check(layout_name())
       ->type_name("NAME");
   app.add_flag("--unmerge", o.unmerge, "take adapters out that were merged into MODEL");

@@ -247,7 +247,7 @@ std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
       ->check(encoding_name());
   name("--head", f->head, "encoding of an untied head; else it stays as it is")
       ->check(encoding_name());
-  name("--layout", f->layout, "hf, gguf, gptq, gptq_v2 or bitsandbytes; else what fits")
+  name("--layout", f->layout, "a name of hone convert --help; else what fits")
       ->check(layout_name());
   name("--decode-to", f->decode_to, "f32, f16 or bf16 for what the layout cannot hold")
       ->check(decoded_type_name());

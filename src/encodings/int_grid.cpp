@@ -39,6 +39,8 @@ float grid_error(const float* x, int64_t n, int64_t stride, const Grid& grid, in
 template <typename F>
 void visit_bits(int bits, F&& f) {
   switch (bits) {
+    case 1:
+      return f(std::integral_constant<int, 1>{});
     case 2:
       return f(std::integral_constant<int, 2>{});
     case 3:

@@ -1,11 +1,11 @@
-// "nvfp4", "nvfp4_modelopt": NVIDIA's 4-bit floats (E2M1) in groups of 16 columns, whose scales are
-// 8-bit floats (E4M3), with one f32 factor for the whole matrix.
+// "nvfp4_ct", "nvfp4_modelopt": NVIDIA's 4-bit floats (E2M1) in groups of 16 columns, whose scales
+// are 8-bit floats (E4M3), with one f32 factor for the whole matrix.
 //
 // Planes, K a multiple of 16:
 //   codes   u8 [N, K/2]        the low nibble is the even column; sign, two exponent bits, mantissa
 //   scales  f8_e4m3 [N, K/16]
 //   global  f32 [1]
-// w = e2m1·(scale / global) as compressed-tensors writes and computes it ("nvfp4"), or
+// w = e2m1·(scale / global) as compressed-tensors writes and computes it ("nvfp4_ct"), or
 // e2m1·(scale·global) as ModelOpt does ("nvfp4_modelopt"): one is the other's reciprocal, but for a
 // rounding, so that each is kept as it stands. Encoding gives the bytes of compressed-tensors'
 // min-max quantiser: the largest magnitude of the matrix becomes 6·448, that of a group 6.
@@ -159,8 +159,8 @@ class Nvfp4 final : public Encoding {
 
 namespace encoding_entry {
 
-const Encoding& nvfp4() {
-  static const Nvfp4 e("nvfp4", "4-bit floats in groups of 16, whose scales are 8-bit floats",
+const Encoding& nvfp4_ct() {
+  static const Nvfp4 e("nvfp4_ct", "4-bit floats in groups of 16, whose scales are 8-bit floats",
                        true);
   return e;
 }

@@ -30,8 +30,9 @@
   X(q1_0)                 \
   X(int8_row)             \
   X(int_group)            \
-  X(nvfp4)                \
+  X(nvfp4_ct)             \
   X(nvfp4_modelopt)       \
+  X(hqq)                  \
   X(nf4)                  \
   X(fp4)
 // clang-format on

@@ -353,23 +353,13 @@ class CompressedCheckpoint final : public HfCheckpoint {
   }
 
   Weight eight_bit_floats(const std::string& module, const Tensor& values) const {
-    Tensor scale = tensors_.tensor(module + ".weight_scale");
-    if (scale.dtype() == DType::u8) scale = powers_of_two(scale);
-    HONE_CHECK(is_float(scale.dtype()), corrupt, "{}: weight_scale is {}", where(module),
-               dtype_name(scale.dtype()));
+    const Tensor scale = tensors_.tensor(module + ".weight_scale");
     int64_t rows = 0, columns = 0;
     for (const Scheme& s : schemes_) {
       if (s.block_rows > 0) rows = s.block_rows, columns = s.block_columns;
       if (s.group > 0 && columns == 0) columns = s.group;
     }
     return scaled_f8(values, scale, rows, columns, where(module));
-  }
-
-  static Tensor powers_of_two(const Tensor& exponents) {
-    Tensor out = Tensor::empty(exponents.shape(), DType::f32);
-    for (int64_t i = 0; i < out.numel(); ++i)
-      out.mutable_data<float>()[i] = std::ldexp(1.0f, exponents.data<uint8_t>()[i] - 127);
-    return out;
   }
 
   /// NVFP4, and MXFP4, whose codes go into the blocks of the encoding "mxfp4": an exponent, then
@@ -382,7 +372,7 @@ class CompressedCheckpoint final : public HfCheckpoint {
     w.shape = {n, k};
     if (tensors_.has(module + ".weight_global_scale")) {
       HONE_CHECK(k % 16 == 0, corrupt, "{}: {} columns make no groups of 16", where(module), k);
-      w.encoding = "nvfp4";
+      w.encoding = "nvfp4_ct";
       w.params.bits = 4;
       w.planes["codes"] = codes;
       w.planes["scales"] = part(module + ".weight_scale", {DType::f8_e4m3}, {n, k / 16});

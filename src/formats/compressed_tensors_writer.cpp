@@ -15,7 +15,7 @@ namespace {
 bool is_int(const WeightInfo& w) { return w.encoding == "int_group"; }
 bool is_f8(const WeightInfo& w) { return w.encoding == "f8_e4m3" && w.params.row_scaled; }
 bool is_quantised(const WeightInfo& w) {
-  return is_int(w) || is_f8(w) || w.encoding == "nvfp4" || w.encoding == "mxfp4";
+  return is_int(w) || is_f8(w) || w.encoding == "nvfp4_ct" || w.encoding == "mxfp4";
 }
 
 int64_t group_count(const WeightInfo& w) {
@@ -102,7 +102,7 @@ void add_pieces(const WeightInfo& w, std::vector<HfPiece>& pieces) {
     add(".weight", DType::f8_e4m3, w.shape, plane("values"));
     add(".weight_scale", DType::f32, shape,
         [&w, shape](const Weight& weight) { return f8_scale(w, weight).reshape(shape); });
-  } else if (w.encoding == "nvfp4") {
+  } else if (w.encoding == "nvfp4_ct") {
     add(".weight_packed", DType::u8, {n, k / 2}, plane("codes"));
     add(".weight_scale", DType::f8_e4m3, {n, k / 16}, plane("scales"));
     add(".weight_global_scale", DType::f32, {1}, plane("global"));
@@ -122,7 +122,7 @@ void add_pieces(const WeightInfo& w, std::vector<HfPiece>& pieces) {
 
 std::string format_of(const WeightInfo& w) {
   if (is_f8(w)) return "float-quantized";
-  if (!is_int(w)) return w.encoding + "-pack-quantized";
+  if (!is_int(w)) return w.encoding == "mxfp4" ? "mxfp4-pack-quantized" : "nvfp4-pack-quantized";
   return is_plain_int(w) ? "int-quantized" : "pack-quantized";
 }
 
@@ -165,7 +165,7 @@ Json scheme(const WeightInfo& w) {
     if (!row) weights["group_size"] = p.group;
     if (is_plain_int(w)) input = dynamic_arguments("int", "token");
   } else {
-    const bool nv = w.encoding == "nvfp4";
+    const bool nv = w.encoding == "nvfp4_ct";
     weights = arguments(4, "float", true, nv ? "tensor_group" : "group");
     weights["group_size"] = nv ? 16 : 32;
     weights["scale_dtype"] = weights["zp_dtype"] = nv ? "torch.float8_e4m3fn" : "torch.uint8";
@@ -220,7 +220,8 @@ std::string compressed_tensors_refusal(const WeightInfo& w) {
   if (!is_quantised(w)) {
     if (is_float_encoding(w.encoding)) return float_refusal(w);
     return fmt::format(
-        "compressed-tensors holds int_group, f8_e4m3, nvfp4, mxfp4 and floats, not {}", w.encoding);
+        "compressed-tensors holds int_group, f8_e4m3, nvfp4_ct, mxfp4 and floats, not {}",
+        w.encoding);
   }
   if (w.shape.size() != 2) return "compressed-tensors holds matrices, not " + shape_string(w.shape);
   const WeightParams& p = w.params;

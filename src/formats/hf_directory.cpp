@@ -42,28 +42,45 @@ class HeldWeight {
   Weight weight_;
 };
 
+Json read_object(const fs::path& path) {
+  Json json = parse_json(read_text_file(path, kMaxConfig), path.string());
+  HONE_CHECK(json.is_object(), corrupt, "{}: expected a JSON object", path.string());
+  return json;
+}
+
+/// The quantization_config that a file beside config.json stands for, or null.
+Json legacy_quantization(const fs::path& directory) {
+  if (fs::path gptq = directory / "quantize_config.json"; file_exists(gptq)) {
+    Json q = read_object(gptq);
+    if (!q.contains("quant_method")) q["quant_method"] = "gptq";
+    return q;
+  }
+  if (fs::path awq = directory / "quant_config.json"; file_exists(awq)) {
+    Json q = read_object(awq);
+    q["quant_method"] = "awq";
+    for (auto [old, name] : {std::pair("w_bit", "bits"), std::pair("q_group_size", "group_size")})
+      if (q.contains(old)) q[name] = q[old];
+    return q;
+  }
+  if (fs::path modelopt = directory / "hf_quant_config.json"; file_exists(modelopt)) {
+    const Json q = read_object(modelopt);
+    const Json* inner = find_field(q, "quantization");
+    HONE_CHECK(inner != nullptr && inner->is_object(), corrupt,
+               "{}: \"quantization\": expected an object", modelopt.string());
+    Json flat = *inner;
+    flat["quant_method"] = "modelopt";
+    return flat;
+  }
+  return nullptr;
+}
+
 }  // namespace
 
 Json read_hf_config(const fs::path& directory) {
-  auto read = [](const fs::path& path) {
-    Json json = parse_json(read_text_file(path, kMaxConfig), path.string());
-    HONE_CHECK(json.is_object(), corrupt, "{}: expected a JSON object", path.string());
-    return json;
-  };
-  Json config = read(directory / "config.json");
-  fs::path legacy = directory / "quantize_config.json",
-           legacy_awq = directory / "quant_config.json";
-  if (find_field(config, "quantization_config") == nullptr && file_exists(legacy)) {
-    Json quantization = read(legacy);
-    if (!quantization.contains("quant_method")) quantization["quant_method"] = "gptq";
-    config["quantization_config"] = std::move(quantization);
-  } else if (find_field(config, "quantization_config") == nullptr && file_exists(legacy_awq)) {
-    Json quantization = read(legacy_awq);
-    quantization["quant_method"] = "awq";
-    for (auto [old, name] : {std::pair("w_bit", "bits"), std::pair("q_group_size", "group_size")})
-      if (quantization.contains(old)) quantization[name] = quantization[old];
-    config["quantization_config"] = std::move(quantization);
-  }
+  Json config = read_object(directory / "config.json");
+  if (find_field(config, "quantization_config") == nullptr)
+    if (Json legacy = legacy_quantization(directory); !legacy.is_null())
+      config["quantization_config"] = std::move(legacy);
   return config;
 }
 

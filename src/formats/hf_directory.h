@@ -15,8 +15,8 @@
 namespace hone {
 
 /// config.json of `directory`, an object. Where it has no "quantization_config" but the legacy
-/// quantize_config.json of GPTQ or quant_config.json of AutoAWQ lies beside it, that takes its
-/// place. Raises io or corrupt.
+/// quantize_config.json of GPTQ, quant_config.json of AutoAWQ or hf_quant_config.json of ModelOpt
+/// lies beside it, that takes its place. Raises io or corrupt.
 Json read_hf_config(const fs::path& directory);
 /// config["quantization_config"]["quant_method"], or empty for plain floats.
 std::string quant_method(const Json& config, const std::string& source);

@@ -8,6 +8,9 @@ namespace layout_entry {
 const Layout& gguf();
 const Layout& awq();
 const Layout& compressed_tensors();
+const Layout& fp8();
+const Layout& modelopt();
+const Layout& hqq();
 const Layout& gptq();
 const Layout& gptq_v2();
 const Layout& bitsandbytes();
@@ -18,7 +21,8 @@ const Layout& hf();
 std::span<const Layout> layouts() {
   // "hf" comes last: it names the quantisation method of a directory that nobody above knows.
   static const Layout kLayouts[] = {
-      layout_entry::rwkv_cpp(),           layout_entry::gguf(), layout_entry::awq(),
+      layout_entry::rwkv_cpp(),           layout_entry::gguf(), layout_entry::hqq(),
+      layout_entry::modelopt(),           layout_entry::fp8(),  layout_entry::awq(),
       layout_entry::compressed_tensors(), layout_entry::gptq(), layout_entry::gptq_v2(),
       layout_entry::bitsandbytes(),       layout_entry::hf(),
   };

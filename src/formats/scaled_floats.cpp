@@ -1,19 +1,47 @@
 #include "formats/scaled_floats.h"
 
+#include <cmath>
+
 #include "base/checked.h"
 
 namespace hone {
+namespace {
 
-Weight scaled_f8(const Tensor& values, const Tensor& scale, int64_t rows, int64_t columns,
+Tensor as_f32(const Tensor& scale, const std::string& where) {
+  if (scale.dtype() != DType::u8) {
+    HONE_CHECK(is_float(scale.dtype()), corrupt, "{}: scales of type {}", where,
+               dtype_name(scale.dtype()));
+    return scale.to(DType::f32);
+  }
+  Tensor out = Tensor::empty(scale.shape(), DType::f32);
+  for (int64_t i = 0; i < out.numel(); ++i) {
+    const int exponent = scale.data<uint8_t>()[i];
+    out.mutable_data<float>()[i] =
+        exponent == 255 ? std::nanf("") : std::ldexp(1.0f, exponent - 127);
+  }
+  return out;
+}
+
+Tensor without_ones(const Tensor& t) {
+  if (t.rank() <= 2) return t;
+  Shape shape;
+  for (int64_t d : t.shape())
+    if (d != 1) shape.push_back(d);
+  return t.reshape(shape);
+}
+
+}  // namespace
+
+Weight scaled_f8(const Tensor& values, const Tensor& stored, int64_t rows, int64_t columns,
                  const std::string& where) {
   const int64_t n = values.dim(0), k = values.dim(1);
   HONE_CHECK(n > 0 && k > 0, corrupt, "{}: an empty weight", where);
   Weight w = float_weight(values);
   w.params.row_scaled = true;
-  const Tensor wide = scale.to(DType::f32);
+  const Tensor scale = without_ones(as_f32(stored, where));
   if (scale.numel() == 1) {
     w.params.block = n;
-    w.planes["scale"] = wide.reshape({1, 1});
+    w.planes["scale"] = scale.reshape({1, 1});
     return w;
   }
   const int64_t r = scale.rank() > 0 ? scale.dim(0) : 0, c = scale.rank() == 2 ? scale.dim(1) : 1;
@@ -25,11 +53,11 @@ Weight scaled_f8(const Tensor& values, const Tensor& scale, int64_t rows, int64_
   } else {
     fits = fits && rows > 0 && columns > 0 && r == ceil_div(n, rows) && c == ceil_div(k, columns);
     HONE_CHECK(fits, corrupt, "{}: scales {} for {}, in blocks of {} x {}", where,
-               shape_string(scale.shape()), shape_string(values.shape()), rows, columns);
+               shape_string(stored.shape()), shape_string(values.shape()), rows, columns);
     w.params.block = rows;
     w.params.group = columns;
   }
-  w.planes["scale"] = wide.reshape({r, c});
+  w.planes["scale"] = scale.reshape({r, c});
   return w;
 }
 

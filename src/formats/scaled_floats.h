@@ -7,10 +7,10 @@
 
 namespace hone {
 
-/// The weight of `values` (E4M3) [N, K] times `scale`, of any float type. Its shape says what an
-/// element belongs to: [] or [1] the matrix; [N] or [N, 1] a row; [N, G] a row's G-th part of the
-/// columns; [ceil(N/rows), ceil(K/columns)] a block. Raises corrupt, beginning with `where`, for
-/// others.
+/// The weight of `values` (E4M3) [N, K] times `scale`, of any float type, or u8: exponents of two
+/// plus 127. Its shape, without the ones in one of four dimensions, says what an element belongs
+/// to: [] or [1] the matrix; [N] or [N, 1] a row; [N, G] a row's G-th part of the columns;
+/// [ceil(N/rows), ceil(K/columns)] a block. Raises corrupt, beginning with `where`, for others.
 Weight scaled_f8(const Tensor& values, const Tensor& scale, int64_t rows, int64_t columns,
                  const std::string& where);
 

@@ -34,7 +34,8 @@ TEST_P(LayoutValues, AreThoseOfTheReferenceLibrary) {
 INSTANTIATE_TEST_SUITE_P(Goldens, LayoutValues,
                          ::testing::Values("awq_gemm", "awq_gemm_row", "awq_gemv", "ct_packed",
                                            "ct_int", "ct_float", "ct_nvfp4", "ct_mxfp4", "ct_mxfp8",
-                                           "ctold_packed", "ctold_sparse24", "ctold_sparse"),
+                                           "ctold_packed", "ctold_sparse24", "ctold_sparse",
+                                           "fp8_block", "modelopt", "hqq", "hqq_axis0"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -224,6 +224,78 @@ def make_sparse(name, format_name, modules):
         "sparsity_config": {"format": format_name, "ignore": [], "targets": []}})
 
 
+def make_hqq(name, modules):
+    """modules: name → (N, K, bits, group, axis, compute type)."""
+    from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
+
+    tensors, values = {}, {}
+    for seed, (module, (n, k, bits, group, axis, dtype)) in enumerate(modules.items()):
+        torch.manual_seed(seed)
+        linear = torch.nn.Linear(k, n, bias=False)
+        config = BaseQuantizeConfig(nbits=bits, group_size=group, axis=axis)
+        packed = HQQLinear(linear, config, compute_dtype=dtype, device="cpu")
+        tensors |= {f"{module}.{part}": t for part, t in packed.state_dict().items()}
+        packed.meta["compute_dtype"] = torch.float32  # without a rounding behind each step
+        packed.meta["scale"], packed.meta["zero"] = (packed.meta[part].float()
+                                                     for part in ("scale", "zero"))
+        values[f"{module}.weight"] = packed.dequantize()
+    put(name, tensors, values, {
+        "quant_method": "hqq", "skip_modules": ["lm_head"],
+        "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64, "axis": 1}}})
+
+
+def make_fp8(name):
+    """Blocks as transformers dequantises them, f32 all the way; a last block is not whole."""
+    from transformers.integrations.finegrained_fp8 import _dequantize_fp8_weight
+
+    g = torch.Generator().manual_seed(0)
+    tensors, values = {}, {}
+    for module, (n, k) in {"m.a": (144, 160), "m.b": (128, 256)}.items():
+        w = torch.randn(n, k, generator=g).to(torch.float8_e4m3fn)
+        scale = torch.rand(-(-n // 128), -(-k // 128), generator=g)
+        tensors |= {f"{module}.weight": w, f"{module}.weight_scale_inv": scale}
+        values[f"{module}.weight"] = _dequantize_fp8_weight(w, scale, [128, 128], torch.float32)
+    put(name, tensors, values, {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic",
+                                "weight_block_size": [128, 128]})
+
+
+def modelopt_tensor():
+    """ModelOpt's NVFP4 tensor, without the imports of its packages."""
+    root = next(pathlib.Path(p) / "modelopt" for p in sys.path if (pathlib.Path(p) / "modelopt").is_dir())
+    for name in ["modelopt", "modelopt.torch", "modelopt.torch.quantization",
+                 "modelopt.torch.quantization.qtensor", "modelopt.torch.quantization.backends"]:
+        sys.modules[name] = module = types.ModuleType(name)
+        module.__path__ = [str(root / "/".join(name.split(".")[1:]))]
+    nothing = types.ModuleType("modelopt.torch.quantization.utils")
+    for name in ["reduce_amax", "reduce_block_amax", "reduce_block_padding",
+                 "fsdp2_aware_weight_update", "patch_fsdp_mp_dtypes"]:
+        setattr(nothing, name, None)
+    numbers = types.ModuleType("modelopt.torch.quantization.utils.numeric_utils")
+    numbers.E2M1_MAX, numbers.E4M3_MAX, numbers.fp8_max_for_normalization = 6.0, 448.0, None
+    sys.modules[nothing.__name__], sys.modules[numbers.__name__] = nothing, numbers
+    return importlib.import_module("modelopt.torch.quantization.qtensor.nvfp4_tensor").NVFP4QTensor
+
+
+def make_modelopt(name):
+    """What ModelOpt dequantises drawn codes and scales to."""
+    tensor = modelopt_tensor()
+    g = torch.Generator().manual_seed(0)
+    tensors, values = {}, {}
+    for module, (n, k) in {"m.a": (16, 64), "m.b": (8, 48)}.items():
+        codes = torch.randint(0, 256, (n, k // 2), generator=g, dtype=torch.uint8)
+        scale = (torch.rand(n, k // 16, generator=g) * 448).to(torch.float8_e4m3fn)
+        factor = torch.rand([], generator=g) / 2688
+        tensors |= {f"{module}.weight": codes, f"{module}.weight_scale": scale,
+                    f"{module}.weight_scale_2": factor, f"{module}.input_scale": torch.tensor(0.5)}
+        values[f"{module}.weight"] = tensor((n, k), torch.float32, codes).dequantize(
+            scale=scale, double_scale=factor, block_sizes={-1: 16})
+    w = torch.randn(8, 24, generator=g).to(torch.float8_e4m3fn)
+    tensors |= {"m.f8.weight": w, "m.f8.weight_scale": torch.tensor(0.37),
+                "m.f8.input_scale": torch.tensor(0.5)}
+    values["m.f8.weight"] = w.float() * torch.tensor(0.37)
+    put(name, tensors, values, {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"})
+
+
 def integer(bits, symmetric=True, group=None):
     return {"num_bits": bits, "type": "int", "symmetric": symmetric, "dynamic": False,
             "strategy": "group" if group else "channel", **({"group_size": group} if group else {})}
@@ -287,6 +359,15 @@ def all_goldens():
             "m.f16": (8, 64, F16), "m.f8": (16, 32, torch.float8_e4m3fn)}),
         "ctold_sparse": lambda: make_sparse("ctold_sparse", "sparse-bitmask", {
             "m.bf16": (8, 52, BF16), "m.int8": (5, 40, torch.int8)}),
+        "hqq": lambda: make_hqq("hqq", {
+            "m.b4": (16, 64, 4, 32, 1, F16), "m.b3": (9, 64, 3, 32, 1, BF16),
+            "m.b8": (8, 48, 8, 16, 1, F32), "m.b2": (16, 64, 2, 16, 1, F16),
+            "m.b1": (16, 64, 1, 32, 1, F16)}),
+        "hqq_axis0": lambda: make_hqq("hqq_axis0", {
+            "m.b4": (16, 64, 4, 32, 0, F16), "m.b3": (20, 48, 3, 32, 0, F16),
+            "m.crossing": (16, 48, 4, 64, 1, F16)}),
+        "fp8_block": lambda: make_fp8("fp8_block"),
+        "modelopt": lambda: make_modelopt("modelopt"),
     }
 
 

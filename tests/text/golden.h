@@ -27,8 +27,27 @@ inline std::vector<std::string> golden_texts() { return golden_json("texts.json"
 
 /// Every kind of tokenizer there is a golden of.
 inline std::vector<std::string> golden_names() {
-  return {"gpt2",   "roberta", "llama3",           "qwen2",           "smollm", "gpt4o",
-          "falcon", "llama2",  "llama2_metaspace", "metaspace_split", "gemma",  "mixed"};
+  return {"gpt2",
+          "roberta",
+          "llama3",
+          "qwen2",
+          "smollm",
+          "gpt4o",
+          "falcon",
+          "llama2",
+          "llama2_metaspace",
+          "metaspace_split",
+          "gemma",
+          "mixed",
+          "bloom",
+          "olmo2",
+          "neox",
+          "phi3",
+          "bert",
+          "bert_cased",
+          "t5",
+          "xlmr",
+          "unigram_bytes"};
 }
 inline std::unique_ptr<Tokenizer> golden_tokenizer(const std::string& name) {
   return tokenizer_from_json(golden_text(name + ".tokenizer.json"), "", name);

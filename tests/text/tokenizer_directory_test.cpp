@@ -110,10 +110,11 @@ TEST(TokenizerDirectory, MergesAndVocabulary) {
 
 TEST(TokenizerDirectory, WordPieces) {
   const json golden = json::parse(golden_text("bert.tokenizer.json"));
-  std::vector<std::string> tokens(golden["model"]["vocab"].size());
-  for (const auto& [text, id] : golden["model"]["vocab"].items()) tokens[id] = text;
+  std::map<int32_t, std::string> tokens;
+  for (const auto& [text, id] : golden["model"]["vocab"].items()) tokens[id.get<int32_t>()] = text;
   std::string list;
-  for (const std::string& t : tokens) list += t + "\n";
+  for (int32_t id = 0; id <= tokens.rbegin()->first; ++id)
+    list += (tokens.contains(id) ? tokens[id] : "[unused" + std::to_string(id) + "]") + "\n";
   const auto t = open({{"vocab.txt", list}});
   ASSERT_NE(t, nullptr);
   const auto expected = golden_json("bert.expected.json")["ids"];

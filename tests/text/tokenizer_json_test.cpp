@@ -32,9 +32,15 @@ TEST_P(TokenizerGolden, GivesTheIdsOfHuggingFace) {
 TEST_P(TokenizerGolden, NamesItsTokens) {
   const auto tokenizer = golden_tokenizer(GetParam());
   const json document = json::parse(golden_text(GetParam() + ".tokenizer.json"));
-  for (const auto& [text, id] : document["model"]["vocab"].items()) {
+  std::map<std::string, int32_t> tokens;
+  const json& vocabulary = document["model"]["vocab"];
+  for (size_t i = 0; vocabulary.is_array() && i < vocabulary.size(); ++i)
+    tokens[vocabulary[i][0].get<std::string>()] = static_cast<int32_t>(i);
+  if (vocabulary.is_object()) tokens = vocabulary.get<std::map<std::string, int32_t>>();
+  ASSERT_GT(tokens.size(), 500u);
+  for (const auto& [text, id] : tokens) {
     ASSERT_EQ(tokenizer->token_text(id), text);
-    ASSERT_EQ(tokenizer->token_id(text), id.get<int32_t>());
+    ASSERT_EQ(tokenizer->token_id(text), id);
   }
   for (const auto& token : document["added_tokens"]) {
     ASSERT_EQ(tokenizer->token_id(token["content"].get<std::string>()), token["id"].get<int32_t>());
@@ -151,8 +157,31 @@ struct Broken {
 const Broken kBroken[] = {
     {"no_model", [](json& j) { j.erase("model"); }, "corrupt: t.json: not a tokenizer"},
     {"model_is_text", [](json& j) { j["model"] = "BPE"; }, "corrupt: t.json: not a tokenizer"},
-    {"other_model", [](json& j) { j["model"]["type"] = "Unigram"; },
-     "unsupported: t.json: the tokenizer model 'Unigram'"},
+    {"other_model", [](json& j) { j["model"]["type"] = "WordLevel"; },
+     "unsupported: t.json: the tokenizer model 'WordLevel'"},
+    {"unigram_without_scores", [](json& j) { j["model"]["type"] = "Unigram"; },
+     "corrupt: t.json: the vocabulary of a Unigram model has no scores"},
+    {"word_pieces_with_scores",
+     [](json& j) {
+       j["model"] = {{"type", "WordPiece"}, {"vocab", json::array({{"a", 0.5}})}};
+     },
+     "corrupt: t.json: the vocabulary of a WordPiece model has scores"},
+    {"score_is_text",
+     [](json& j) {
+       j["model"] = {{"type", "Unigram"}, {"vocab", json::array({{"a", "0"}})}};
+     },
+     "corrupt: t.json: the entry of token 0"},
+    {"score_is_missing",
+     [](json& j) {
+       j["model"] = {{"type", "Unigram"}, {"vocab", json::array({json::array({"a"})})}};
+     },
+     "corrupt: t.json: the entry of token 0"},
+    {"unk_id_outside",
+     [](json& j) {
+       j["added_tokens"] = json::array();
+       j["model"] = {{"type", "Unigram"}, {"unk_id", 1}, {"vocab", json::array({{"a", -1}})}};
+     },
+     "corrupt: t.json: unk_id is 1; the model has 1"},
     {"no_vocabulary", [](json& j) { j["model"].erase("vocab"); },
      "corrupt: t.json: the model has no vocabulary"},
     {"vocabulary_is_a_list", [](json& j) { j["model"]["vocab"] = json::array({"a"}); }, "corrupt"},
@@ -203,15 +232,25 @@ const Broken kBroken[] = {
      "corrupt: t.json: the added token"},
     {"unknown_normalizer",
      [](json& j) {
-       j["normalizer"] = {{"type", "Nmt\x1b[2J"}};
+       j["normalizer"] = {{"type", "Odd\x1b[2J"}};
      },
-     "unsupported: t.json: the normalizer 'Nmt\\x1b[2J'"},
-    {"unknown_pre_tokenizer", [](json& j) { j["pre_tokenizer"]["type"] = "BertPreTokenizer"; },
+     "unsupported: t.json: the normalizer 'Odd\\x1b[2J'"},
+    {"unknown_pre_tokenizer", [](json& j) { j["pre_tokenizer"]["type"] = "UnicodeScripts"; },
      "unsupported: t.json: the pre_tokenizer"},
-    {"unknown_decoder", [](json& j) { j["decoder"]["type"] = "WordPiece"; },
+    {"unknown_decoder", [](json& j) { j["decoder"]["type"] = "CTC"; },
      "unsupported: t.json: the decoder"},
     {"component_without_type", [](json& j) { j["decoder"].erase("type"); },
      "corrupt: t.json: not a tokenizer"},
+    {"charsmap_is_no_base64",
+     [](json& j) {
+       j["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", "A"}};
+     },
+     "corrupt: t.json: the precompiled_charsmap is not base64"},
+    {"charsmap_is_cut",
+     [](json& j) {
+       j["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", "////fwAA"}};
+     },
+     "corrupt: t.json: a precompiled_charsmap of 6 bytes"},
     {"bad_expression",
      [](json& j) {
        j["pre_tokenizer"] = {

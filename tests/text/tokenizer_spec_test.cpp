@@ -37,6 +37,7 @@ TokenizerSpec spec_of(const fs::path& path) {
   s.bos = id("bos_token_id");
   s.eos = id("eos_token_id");
   s.unk = id("unknown_token_id");
+  s.sep = id("seperator_token_id");
   s.add_bos = file.find_bool(p + "add_bos_token");
   s.add_space_prefix = file.find_bool(p + "add_space_prefix");
   return s;
@@ -66,6 +67,15 @@ void check_vectors(const std::string& name) {
 }
 TEST(TokenizerSpec, VectorsOfGpt2) { check_vectors("gpt-2"); }
 TEST(TokenizerSpec, VectorsOfLlama) { check_vectors("llama-spm"); }
+// More of llama.cpp's vocabularies, where they lie beside the others.
+TEST(TokenizerSpec, VectorsOfBert) { check_vectors("bert-bge"); }
+TEST(TokenizerSpec, VectorsOfDeepSeekCoder) { check_vectors("deepseek-coder"); }
+TEST(TokenizerSpec, VectorsOfDeepSeekLlm) { check_vectors("deepseek-llm"); }
+TEST(TokenizerSpec, VectorsOfFalcon) { check_vectors("falcon"); }
+TEST(TokenizerSpec, VectorsOfMpt) { check_vectors("mpt"); }
+TEST(TokenizerSpec, VectorsOfPhi3) { check_vectors("phi-3"); }
+TEST(TokenizerSpec, VectorsOfRefact) { check_vectors("refact"); }
+TEST(TokenizerSpec, VectorsOfStarCoder) { check_vectors("starcoder"); }
 
 TEST(TokenizerSpec, Stories260K) {
   const fs::path path = fs::path(HONE_SHARED_DIR) / "models/stories260K/stories260K-F32.gguf";
@@ -110,11 +120,12 @@ TEST_P(TokenizerConversion, KeepsTheIds) {
 }
 INSTANTIATE_TEST_SUITE_P(All, TokenizerConversion,
                          testing::Values("gpt2", "llama3", "qwen2", "smollm", "gpt4o", "llama2",
-                                         "llama2_metaspace", "metaspace_split", "gemma"),
+                                         "llama2_metaspace", "metaspace_split", "gemma", "bloom",
+                                         "olmo2"),
                          [](const auto& info) { return info.param; });
 
 TEST(TokenizerSpec, SaysWhatGgufCannotExpress) {
-  for (const char* name : {"roberta", "falcon", "mixed"}) {
+  for (const char* name : {"roberta", "falcon", "mixed", "bert", "t5", "unigram_bytes"}) {
     EXPECT_NE(golden_tokenizer(name)->spec().gguf_obstacle, "") << name;
   }
 }
@@ -177,8 +188,8 @@ TEST(TokenizerSpec, BrokenMetadataIsRefused) {
     EXPECT_EQ(error.find('\n'), error.npos);
   };
   TokenizerSpec s = small_gpt2();
-  s.model = "t5";
-  refused(s, "unsupported: m.gguf: tokenizer.ggml.model 't5'");
+  s.model = "t6";
+  refused(s, "unsupported: m.gguf: tokenizer.ggml.model 't6'");
   s = small_gpt2();
   s.pre = "no-such\n";
   refused(s, "unsupported: m.gguf: tokenizer.ggml.pre 'no-such\\x0a'");

@@ -3,6 +3,7 @@
 Pinned: tokenizers 0.23.3; the other seeds are built by hand.
 Usage: python tools/golden/make_fuzz_seeds.py
 """
+import base64
 import json
 import pathlib
 import struct
@@ -203,6 +204,73 @@ def tokenizer_seeds():
     put("tokenizer_json", "sentencepiece", t.to_str().encode() + "\0hi hi \u00e9\n<s>".encode())
 
 
+# --- tokenizer.json with other models, and the files that are no tokenizer.json
+def varint(n):
+    out = b""
+    while n > 127:
+        out += bytes([n & 127 | 128])
+        n >>= 7
+    return out + bytes([n])
+
+
+def field(number, value):
+    """One field of a protocol buffer."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    if isinstance(value, float):
+        return varint(number << 3 | 5) + struct.pack("<f", value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+CHARSMAP = struct.pack("<III", 8, 0x400, 0x100) + b"a\0"
+
+
+def other_model_seeds():
+    unigram = {
+        "added_tokens": [{"id": 0, "content": "<unk>", "special": True}],
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Nmt"}, {
+            "type": "Precompiled", "precompiled_charsmap": base64.b64encode(CHARSMAP).decode()}]},
+        "pre_tokenizer": {"type": "Metaspace"}, "post_processor": None,
+        "decoder": {"type": "Metaspace"},
+        "model": {"type": "Unigram", "unk_id": 0, "byte_fallback": True, "vocab": [
+            ["<unk>", 0], ["\u2581", -2], ["\u2581Hello", -3.5], ["w", -4], ["<0xC3>", 0], ["<0xB6>", 0],
+            ["l", -1e-3]]}}
+    put("tokenizer_json", "unigram", json.dumps(unigram, ensure_ascii=False).encode())
+    wordpiece = {
+        "added_tokens": [], "normalizer": {"type": "BertNormalizer", "strip_accents": None},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 1], "cls": ["[CLS]", 2]},
+        "decoder": {"type": "WordPiece", "prefix": "##"},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                  "max_input_chars_per_word": 9,
+                  "vocab": {"[UNK]": 0, "[SEP]": 1, "[CLS]": 2, "hello": 3, "wo": 4, "##rld": 5, "1": 6,
+                            "##23": 7}}}
+    put("tokenizer_json", "wordpiece", json.dumps(wordpiece).encode())
+
+
+def tokenizer_file_seeds():
+    def seed(name, kind, data):
+        put("tokenizer_files", name, bytes([kind]) + data)
+
+    pieces = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), ("\u2581", -2.0, 1), ("\u2581H", -1.0, 1),
+              ("e", -2.5, 1), ("l", -2.0, 1), ("ll", -1.5, 1), ("o", -3.0, 1), ("r", -3.5, 1), ("d", -3.0, 1)]
+    pieces += [(f"<0x{b:02X}>", 0.0, 6) for b in (0xC3, 0xB6, 0x0A)]
+    for kind, name in ((1, "unigram"), (2, "bpe")):
+        proto = b"".join(field(1, field(1, t.encode()) + field(2, score) + field(3, type_))
+                         for t, score, type_ in pieces)
+        proto += field(2, field(3, kind) + field(4, len(pieces)) + field(40, 0) + field(41, 1) + field(42, 2))
+        proto += field(3, field(2, CHARSMAP if kind == 1 else b"") + field(3, 1) + field(4, 0))
+        seed(name, 0, proto)
+    single = [bytes([b]) for b in range(256)]
+    ranks = single + [b"He", b"ll", b"Hell", b"  "]
+    seed("ranks", 1, b"".join(base64.b64encode(t) + b" %d\n" % i for i, t in enumerate(ranks)))
+    lines = b"".join(b"%d %s 1\n" % (i, repr(t).encode()) for i, t in enumerate(single, 1))
+    seed("rwkv", 2, lines + b"257 'He' 2\n258 \"'s\" 2\n259 '\\u00f6' 2\n")
+    seed("wordpiece", 3, "\n".join("[UNK] [CLS] [SEP] hello wor ##ld ##l 1 ##2".split()).encode() + b"\n")
+    vocabulary = {"H": 0, "e": 1, "l": 2, "o": 3, "He": 4, "ll": 5, "\u0120": 6, "<|endoftext|>": 7}
+    seed("merges", 4, json.dumps(vocabulary, ensure_ascii=False).encode() + b"\0#version: 0.2\nH e\nl l\n")
+
+
 # --- token caches; the target sets the checksum right
 def token_cache(examples, vocab_size, identity="seed", spoiled={}):
     """examples: lists of (token, learned)."""
@@ -262,5 +330,7 @@ layout_seeds()
 peft_seeds()
 json_seeds()
 tokenizer_seeds()
+other_model_seeds()
+tokenizer_file_seeds()
 token_cache_seeds()
 hub_seeds()

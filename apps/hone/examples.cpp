@@ -47,9 +47,9 @@ constexpr Example kExamples[] = {
     {"pull", "hone pull HuggingFaceTB/SmolLM2-135M-Instruct"},
     {"pull", "hone pull org/name --revision v1.0 --exclude '*.md'"},
     {"pull", "hone pull org/name-GGUF --include '*Q4_K_M*'"},
-    {"completion", "source <(hone completion bash)"},
     {"completion", "hone completion zsh > ~/.zfunc/_hone"},
     {"completion", "hone completion fish > ~/.config/fish/completions/hone.fish"},
+    {"completion", "source <(hone completion bash)"},
     {"man", "hone man | man -l -"},
 };
 

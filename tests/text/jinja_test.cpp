@@ -66,9 +66,13 @@ ChatOptions chat_options(const Json& variant, const Json& tokens) {
   return options;
 }
 
-TEST(ChatTemplate, PromptsEqualTransformers) {
-  const Json data = golden("chat_templates");
-  ASSERT_GE(data["templates"].size(), 15u);
+class ChatTemplateGolden : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(All, ChatTemplateGolden,
+                         testing::Values("chat_templates", "chat_template_families"));
+
+TEST_P(ChatTemplateGolden, PromptsEqualTransformers) {
+  const Json data = golden(GetParam());
+  ASSERT_GE(data["templates"].size(), 10u);
   for (const Json& test : data["cases"]) {
     const auto name = test["template"].get<std::string>();
     const auto chat = test["chat"].get<std::string>();
@@ -249,6 +253,31 @@ TEST(ChatTemplate, WorkAndMemoryAreLimited) {
       "%}",
       "{% macro f(k) %}{% for i in range(9) %}{{ f(k - 1) if k }}{% endfor %}{% endmacro %}{{ "
       "f(50) }}",
+      // A loop without end, by a list that grows while it is walked.
+      "{% set ns = namespace(x=[1]) %}{% for i in range(99999) %}{% for j in ns.x %}"
+      "{% set ns.x = ns.x + [j] %}{% endfor %}{% endfor %}",
+      "{% for i in range(10**9) %}{% endfor %}",
+      "{% for i in range(99999) %}{{ range(99999) | sum }}{% endfor %}",
+      "{{ range(99999) | map('string') | join('x' * 100000) }}",
+      "{{ ('a' * 100000).split('a') | join('b' * 100000) }}",
+      "{{ ('a,' * 5000000).split(',') | sort | unique | list | length }}"
+      "{% for i in range(9999) %}{{ ('b,' * 5000000).split(',') | length }}{% endfor %}",
+      "{% for i in range(99999) %}{{ messages * 1000000 }}{% endfor %}",
+      "{{ 'a' | replace('a', 'b' * 100000) | replace('b', 'c' * 100000) }}",
+      "{% set x = 'ab' * 1000000 %}{% for i in range(9999) %}{{ x | replace('a', 'b') | length }}"
+      "{% endfor %}",
+      "{% set x = 'ab ' * 1000000 %}{% for i in range(9999) %}{{ x | title | length }}"
+      "{{ x | wordcount }}{% endfor %}",
+      "{% set x = range(99999) | list %}{% for i in range(9999) %}{{ x | tojson | length }}"
+      "{% endfor %}",
+      "{% set x = range(9999) | list %}{% for i in x %}{{ x | groupby('real') | list | length }}"
+      "{% endfor %}",
+      "{% macro f(n) %}{{ caller() if caller else '' }}{% call f(n + 1) %}{{ n }}{% endcall %}"
+      "{% endmacro %}{{ f(0) }}",
+      "{% filter upper %}{% for a in range(99999) %}{% for b in range(99999) %}a{% endfor %}"
+      "{% endfor %}{% endfilter %}",
+      "{% set x %}{% for a in range(99999) %}{% for b in range(99999) %}a{% endfor %}"
+      "{% endfor %}{% endset %}",
   };
   for (const std::string& source : hostile) {
     const auto begin = std::chrono::steady_clock::now();

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Goldens of the Jinja interpreter and of chat templates: what Hugging Face transformers renders.
 
-Writes tests/golden/jinja.json (small templates) and tests/golden/chat_templates.json (prompts).
+Writes tests/golden/jinja.json (small templates) and tests/golden/chat_templates.json and
+chat_template_families.json (prompts).
 Made with Python 3.11, transformers 5.23.0, jinja2 3.1.6, markupsafe 3.0.
 """
 import datetime
@@ -10,6 +11,7 @@ import pathlib
 
 import transformers.utils.chat_template_utils as hf
 
+from chat_template_families import TEMPLATES as FAMILY_TEMPLATES
 from chat_template_sources import CHATS, TEMPLATES as CHAT_TEMPLATES, VARIANTS
 from jinja_expressions import EXPRESSIONS
 from jinja_templates import TEMPLATES, VARIABLES
@@ -61,9 +63,9 @@ def prompt(template, chat, options):
     return texts[0], [[size(a), size(b)] for a, b in spans]
 
 
-def prompts():
+def prompts(templates):
     cases = []
-    for name, template in CHAT_TEMPLATES.items():
+    for name, template in templates.items():
         for chat_name, chat in CHATS.items():
             for i, options in enumerate(VARIANTS):
                 text, spans = prompt(template, chat, options)
@@ -79,12 +81,13 @@ def prompts():
         if key not in seen:
             seen.add(key)
             kept.append(case)
-    return {"templates": CHAT_TEMPLATES, "chats": CHATS, "variants": VARIANTS, "tokens": TOKENS,
+    return {"templates": templates, "chats": CHATS, "variants": VARIANTS, "tokens": TOKENS,
             "cases": kept}
 
 
 def main():
-    for name, data in [("jinja", snippets()), ("chat_templates", prompts())]:
+    for name, data in [("jinja", snippets()), ("chat_templates", prompts(CHAT_TEMPLATES)),
+                       ("chat_template_families", prompts(FAMILY_TEMPLATES))]:
         path = GOLDEN / f"{name}.json"
         path.write_text(json.dumps(data, ensure_ascii=False, indent=0) + "\n")
         print(path, path.stat().st_size, "bytes,", len(data["cases"]), "cases,",

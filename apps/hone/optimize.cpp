@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "child_bench.h"
 #include "command.h"
+#include "encodings/encoding.h"
 #include "formats/gguf_file_type.h"
 #include "passes/optimize.h"
 #include "text/text_file.h"

@@ -10,6 +10,8 @@
 #include "base/yaml.h"
 #include "child_bench.h"
 #include "command.h"
+#include "encodings/encoding.h"
+#include "formats/gguf_file_type.h"
 #include "passes/optimize.h"
 #include "text/text_file.h"
 
@@ -122,6 +124,7 @@ class FlagOptions : public OptionVisitor {
            const std::string& help) {
     const std::string flag = flag_of(pass_, name);
     CLI::Option* o = app_.get_option_no_throw(flag);
+    if (o != nullptr && !given_.contains(name)) return;  // a flag of the command itself
     if (o != nullptr) {
       std::string text = o->get_description();
       text.pop_back();
@@ -147,7 +150,7 @@ class FlagOptions : public OptionVisitor {
 struct QuantizeFlags {
   std::string model;
   OptimizeOptions options;
-  std::string method = "rtn", type, embeddings, head, layout, decode_to;
+  std::string method, type, embeddings, head, layout, decode_to;
   std::map<std::string, std::string> given;
 };
 
@@ -159,6 +162,32 @@ std::string yaml_quoted(const std::string& s) {
     out += c;
   }
   return out + "'";
+}
+
+bool is_encoding(const std::string& name) {
+  WeightParams ignored;
+  const std::string id = encoding_from_shorthand(name, ignored);
+  return std::ranges::any_of(encodings(), [&](const Encoding* e) { return e->id() == id; });
+}
+
+// An encoding's id says how `rtn` rounds; another name is one of llama.cpp's file types.
+CLI::Validator encoding_or_file_type() {
+  auto check = [](std::string& text) -> std::string {
+    if (is_encoding(text) || find_gguf_file_type(text) != nullptr) return {};
+    return "neither an encoding nor a file type: " + unknown_gguf_file_type(text);
+  };
+  return CLI::Validator(check, "");
+}
+
+// The method that the flags ask for without naming it.
+void settle_method(QuantizeFlags& f) {
+  if (f.method.empty() && f.type.empty()) throw UsageError("--method is required, or --type");
+  const bool file_type = !f.type.empty() && !is_encoding(f.type);
+  if (f.method.empty()) f.method = file_type ? "gguf" : "rtn";
+  if (f.method != "gguf") return;
+  std::string& importance = f.given["importance"];
+  if (!f.options.calibration.empty() && importance.empty()) importance = "true";
+  if (f.layout.empty()) f.layout = "gguf";
 }
 
 std::string quantize_recipe(const QuantizeFlags& f) {
@@ -173,7 +202,14 @@ std::string quantize_recipe(const QuantizeFlags& f) {
                  value == "true" || value == "false";
     options += ", " + key + ": " + (plain ? value : yaml_quoted(value));
   }
-  if (!f.type.empty()) options += ", encoding: " + yaml_quoted(f.type);
+  const bool gguf = f.method == "gguf";
+  if (!f.type.empty()) options += (gguf ? ", type: " : ", encoding: ") + yaml_quoted(f.type);
+  if (gguf) {  // it stores the ends itself
+    if (!f.embeddings.empty()) options += ", embeddings: " + yaml_quoted(f.embeddings);
+    if (!f.head.empty()) options += ", head: " + yaml_quoted(f.head);
+    step(f.method, options);
+    return yaml;
+  }
   step(f.method, options);
   if (!f.embeddings.empty())
     step("rtn", ", modules: '*embed_tokens|*wte', encoding: " + yaml_quoted(f.embeddings));
@@ -202,8 +238,11 @@ void check_belongs(const QuantizeFlags& f) {
       throw UsageError(fmt::format("{} takes no {}; it takes {}", f.method, flag(key),
                                    list.empty() ? "no options" : list));
   }
-  if (f.type.empty()) return;
-  if (f.method != "rtn") throw UsageError("--type belongs to --method rtn, not to " + f.method);
+  if (f.type.empty() || f.method == "gguf") return;
+  if (f.method != "rtn")
+    throw UsageError("--type belongs to --method rtn or gguf, not to " + f.method);
+  if (!is_encoding(f.type))
+    throw UsageError(fmt::format("--type {}: a file type, of --method gguf, not of rtn", f.type));
   if (f.type == "int_group") return;
   for (const char* key : {"bits", "group", "symmetric"})
     if (auto it = f.given.find(key); it != f.given.end() && !it->second.empty())
@@ -236,16 +275,18 @@ std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
   add_model(app, f->model);
   app.add_option("--method", f->method, "one of the methods below")
       ->check(one_of(methods))
-      ->type_name("NAME")
-      ->required();
+      ->type_name("NAME");
   auto name = [&](const char* flag, std::string& field, const char* help) {
     return app.add_option(flag, field, help)->type_name("NAME");
   };
-  auto* type = name("--type", f->type, "rtn: the encoding, q4_k, q8_0, ...; short for --encoding")
-                   ->check(encoding_name());
-  name("--embeddings", f->embeddings, "encoding of the embedding; else it stays as it is")
+  auto* type =
+      name("--type", f->type,
+           "llama.cpp's file type, Q4_K_M, ... (--method gguf), or rtn's encoding, q4_k, ...")
+          ->check(encoding_or_file_type());
+  name("--embeddings", f->embeddings,
+       "encoding of the embedding; else it stays, or is the file type's")
       ->check(encoding_name());
-  name("--head", f->head, "encoding of an untied head; else it stays as it is")
+  name("--head", f->head, "encoding of an untied head; else it stays, or is the file type's")
       ->check(encoding_name());
   name("--layout", f->layout, "a name of hone convert --help; else what fits")
       ->check(layout_name());
@@ -257,6 +298,7 @@ std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
   add_output_flags(app, f->options);
   return [f, &common] {
     f->options.model = f->model;
+    settle_method(*f);
     f->options.recipe = recipe_of(*f);
     run_and_print(f->options, common);
   };

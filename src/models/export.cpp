@@ -60,7 +60,8 @@ class Exporter {
     c.weight = [this, index](const std::string& name) { return items_[index.at(name)].make(); };
     c.quantization_notes = o_.quantization_notes;
     if (gguf_) {
-      c.gguf_metadata = gguf_metadata(m_, main_encoding());
+      c.gguf_metadata =
+          gguf_metadata(m_, o_.gguf_file_type.value_or(gguf_file_type(main_encoding())));
       return c;
     }
     c.config = hf_config();

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,6 +23,8 @@ struct ExportOptions {
   /// Decode weights that the layout cannot hold to this float type ("f16", "bf16", "f32"). Empty:
   /// blocks of a GGUF source, which only GGUF can hold, become f16; anything else is refused.
   std::string decode_to;
+  /// general.file_type of a GGUF file, if not that of the encoding of most weights.
+  std::optional<uint32_t> gguf_file_type = std::nullopt;
   /// Further files for a directory: recipe.yaml, ...
   std::vector<std::pair<std::string, std::string>> texts;
   Json quantization_notes;

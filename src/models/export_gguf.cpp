@@ -11,7 +11,7 @@
 
 namespace hone {
 
-std::vector<GgufEntry> gguf_metadata(const LoadedModel& model, const std::string& encoding) {
+std::vector<GgufEntry> gguf_metadata(const LoadedModel& model, uint32_t file_type) {
   std::vector<GgufEntry> out;
   auto u32 = [](int64_t x) { return GgufValue::u32(static_cast<uint32_t>(x)); };
   if (const GgufFile* file = model.checkpoint->gguf()) {
@@ -22,7 +22,7 @@ std::vector<GgufEntry> gguf_metadata(const LoadedModel& model, const std::string
       if (e.key.ends_with(kKvHeads)) e.value = u32(model.config.kv_heads);
       out.push_back(std::move(e));
     }
-    out.push_back({"general.file_type", u32(gguf_file_type(encoding))});
+    out.push_back({"general.file_type", u32(file_type)});
     return out;
   }
   const ModelConfig& m = model.config;
@@ -30,7 +30,7 @@ std::vector<GgufEntry> gguf_metadata(const LoadedModel& model, const std::string
   out.push_back({"general.architecture", GgufValue::string(arch)});
   out.push_back({"general.name", GgufValue::string(model.name)});
   out.push_back({"general.quantization_version", u32(2)});
-  out.push_back({"general.file_type", u32(gguf_file_type(encoding))});
+  out.push_back({"general.file_type", u32(file_type)});
   out.push_back({a + "context_length", u32(m.context)});
   out.push_back({a + "embedding_length", u32(m.width)});
   out.push_back({a + "block_count", u32(m.layers)});
@@ -82,6 +82,15 @@ std::vector<GgufEntry> gguf_metadata(const LoadedModel& model, const std::string
   if (!model.chat_template.empty())
     out.push_back({"tokenizer.chat_template", GgufValue::string(model.chat_template)});
   return out;
+}
+
+std::string gguf_tensor_name(const LoadedModel& model, const std::string& module) {
+  for (const Slot& s : model.family->slots) {
+    if (s.role != Role::embedding && !is_linear_role(s.role)) continue;
+    for (int64_t i = 0; i < (is_layer_role(s.role) ? model.config.layers : 1); ++i)
+      if (module_path(s, i) == module) return slot_name(s.gguf, i) + ".weight";
+  }
+  return {};
 }
 
 std::string exact_gguf_encoding(const Weight& w) {

@@ -9,10 +9,13 @@
 
 namespace hone {
 
-/// The metadata of `model` written as GGUF with most of its weights in `encoding`: a GGUF source's
-/// own but for its file type, or what the configuration and the tokenizer say. Raises unsupported
-/// where the tokenizer cannot be written.
-std::vector<GgufEntry> gguf_metadata(const LoadedModel& model, const std::string& encoding);
+/// The metadata of `model` written as GGUF with this general.file_type: a GGUF source's own but for
+/// that, or what the configuration and the tokenizer say. Raises unsupported where the tokenizer
+/// cannot be written.
+std::vector<GgufEntry> gguf_metadata(const LoadedModel& model, uint32_t file_type);
+
+/// The GGUF tensor that holds a module's matrix, whole or as a part; empty where there is none.
+std::string gguf_tensor_name(const LoadedModel& model, const std::string& module);
 
 /// The GGUF block type that holds the codes of `w` as they are: symmetric 4-bit integers in q4_0,
 /// 8-bit ones in q8_0, where the group is a multiple of 32. Empty where there is none. Looks at

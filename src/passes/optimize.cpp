@@ -115,7 +115,10 @@ class Runner {
     ExportOptions e;
     e.layout = o_.recipe.layout.empty() ? fitting_layout(model, o_.out, plan) : o_.recipe.layout;
     e.decode_to = o_.recipe.decode_to;
-    for (const RecipeStep& step : o_.recipe.main.steps) step.made->check_layout(e.layout);
+    for (const RecipeStep& step : o_.recipe.main.steps) {
+      step.made->check_layout(e.layout);
+      if (auto type = step.made->gguf_file_type()) e.gguf_file_type = type;
+    }
     e.texts.emplace_back("recipe.yaml", o_.recipe.text);
     check_export(model, e, plan);
     if (!o_.text.empty()) text_ = read_text_file(o_.text);

@@ -49,7 +49,8 @@ double relative_error(const Tensor& a, const Tensor& b) {
   return norm > 0 ? difference / norm : 0;
 }
 
-Weight encode_module(const std::string& module, const Tensor& values, const WeightForm& form) {
+Weight encode_module(const std::string& module, const Tensor& values, const WeightForm& form,
+                     std::span<const float> importance) {
   const Encoding& e = encoding(form.encoding);
   int64_t n = values.dim(0), k = values.dim(1);
   std::string refusal = e.encode_refusal(n, k, form.params);
@@ -57,6 +58,7 @@ Weight encode_module(const std::string& module, const Tensor& values, const Weig
              refusal);
   EncodeOptions options;
   options.params = form.params;
+  options.importance = importance;
   return e.encode(values.data<float>(), n, k, options);
 }
 
@@ -84,33 +86,52 @@ void replace_weight(PassContext& c, Linear& l, Weight w, const Tensor& values, c
   l.set_weight(std::move(w));
 }
 
-void encode_each(PassContext& c, const Pass& pass, const char* kept,
-                 const std::function<void(Tensor& values)>& adjust) {
+namespace {
+
+// The modules of one unit, each encoded by `encoded`.
+void encode_unit(PassContext& c, const Pass& pass, const char* kept, int64_t unit,
+                 const std::function<Weight(const std::string&, const Tensor&)>& encoded) {
   Model& m = *c.model.model;
-  auto blocks = static_cast<int64_t>(m.blocks.size());
+  if (unit == -1 && c.embedding_selected(pass.ends_by_default())) {
+    const std::string& name = m.embedding.name();
+    Tensor values = decode_weight(m.embedding.weight());
+    Weight w = encoded(name, values);
+    if (c.records) c.records->push_back(record_of(name, m.embedding.weight(), w, values, kept));
+    m.embedding.set_weight(w);
+    if (m.tied_head) m.head.set_weight(std::move(w));
+  }
+  for (Linear* l : c.selected(unit, pass.ends_by_default())) {
+    Tensor values = decode_weight(l->weight());
+    replace_weight(c, *l, encoded(l->name(), values), values, kept);
+  }
+}
+
+}  // namespace
+
+void encode_each(PassContext& c, const Pass& pass, const char* kept,
+                 const std::function<void(Tensor& values)>& adjust,
+                 const std::function<std::span<const float>(const std::string&)>& importance) {
+  auto blocks = static_cast<int64_t>(c.model.model->blocks.size());
   auto encoded = [&](const std::string& module, const Tensor& values) {
-    WeightForm form = pass.form(values.dim(1));
-    if (!adjust) return encode_module(module, values, form);
+    WeightForm form = pass.form_of(c.model, module, values.dim(1));
+    std::span<const float> weights;
+    if (importance) weights = importance(module);
+    if (!adjust) return encode_module(module, values, form, weights);
     Tensor changed = values.clone();
     adjust(changed);
-    return encode_module(module, changed, form);
+    return encode_module(module, changed, form, weights);
   };
   for (int64_t unit = std::max<int64_t>(c.first_unit, -1); unit < blocks; ++unit) {
-    if (unit == -1 && c.embedding_selected(pass.ends_by_default())) {
-      const std::string& name = m.embedding.name();
-      Tensor values = decode_weight(m.embedding.weight());
-      Weight w = encoded(name, values);
-      if (c.records) c.records->push_back(record_of(name, m.embedding.weight(), w, values, kept));
-      m.embedding.set_weight(w);
-      if (m.tied_head) m.head.set_weight(std::move(w));
-    }
-    for (Linear* l : c.selected(unit, pass.ends_by_default())) {
-      Tensor values = decode_weight(l->weight());
-      replace_weight(c, *l, encoded(l->name(), values), values, kept);
-    }
+    encode_unit(c, pass, kept, unit, encoded);
     if (c.unit_done) c.unit_done(unit);
     if (c.progress) c.progress(unit + 2, blocks + 1, "");
   }
+}
+
+void encode_ends(PassContext& c, const Pass& pass, const char* kept) {
+  encode_unit(c, pass, kept, -1, [&](const std::string& module, const Tensor& values) {
+    return encode_module(module, values, pass.form_of(c.model, module, values.dim(1)));
+  });
 }
 
 }  // namespace hone

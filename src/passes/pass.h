@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -98,6 +99,13 @@ class Pass {
   /// The form in which it stores a matrix with K columns, so that what cannot be stored or written
   /// is refused before anything runs.
   virtual WeightForm form(int64_t k) const = 0;
+  /// That of one module of a model, for passes that tell modules apart.
+  virtual WeightForm form_of(const LoadedModel& model, const std::string& module, int64_t k) const {
+    (void)model, (void)module;
+    return form(k);
+  }
+  /// general.file_type of a GGUF file that holds what it makes, where the encodings do not say it.
+  virtual std::optional<uint32_t> gguf_file_type() const { return std::nullopt; }
   virtual void run(PassContext& context) = 0;
 };
 
@@ -113,14 +121,20 @@ const PassEntry& pass_named(const std::string& name);
 /// Replaces a Linear's weight by `w` and records it. `values` are the f32 weights before.
 void replace_weight(PassContext& context, Linear& linear, Weight w, const Tensor& values,
                     const char* kept);
-/// Encodes `values` [N, K] of `module`; raises unsupported with the encoding's reason.
-Weight encode_module(const std::string& module, const Tensor& values, const WeightForm& form);
+/// Encodes `values` [N, K] of `module`, columns weighed by `importance` [K] if not empty; raises
+/// unsupported with the encoding's reason.
+Weight encode_module(const std::string& module, const Tensor& values, const WeightForm& form,
+                     std::span<const float> importance = {});
 /// ‖a−b‖²/‖a‖²; 0 where both are zero.
 double relative_error(const Tensor& a, const Tensor& b);
 /// Stores the selected Linears and the embedding, if selected, in the pass's form, unit by unit;
-/// `adjust`, if given, changes the f32 values [N, K] first. All that a pass without calibration
-/// does.
-void encode_each(PassContext& context, const Pass& pass, const char* kept,
-                 const std::function<void(Tensor& values)>& adjust = nullptr);
+/// `adjust`, if given, changes the f32 values [N, K] first, and `importance` gives weights of the
+/// columns, or none. All that a pass without calibration does.
+void encode_each(
+    PassContext& context, const Pass& pass, const char* kept,
+    const std::function<void(Tensor& values)>& adjust = nullptr,
+    const std::function<std::span<const float>(const std::string& module)>& importance = nullptr);
+/// The part of it that is the embedding and the head; no unit is done by it.
+void encode_ends(PassContext& context, const Pass& pass, const char* kept);
 
 }  // namespace hone

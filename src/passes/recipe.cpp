@@ -166,8 +166,9 @@ std::map<std::string, WeightForm> check_recipe(const RecipeVariant& variant, Loa
       HONE_CHECK(done.empty(), invalid_argument,
                  "{} rewrites float weights, but {} has already quantised {}; put it first", name,
                  step_name(variant, done.begin()->second), done.begin()->first);
-      for (Linear* l : m.linears()) plan[l->name()] = s.made->form(l->in_features());
-      plan[m.embedding.name()] = s.made->form(m.width());
+      for (Linear* l : m.linears())
+        plan[l->name()] = s.made->form_of(model, l->name(), l->in_features());
+      plan[m.embedding.name()] = s.made->form_of(model, m.embedding.name(), m.width());
       continue;
     }
     auto hits = modules_hit(s, model);
@@ -179,7 +180,7 @@ std::map<std::string, WeightForm> check_recipe(const RecipeVariant& variant, Loa
                  "{} would store {} a second time; {} has already quantised it", name, module,
                  step_name(variant, it->second));
       it->second = i;
-      WeightForm form = s.made->form(shape[1]), plain = form;
+      WeightForm form = s.made->form_of(model, module, shape[1]), plain = form;
       plain.params.act_order = false;  // the order is the pass's, not the encoding's
       std::string refusal =
           encoding(form.encoding).encode_refusal(shape[0], shape[1], plain.params);

@@ -9,6 +9,7 @@ std::unique_ptr<Pass> make_linearise_pass();
 std::unique_ptr<Pass> make_attention_pass();
 std::unique_ptr<Pass> make_cast_pass();
 std::unique_ptr<Pass> make_rtn_pass();
+std::unique_ptr<Pass> make_gguf_pass();
 std::unique_ptr<Pass> make_gptq_pass();
 std::unique_ptr<Pass> make_nf4_pass();
 std::unique_ptr<Pass> make_fp4_pass();
@@ -25,6 +26,8 @@ std::span<const PassEntry> pass_registry() {
        make_attention_pass},
       {"cast", "store weights in another float type", make_cast_pass},
       {"rtn", "round to nearest in any encoding", make_rtn_pass},
+      {"gguf", "llama.cpp's file types, Q4_K_M and others: a block type for each tensor",
+       make_gguf_pass},
       {"gptq", "integers with error feedback from calibration (Frantar et al. 2023)",
        make_gptq_pass},
       {"nf4", "bitsandbytes' 4-bit normal float (Dettmers et al. 2023)", make_nf4_pass},

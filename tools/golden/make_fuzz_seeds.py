@@ -240,6 +240,24 @@ def token_cache_seeds():
     put("token_cache", "cut", token_cache([chat, text], 65536)[:90])
 
 
+def task_seeds():
+    golden = json.loads((CORPUS.parents[1] / "golden" / "tasks.json").read_text(encoding="utf-8"))
+    kinds = ["lambada", "arc_easy", "arc_challenge", "openbookqa", "piqa", "winogrande", "copa", "hellaswag", "boolq"]
+    for i, kind in enumerate(kinds):
+        lines = [json.dumps(r, ensure_ascii=False) for r in golden["kinds"][kind]["records"][:4]]
+        put("task", kind, (str(i) + "\n".join(lines)).encode())
+    foundry = [{"query": "Question: q\n", "choices": ["a", "b"], "gold": 1}, {"query": "p, because", "choices": ["A"],
+               "gold": 0}]
+    for i in (1, 4, 6, 9, 10):
+        put("task", f"foundry_{i}", (chr(ord("0") + i) + "\n\n".join(json.dumps(r) for r in foundry)).encode())
+    options = {"context_options": ["a b", "a c"], "continuation": "d", "gold": "1"}
+    put("task", "options", b":" + json.dumps([options] * 3).encode())
+    put("task", "cloze", b":" + json.dumps({"context": " ", "continuation": "w"}).encode())
+    put("task", "ai2", b":" + json.dumps({"question": {"stem": "s", "choices": [{"text": "t", "label": "L"}]},
+                                          "answerKey": "L"}).encode())
+    put("task", "cut", b':{"query": "q", "choices": ["a"')
+
+
 gguf_seeds()
 safetensors_seeds()
 layout_seeds()
@@ -247,3 +265,4 @@ peft_seeds()
 json_seeds()
 tokenizer_seeds()
 token_cache_seeds()
+task_seeds()

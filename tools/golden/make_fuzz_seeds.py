@@ -324,6 +324,24 @@ def hub_seeds():
         put("hub", name, plain.encode())
 
 
+def task_seeds():
+    golden = json.loads((CORPUS.parents[1] / "golden" / "tasks.json").read_text(encoding="utf-8"))
+    kinds = ["lambada", "arc_easy", "arc_challenge", "openbookqa", "piqa", "winogrande", "copa", "hellaswag", "boolq"]
+    for i, kind in enumerate(kinds):
+        lines = [json.dumps(r, ensure_ascii=False) for r in golden["kinds"][kind]["records"][:4]]
+        put("task", kind, (str(i) + "\n".join(lines)).encode())
+    foundry = [{"query": "Question: q\n", "choices": ["a", "b"], "gold": 1}, {"query": "p, because", "choices": ["A"],
+               "gold": 0}]
+    for i in (1, 4, 6, 9, 10):
+        put("task", f"foundry_{i}", (chr(ord("0") + i) + "\n\n".join(json.dumps(r) for r in foundry)).encode())
+    options = {"context_options": ["a b", "a c"], "continuation": "d", "gold": "1"}
+    put("task", "options", b":" + json.dumps([options] * 3).encode())
+    put("task", "cloze", b":" + json.dumps({"context": " ", "continuation": "w"}).encode())
+    put("task", "ai2", b":" + json.dumps({"question": {"stem": "s", "choices": [{"text": "t", "label": "L"}]},
+                                          "answerKey": "L"}).encode())
+    put("task", "cut", b':{"query": "q", "choices": ["a"')
+
+
 gguf_seeds()
 safetensors_seeds()
 layout_seeds()
@@ -334,3 +352,4 @@ other_model_seeds()
 tokenizer_file_seeds()
 token_cache_seeds()
 hub_seeds()
+task_seeds()

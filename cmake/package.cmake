@@ -26,7 +26,7 @@ set(CPACK_DEBIAN_COMMAND_PACKAGE_RECOMMENDS ca-certificates)
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_NAME hone-dev)
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_SECTION libdevel)
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_DEPENDS
-    "libfmt-dev, nlohmann-json3-dev, libyaml-cpp-dev, libpcre2-dev, libutf8proc-dev, libcurl4-openssl-dev, libssl-dev")
+    "libfmt-dev, nlohmann-json3-dev, libyaml-cpp-dev, libpcre2-dev, libutf8proc-dev, libcurl4-openssl-dev, libssl-dev, pkg-config")
 
 # What Debian wants under doc/: for each package the licence and a changelog, and manuals and
 # changelogs are compressed there, without a time stamp.

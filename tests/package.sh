@@ -18,8 +18,11 @@ done
 count=$(find "$prefix/include" -type f | wc -l)
 ((count >= 1 && count <= 10)) || { echo "package: $count public headers" >&2; exit 1; }
 # What is installed names no place where it was built.
-if grep -rl "$source\|$build" "$prefix/include" "$prefix/lib/cmake" "$prefix/share"; then
-  echo "package: the files above name the source or build directory" >&2
+config=$(find "$prefix" -name hone-config.cmake -printf '%h\n')
+found=0
+grep -rl "$source\|$build" "$prefix/include" "$config" "$prefix/share" || found=$?
+if ((found != 1)); then  # 1: nothing found; 2: could not look
+  echo "package: the files above name the source or build directory, or could not be read" >&2
   exit 1
 fi
 

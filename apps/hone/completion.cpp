@@ -10,11 +10,16 @@
 namespace hone {
 namespace {
 
-// Of bash and zsh: prints "org/name" of each model in the cache.
+// Of bash and zsh: prints "org/name", or "name", of each model in the cache. Bash expands the words
+// that it completes, so no other characters may come through.
 constexpr const char* kPulled = R"(_hone_pulled() {
   local hub=${HF_HUB_CACHE:-${HF_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/huggingface}/hub} name
   command ls "$hub" 2>/dev/null | while read -r name; do
-    case $name in models--*) name=${name#models--}; echo "${name%%--*}/${name#*--}" ;; esac
+    case $name in
+      *[!A-Za-z0-9._-]*) ;;
+      models--*--*) name=${name#models--}; echo "${name%%--*}/${name#*--}" ;;
+      models--*) echo "${name#models--}" ;;
+    esac
   done
 }
 )";

@@ -105,7 +105,7 @@ void talk(const std::vector<Answered>& all, const TaskFlags& f, const std::strin
     log_info("{}: {} of {} tokens were run", a.task.path, a.result.tokens.run,
              a.result.tokens.asked);
   }
-  log_info("prompts as in lm-evaluation-harness, {} examples; {}", f.shots, precision);
+  log_info("{} examples in front; {}", f.shots, precision);
 }
 
 }  // namespace

@@ -75,18 +75,28 @@ class Hqq final : public Encoding {
     const WeightParams& p = w.params;
     const int64_t k = w.cols(), row_bytes = packed_size(k, p.bits);
     std::vector<uint8_t> codes(static_cast<size_t>(k));
-    // Only the groups that the rows touch.
-    const int64_t first = p.block > 0 ? 0 : begin * k / p.group;
-    const int64_t count = p.block > 0 ? p.block : ceil_div(end * k, p.group) - first;
     if (begin >= end) return;
+    // Only the groups that the rows touch: of groups across rows all, or those of so few elements,
+    // which may go on at the beginning.
+    const int64_t elements = (end - begin) * k;
+    const bool few = p.block > 0 && elements < p.block;
+    const int64_t first = few ? begin * k % p.block : p.block > 0 ? 0 : begin * k / p.group;
+    const int64_t count = few           ? elements
+                          : p.block > 0 ? p.block
+                                        : ceil_div(end * k, p.group) - first;
     std::vector<float> scales(static_cast<size_t>(count)), zeros(scales.size());
-    load(w.plane("scales"), first, count, scales.data());
-    load(w.plane("zeros"), first, count, zeros.data());
+    const int64_t before = few ? std::min(count, p.block - first) : count;
+    load(w.plane("scales"), first, before, scales.data());
+    load(w.plane("zeros"), first, before, zeros.data());
+    load(w.plane("scales"), 0, count - before, scales.data() + before);
+    load(w.plane("zeros"), 0, count - before, zeros.data() + before);
     for (int64_t r = begin; r < end; ++r, out += k) {
       unpack_codes(w.plane("codes").data<uint8_t>() + r * row_bytes, k, p.bits, codes.data());
       for (int64_t i = 0; i < k; ++i) {
         const int64_t flat = r * k + i;
-        const auto g = static_cast<size_t>(p.block > 0 ? flat % p.block : flat / p.group - first);
+        const auto g = static_cast<size_t>(few           ? flat - begin * k
+                                           : p.block > 0 ? flat % p.block
+                                                         : flat / p.group - first);
         out[i] = (static_cast<float>(codes[static_cast<size_t>(i)]) - zeros[g]) * scales[g];
       }
     }

@@ -101,7 +101,12 @@ TaskResult measure_task(LoadedModel& model, const Task& task, const TaskRunOptio
   const int64_t truncated =
       tokenize(model, task, std::min(room_behind(*model.model, 0), kMostRoom), answers);
   std::vector<std::vector<TokenRequest>> groups;
-  for (const TaskAnswer& a : answers) groups.push_back(a.requests);
+  size_t longest = 0;
+  for (const TaskAnswer& a : answers) {
+    groups.push_back(a.requests);
+    for (const TokenRequest& r : a.requests) longest = std::max(longest, r.tokens.size());
+  }
+  model.model->set_reach(static_cast<int64_t>(longest));
   Progress progress(task.kind->name, std::ssize(groups));
   int64_t done = 0, right = 0;
   TaskTokens tokens;

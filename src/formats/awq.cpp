@@ -134,6 +134,9 @@ class AwqCheckpoint final : public HfCheckpoint {
     int64_t padded = checked_mul(packed.dim(1), 8, "qzeros");
     Tensor scales = part(module + ".scales", {DType::f16, DType::bf16, DType::f32}, {n, padded});
     int64_t groups = group_ <= 0 ? 1 : ceil_div(k, group_);
+    HONE_CHECK(group_ <= 0 || k % group_ == 0, unsupported,
+               "{}: module {}: groups of {} do not divide {} columns", path.string(),
+               printable(module), group_, k);
     HONE_CHECK(groups <= padded, corrupt, "{}: module {}: {} groups of zero points, expected {}",
                path.string(), printable(module), padded, groups);
     Weight w = form(module, n, k, groups, scales.dtype());

@@ -169,7 +169,7 @@ std::string unknown_gguf_file_type(std::string_view name) {
         "have",
         printable(name));
   if (wanted == "MXFP4_MOE")
-    return "MXFP4_MOE is of mixtures of experts, which hone does not have; MXFP4 is for others";
+    return "MXFP4_MOE (experts in MXFP4, the rest in Q8_0) is not written; MXFP4 is";
   std::string known;
   for (const GgufFileType& t : kFileTypes)
     known += fmt::format("{}{}", known.empty() ? "" : ", ", t.name);

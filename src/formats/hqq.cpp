@@ -224,6 +224,8 @@ std::string refusal(const WeightInfo& w) {
   if (is_float_encoding(w.encoding)) return float_refusal(w);
   if (!is_quantised(w)) return fmt::format("hqq holds hqq and floats, not {}", w.encoding);
   const WeightParams& p = w.params;
+  if (p.group <= 0)
+    return "hqq needs groups of columns: quantise by another pass, or with --load-as";
   if (p.block != 0 || w.shape[1] % p.group != 0)
     return fmt::format("groups of {} should divide the rows of {}", p.group, shape_string(w.shape));
   const Packing& packing = packing_for(p.bits);

@@ -1,6 +1,7 @@
 #include "formats/imatrix.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "formats/gguf.h"
 #include "formats/printable.h"
@@ -11,15 +12,17 @@ namespace {
 constexpr std::string_view kSums = ".in_sum2";
 
 // A tensor of floats, of a given shape.
-std::span<const float> floats_of(const GgufFile& file, const std::string& name,
-                                 const Shape& shape) {
+std::vector<float> floats_of(const GgufFile& file, const std::string& name, const Shape& shape) {
   const GgufTensor* t = file.find_tensor(name);
   HONE_CHECK(t != nullptr, corrupt, "{}: the tensor {} is missing", file.path().string(),
              printable(name));
   HONE_CHECK(t->ggml_type == 0 && t->shape() == shape, corrupt, "{}: {}: expected f32 {}, got {}",
              file.path().string(), printable(name), shape_string(shape), shape_string(t->shape()));
   const std::span<const std::byte> bytes = file.bytes(*t);
-  return {reinterpret_cast<const float*>(bytes.data()), bytes.size() / sizeof(float)};
+  // A file may place tensors at any byte.
+  std::vector<float> values(bytes.size() / sizeof(float));
+  std::memcpy(values.data(), bytes.data(), values.size() * sizeof(float));
+  return values;
 }
 
 }  // namespace
@@ -35,7 +38,7 @@ ImportanceMatrix read_imatrix(const fs::path& path) {
     Shape shape = t.shape();
     HONE_CHECK(shape.size() <= 2 && (shape.size() < 2 || shape[0] == 1), unsupported,
                "{}: {}: importances of several experts", path.string(), printable(name));
-    const std::span<const float> sums = floats_of(file, t.name, shape);
+    const std::vector<float> sums = floats_of(file, t.name, shape);
     shape.back() = 1;
     const float count = floats_of(file, name + ".counts", shape)[0];
     HONE_CHECK(std::isfinite(count) && count >= 0, corrupt, "{}: {}: a count of {}", path.string(),

@@ -129,8 +129,8 @@ RemoteFile HubClient::file(const std::string& commit, const std::string& name) {
   std::string size = answer.linked_header("x-linked-size");
   if (size.empty() && answer.status == 200) size = answer.header("content-length");
   file.size = whole_number(size);
-  HONE_CHECK(size.empty() || file.size >= 0, corrupt, "{}: the hub says the size is '{}'", source,
-             one_line(size));
+  HONE_CHECK(size.empty() || (file.size >= 0 && file.size <= kMostBytes), corrupt,
+             "{}: the hub says the size is '{}'", source, one_line(size));
   return file;
 }
 

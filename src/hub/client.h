@@ -13,6 +13,9 @@
 
 namespace hone {
 
+/// No file, nor all that one pull takes, is larger; a hub that says so is not believed.
+constexpr int64_t kMostBytes = int64_t{1} << 50;
+
 /// What a hub says of one file at a commit.
 struct RemoteFile {
   std::string name;

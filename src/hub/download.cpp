@@ -140,6 +140,7 @@ int64_t fill(HubClient& client, const std::string& commit, const RemoteFile& rem
              Incomplete& file) {
   Patience patience(client.settings(), client.stop());
   int64_t fetched = 0;
+  int64_t furthest = file.size();
   bool ended = false;  // a server that names no size has sent all it has
   // An empty file of unknown size needs a request as well.
   while (!file.is_whole() && !ended) {
@@ -163,7 +164,9 @@ int64_t fill(HubClient& client, const std::string& commit, const RemoteFile& rem
     }
     fetched += appender.fetched;
     if (file.is_whole() || ended) break;
-    if (appender.fetched > 0) patience.progress();
+    // From a server that ignores ranges, the same beginning again is none.
+    if (file.size() > furthest) patience.progress();
+    furthest = std::max(furthest, file.size());
     if (!patience.wait(why, asked)) throw TransferError(why + "; what has come is kept");
   }
   return fetched;
@@ -178,10 +181,12 @@ bool is_there(const fs::path& blob, int64_t size) {
 }  // namespace
 
 Downloaded download_blob(HubClient& client, const HubCache& cache, const std::string& commit,
-                         const RemoteFile& remote, const BytesCame& came) {
+                         const RemoteFile& remote, bool suspect, const BytesCame& came) {
   const fs::path blob = cache.blob(remote.etag);
   Downloaded done;
   const HubLock lock(cache.lock(remote.etag), remote.name, client.stop());
+  // Another run may have mended it since.
+  if (suspect && is_there(blob, -1) && !blob_mismatch(blob).empty()) fs::remove(blob);
   if (is_there(blob, remote.size)) {
     done.size = static_cast<int64_t>(fs::file_size(blob));
     came(done.size);

@@ -21,9 +21,10 @@ struct Downloaded {
 };
 
 /// Raises TransferError where the hub could not be reached often enough (what came stays for the
-/// next run), corrupt where length or hash are wrong twice, io where the disk refuses.
+/// next run), corrupt where length or hash are wrong twice, io where the disk refuses. A blob
+/// that is there is taken unread, unless it is `suspect`: then it goes where it is damaged.
 Downloaded download_blob(HubClient& client, const HubCache& cache, const std::string& commit,
-                         const RemoteFile& file, const BytesCame& came);
+                         const RemoteFile& file, bool suspect, const BytesCame& came);
 
 /// Reads a blob again. Empty where it is what its name promises (or its name promises nothing),
 /// else what is wrong.

@@ -77,6 +77,11 @@ bool is_redirect(int status) {
   return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
 
+bool is_web(const Url& u) {
+  const std::string scheme = lower(u.part(CURLUPART_SCHEME));
+  return scheme == "http" || scheme == "https";
+}
+
 // What is said of a URL: a query may be signed, and the signature is a secret.
 std::string shown(const std::string& url) { return one_line(url.substr(0, url.find('?'))); }
 
@@ -85,10 +90,8 @@ std::string shown(const std::string& url) { return one_line(url.substr(0, url.fi
 std::string origin_of(const std::string& url) {
   Url u;
   HONE_CHECK(u.set(url), invalid_argument, "'{}' is no URL", shown(url));
-  const std::string scheme = lower(u.part(CURLUPART_SCHEME));
-  HONE_CHECK(scheme == "http" || scheme == "https", invalid_argument,
-             "'{}': expected http or https", shown(url));
-  return fmt::format("{}://{}:{}", scheme, lower(u.part(CURLUPART_HOST)),
+  HONE_CHECK(is_web(u), invalid_argument, "'{}': expected http or https", shown(url));
+  return fmt::format("{}://{}:{}", lower(u.part(CURLUPART_SCHEME)), lower(u.part(CURLUPART_HOST)),
                      u.part(CURLUPART_PORT, CURLU_DEFAULT_PORT));
 }
 
@@ -258,6 +261,8 @@ HttpAnswer HttpClient::run(const HttpRequest& request, HttpReceiver* receiver) {
     HONE_CHECK(next.set(answer.url) && next.set(answer.header("location")), corrupt,
                "{}: redirected to what is no URL", shown(answer.url));
     const std::string url = next.part(CURLUPART_URL);
+    HONE_CHECK(is_web(next), corrupt, "{}: redirected to '{}': expected http or https",
+               shown(answer.url), shown(url));
     const std::string to = origin_of(url);
     if (to != origin && !request.leave_origin) return answer;
     HONE_CHECK(!(origin.starts_with("https:") && to.starts_with("http:")), io,

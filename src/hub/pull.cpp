@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "base/log.h"
@@ -59,12 +60,14 @@ class Puller {
     }
   }
 
+  // Removes nothing: a blob may be in another run's hands, and a dry run only looks.
   bool is_whole(const PulledFile& f, const fs::path& at) {
     if (!fs::is_symlink(at)) return true;  // a copy, whose name promises nothing
     const fs::path blob = at.parent_path() / fs::read_symlink(at);
     if (blob_mismatch(blob).empty()) return true;
-    log_warning("{}: damaged in the cache; fetching it again", f.name);
-    fs::remove(blob);
+    log_warning("{}: damaged in the cache{}", f.name,
+                options_.dry_run ? "" : "; fetching it again");
+    damaged_.insert(blob.filename().string());
     return false;
   }
 
@@ -76,8 +79,12 @@ class Puller {
     for_each(missing.size(), [&](HubClient& client, size_t i) {
       remote_[i] = client.file(result_.commit, result_.files[missing[i]].name);
     });
+    int64_t total = 0;
     // Files of the same content are one blob.
     for (size_t i = 0; i < missing.size(); ++i) {
+      total += std::max<int64_t>(0, remote_[i].size);
+      HONE_CHECK(total <= kMostBytes, corrupt, "{}: the hub says the files are more than {}",
+                 options_.name, human_bytes(double(kMostBytes)));
       result_.files[missing[i]].size = remote_[i].size;
       std::vector<size_t>& same = of_blob_[remote_[i].etag];
       if (same.empty()) blobs_.push_back(i);
@@ -89,8 +96,11 @@ class Puller {
     int64_t n = 0;
     for (size_t i : blobs_) {
       std::error_code why;
-      if (fs::exists(cache_.blob(remote_[i].etag), why)) continue;
-      const auto begun = fs::file_size(cache_.incomplete(remote_[i].etag), why);
+      const std::string& etag = remote_[i].etag;
+      const bool damaged = damaged_.contains(etag);
+      if (!damaged && fs::exists(cache_.blob(etag), why)) continue;
+      // A damaged one makes room for what comes.
+      const auto begun = fs::file_size(damaged ? cache_.blob(etag) : cache_.incomplete(etag), why);
       n += std::max<int64_t>(0, remote_[i].size - (why ? 0 : static_cast<int64_t>(begun)));
     }
     return n;
@@ -126,7 +136,8 @@ class Puller {
     };
     for_each(blobs_.size(), [&](HubClient& client, size_t b) {
       const RemoteFile& remote = remote_[blobs_[b]];
-      const Downloaded d = download_blob(client, cache_, result_.commit, remote, note);
+      const Downloaded d = download_blob(client, cache_, result_.commit, remote,
+                                         damaged_.contains(remote.etag), note);
       if (!d.checked) log_info("{}: the hub names no hash that could be checked", remote.name);
       const std::vector<size_t>& same = of_blob_.at(remote.etag);
       for (size_t i : same) {
@@ -168,6 +179,7 @@ class Puller {
   Pulled result_;
   std::vector<RemoteFile> remote_;                      // of files that are not cached
   std::vector<size_t> blobs_;                           // of remote_, the first of each content
+  std::set<std::string> damaged_;                       // etags
   std::map<std::string, std::vector<size_t>> of_blob_;  // etag to indices of result_.files
 };
 

@@ -86,9 +86,10 @@ std::vector<GgufEntry> gguf_metadata(const LoadedModel& model, uint32_t file_typ
 
 std::string gguf_tensor_name(const LoadedModel& model, const std::string& module) {
   for (const Slot& s : model.family->slots) {
-    if (s.role != Role::embedding && !is_linear_role(s.role)) continue;
+    if (s.gguf == nullptr || (s.role != Role::embedding && !is_linear_role(s.role))) continue;
     for (int64_t i = 0; i < (is_layer_role(s.role) ? model.config.layers : 1); ++i)
-      if (module_path(s, i) == module) return slot_name(s.gguf, i) + ".weight";
+      for (int64_t e = 0; e < (is_expert_role(s.role) ? model.config.experts : 1); ++e)
+        if (module_path(s, i, e) == module) return slot_name(s.gguf, i) + ".weight";
   }
   return {};
 }
@@ -134,6 +135,8 @@ Weight exact_gguf_weight(const Weight& w) {
 
 std::vector<std::pair<const char*, Weight>> rope_tensors(const ModelConfig& c) {
   const RopeScaling& s = c.rope_scaling;
+  HONE_CHECK(s.kind != RopeScaling::Kind::longrope || c.family == "phi3", unsupported,
+             "gguf: files of {} have no place for LongRoPE's factors", c.family);
   if (s.kind == RopeScaling::Kind::longrope)
     return {{kRopeTensors[1], float_weight(Tensor::from(s.short_factors))},
             {kRopeTensors[2], float_weight(Tensor::from(s.long_factors))}};

@@ -421,7 +421,7 @@ void read_common_gguf(const GgufFile& f, ModelConfig& m) {
     m.rope_scaling.factor = static_cast<float>(f.get_f64(arch + "rope.scaling.factor"));
   } else {
     // LongRoPE's factors are tensors, which the family reads.
-    HONE_CHECK(scaling == "none" || scaling == "longrope", unsupported,
+    HONE_CHECK(scaling == "none" || (scaling == "longrope" && arch == "phi3."), unsupported,
                "{}: rope scaling '{}' is not supported", f.path().string(), scaling);
   }
   const GgufTensor* embedding = f.find_tensor("token_embd.weight");
@@ -496,21 +496,24 @@ void ModelConfig::validate(const std::string& source) const {
   int64_t rotated = rope_dim == 0 ? head_dim : rope_dim;
   HONE_CHECK(!rotary || (rotated > 0 && rotated % 2 == 0 && rotated <= head_dim), corrupt,
              "{}: {} rotated values in a head of {}", source, rotated, head_dim);
-  if (rope_scaling.kind == RopeScaling::Kind::longrope)
+  auto check_float = [&](const char* what, float value, bool zero) {
+    HONE_CHECK(std::isfinite(value) && (value > 0 || (zero && value == 0)), corrupt,
+               "{}: {} is {}: expected a positive number", source, what, value);
+  };
+  const bool longrope = rope_scaling.kind == RopeScaling::Kind::longrope;
+  check_float("longrope's attention_factor", rope_scaling.attention_factor, false);
+  if (longrope)
     for (const auto* factors : {&rope_scaling.short_factors, &rope_scaling.long_factors})
-      HONE_CHECK(std::ssize(*factors) == rotated / 2, corrupt,
-                 "{}: longrope has {} factors for {} rotated values", source, factors->size(),
-                 rotated);
+      HONE_CHECK(std::ssize(*factors) == rotated / 2 &&
+                     std::ranges::all_of(*factors, [](float f) { return f > 0; }),
+                 corrupt, "{}: longrope has {} factors for {} rotated values, or one of 0", source,
+                 factors->size(), rotated);
   HONE_CHECK(windowed.empty() || static_cast<int64_t>(windowed.size()) == layers, corrupt,
              "{}: {} attention types for {} layers", source, windowed.size(), layers);
   HONE_CHECK(patterns.empty() || static_cast<int64_t>(patterns.size()) == layers, corrupt,
              "{}: {} attention patterns for {} layers", source, patterns.size(), layers);
   HONE_CHECK(windowed.empty() || window > 0, corrupt, "{}: a sliding window of {} keys", source,
              window);
-  auto check_float = [&](const char* what, float value, bool zero) {
-    HONE_CHECK(std::isfinite(value) && (value > 0 || (zero && value == 0)), corrupt,
-               "{}: {} is {}: expected a positive number", source, what, value);
-  };
   check_float("rope_theta", rope_theta, false);
   check_float("rope_theta of windowed layers", local_rope_theta, true);
   check_float("rope scaling factor", rope_scaling.factor, false);

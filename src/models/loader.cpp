@@ -196,7 +196,8 @@ void read_directory(LoadedModel& m) {
 bool is_redundant(const std::string& name, const Family& family, bool tied_head) {
   if (tied_head && (name == "lm_head.weight" || name == "output.weight")) return true;
   if (tied_head && name == head_name(family)) return true;
-  if (name.starts_with("rope_factors_")) return true;  // GGUF's LongRoPE: the family has read them
+  // GGUF's LongRoPE: the family has read them.
+  if (family.name == std::string_view("phi3") && name.starts_with("rope_factors_")) return true;
   for (const char* suffix : {".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias",
                              ".attention.bias", ".attention.masked_bias"})
     if (name.ends_with(suffix)) return true;
@@ -286,6 +287,9 @@ LoadedModel load_model(const fs::path& path, const LoadOptions& options) {
   finish_end_ids(m);
   m.config.family = m.family->name;
   m.config.validate(m.path);
+  HONE_CHECK(m.config.experts == 0 || std::ranges::find(m.family->slots, Role::router,
+                                                        &Slot::role) != m.family->slots.end(),
+             unsupported, "{}: a {} model with experts is not supported", m.path, m.family->name);
   ParameterNames names;
   names.gguf = gguf;
   names.source = m.path;

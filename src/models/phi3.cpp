@@ -41,7 +41,8 @@ std::vector<float> factors(const GgufFile& f, const char* name) {
 void from_gguf(const GgufFile& f, ModelConfig& m) {
   read_llama_gguf(f, m);
   set_window(m, static_cast<int64_t>(f.find_u64("phi3.attention.sliding_window").value_or(0)));
-  if (f.find_tensor(kShort) == nullptr) return;
+  const bool longrope = f.find_string("phi3.rope.scaling.type") == "longrope";
+  if (f.find_tensor(kShort) == nullptr && !longrope) return;
   RopeScaling& s = m.rope_scaling;
   s.kind = RopeScaling::Kind::longrope;
   s.short_factors = factors(f, kShort);

@@ -27,6 +27,9 @@ class Rtn final : public Pass {
   WeightForm form(int64_t) const override {
     WeightForm f;
     f.encoding = encoding_from_shorthand(encoding_, f.params);
+    // As these encodings fill in what is missing, so that layouts are asked for the right form.
+    if (f.encoding.starts_with("f8_")) f.params.row_scaled = true;
+    if (f.encoding == "hqq") f.params = {.bits = 4, .group = 64};
     if (encoding_ == "int_group") {
       f.params.bits = static_cast<int>(bits_);
       f.params.group = group_;

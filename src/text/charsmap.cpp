@@ -1,11 +1,17 @@
 #include "text/charsmap.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
 #include "text/unicode.h"
 
 namespace hone {
+namespace {
+
+constexpr size_t kMaxReplacement = 4096;
+
+}  // namespace
 
 Charsmap::Charsmap(std::string_view bytes, const std::string& source) {
   if (bytes.empty()) return;
@@ -19,6 +25,8 @@ Charsmap::Charsmap(std::string_view bytes, const std::string& source) {
   replacements_ = bytes.substr(sizeof size + size);
 }
 
+// found(size, begin) for each key that `text` begins with, the shortest first; `begin` is where its
+// replacement is.
 template <typename Found>
 void Charsmap::prefixes(std::string_view text, Found&& found) const {
   const auto offset = [](uint32_t unit) { return (unit >> 10) << ((unit & 1u << 9) >> 6); };
@@ -35,23 +43,34 @@ void Charsmap::prefixes(std::string_view text, Found&& found) const {
     if (node >= units_.size()) return;
     const size_t begin = units_[node] & ~(1u << 31);
     if (begin >= replacements_.size()) return;
-    const size_t end = replacements_.find('\0', begin);
-    found(i + 1, std::string_view(replacements_).substr(begin, end - begin));
+    found(i + 1, begin);
   }
 }
 
+std::string_view Charsmap::replacement(size_t begin) const {
+  const auto rest = std::string_view(replacements_).substr(begin, kMaxReplacement + 1);
+  const size_t size = std::min(rest.find('\0'), rest.size());
+  HONE_CHECK(size <= kMaxReplacement, corrupt,
+             "tokenizer: the precompiled_charsmap replaces a text by more than {} bytes",
+             kMaxReplacement);
+  return rest.substr(0, size);
+}
+
 std::optional<Charsmap::Match> Charsmap::longest(std::string_view text) const {
-  std::optional<Match> best;
-  prefixes(text, [&](size_t size, std::string_view value) { best = Match{size, value}; });
-  return best;
+  size_t longest = 0, at = 0;
+  prefixes(text, [&](size_t size, size_t begin) {
+    longest = size;
+    at = begin;
+  });
+  return longest > 0 ? std::optional(Match{longest, replacement(at)}) : std::nullopt;
 }
 
 std::optional<std::string_view> Charsmap::shortest(std::string_view text) const {
-  std::optional<std::string_view> first;
-  prefixes(text, [&](size_t, std::string_view value) {
-    if (!first) first = value;
+  std::optional<size_t> first;
+  prefixes(text, [&](size_t, size_t begin) {
+    if (!first) first = begin;
   });
-  return first;
+  return first ? std::optional(replacement(*first)) : std::nullopt;
 }
 
 namespace {
@@ -92,6 +111,7 @@ std::string Charsmap::rewrite_graphemes(std::string_view text) const {
       }
     }
     for (size_t i = 0; i < grapheme.size();) {
+      check_growth(text, out);
       const auto size = static_cast<size_t>(utf8_at(grapheme, i).size);
       const std::string_view character = grapheme.substr(i, size);
       out += shortest(character).value_or(character);

@@ -18,7 +18,8 @@ namespace hone {
 class Charsmap {
  public:
   /// `bytes` as in the file; empty: rewrites nothing. Raises corrupt, naming `source`, where the
-  /// sizes do not fit; what the trie's offsets miss is simply not found.
+  /// sizes do not fit; what the trie's offsets miss is simply not found. Using a replacement of
+  /// more than 4096 bytes raises corrupt too.
   Charsmap(std::string_view bytes, const std::string& source);
 
   struct Match {
@@ -37,6 +38,7 @@ class Charsmap {
  private:
   template <typename Found>
   void prefixes(std::string_view text, Found&& found) const;
+  std::string_view replacement(size_t begin) const;
   std::optional<std::string_view> shortest(std::string_view text) const;
 
   std::vector<uint32_t> units_;

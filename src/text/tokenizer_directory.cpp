@@ -27,9 +27,9 @@ bool holds_ranks(std::string_view text) {
 
 // Other models have a vocab.txt too.
 bool is_wordpiece_list(std::string_view text, const Json& config) {
-  const std::string name = config.value("tokenizer_class", std::string("Bert"));
-  const bool named = name.find("Bert") != name.npos || name.find("Electra") != name.npos ||
-                     name.find("MPNet") != name.npos || name.find("Funnel") != name.npos;
+  const std::string name = tokenizer_class(config);
+  const bool named = name.empty() || name.find("Bert") != name.npos ||
+                     name.find("Electra") != name.npos || name.find("MPNet") != name.npos;
   return named && (text.starts_with("[UNK]") || text.find("\n[UNK]") != text.npos);
 }
 
@@ -99,8 +99,9 @@ std::unique_ptr<Tokenizer> from_spec(TokenizerSpec spec, const Json& config) {
 
 std::unique_ptr<Tokenizer> from_sentencepiece(std::string_view model, const Json& config,
                                               const std::string& source) {
-  const std::string name = config.value("tokenizer_class", std::string());
-  for (const char* other : {"XLMRoberta", "Camembert", "MBart", "Barthez", "NllB"}) {
+  const std::string name = tokenizer_class(config);
+  for (const char* other :
+       {"XLMRoberta", "Camembert", "MBart", "Barthez", "Nllb", "Pegasus", "Albert", "XLNet"}) {
     HONE_CHECK(!name.starts_with(other), unsupported,
                "{}: the class {} gives the tokens other ids than its file", source, printed(name));
   }

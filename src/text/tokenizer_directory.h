@@ -28,6 +28,9 @@ std::unique_ptr<Tokenizer> tokenizer_from_directory(const DirectoryText& text,
 
 // The parts of it, for tests.
 
+/// The class that tokenizer_config.json names ("tokenizer_class"), or "".
+std::string tokenizer_class(const Json& config);
+
 /// A tokenizer.json for GPT-2's two files.
 std::string json_from_merges(const std::string& vocab_json, std::string_view merges_txt,
                              const Json& config, const std::string& source);

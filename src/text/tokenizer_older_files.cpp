@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <map>
 #include <set>
 
 #include "base/error.h"
@@ -16,6 +17,7 @@
 #include "text/pipeline.h"
 #include "text/pretokenizer_names.h"
 #include "text/tokenizer_directory.h"
+#include "text/tokenizer_file.h"
 #include "text/unicode.h"
 
 namespace hone {
@@ -23,6 +25,9 @@ namespace {
 
 // Longest token of a file of ranks: every way to cut a token in two is looked at.
 constexpr size_t kMaxRankedToken = 1024;
+// Most merges that ranks may stand for, and most bytes of JSON that these may take.
+constexpr int64_t kMaxRankedMerges = 4 * kMaxVocabulary;
+constexpr size_t kMaxMergeBytes = size_t{256} << 20;
 
 struct Kind {
   std::vector<std::string_view> names;  // of the class, or of the file
@@ -46,10 +51,17 @@ const std::vector<Kind>& rank_kinds() {
   return kKinds;
 }
 
-std::string class_of(const Json& config) {
-  return config.contains("tokenizer_class") && config["tokenizer_class"].is_string()
-             ? config["tokenizer_class"].get<std::string>()
-             : "";
+// A flag of the configuration; null is as good as absent.
+bool flag_of(const Json& config, const char* key, bool otherwise) {
+  const auto at = config.find(key);
+  return at == config.end() || at->is_null() ? otherwise : at->get<bool>();
+}
+
+// A special token that the configuration names: its content.
+std::string token_of(const Json& config, const char* key, const char* otherwise) {
+  const auto at = config.find(key);
+  if (at == config.end() || at->is_null()) return otherwise;
+  return (at->is_object() ? at->at("content") : *at).get<std::string>();
 }
 
 Json added_token(const std::string& text, int64_t id) {
@@ -148,22 +160,29 @@ Ranks read_ranks(std::string_view text, const std::string& source) {
 
 // Merging by rank joins any two neighbours that are a token together, the lowest rank first. As a
 // list of merges: every cut of every token into two tokens, by rank.
-std::string merges_of(const Ranks& ranks, const Vocabulary& vocabulary) {
-  std::string out;
+std::string merges_of(const Ranks& ranks, const Vocabulary& vocabulary, const std::string& source) {
+  std::vector<std::pair<int32_t, int32_t>> cuts;
+  size_t bytes = 0;
   for (std::string_view token : ranks.tokens) {
-    std::vector<std::pair<int32_t, int32_t>> cuts;
+    const auto first = std::ssize(cuts);
     for (size_t cut = 1; cut < token.size(); ++cut) {
       const int32_t left = vocabulary.find(token.substr(0, cut));
       if (left < 0) continue;
       const int32_t right = vocabulary.find(token.substr(cut));
-      if (right >= 0) cuts.emplace_back(left, right);
+      if (right < 0) continue;
+      cuts.emplace_back(left, right);
+      bytes += 2 * token.size() + 4;  // at most: a letter has one or two bytes
+      HONE_CHECK(std::ssize(cuts) <= kMaxRankedMerges && bytes <= kMaxMergeBytes, corrupt,
+                 "{}: its tokens come of more than {} merges, or these take more than {} bytes",
+                 source, kMaxRankedMerges, kMaxMergeBytes);
     }
-    std::sort(cuts.begin(), cuts.end());
-    for (const auto& [left, right] : cuts) {
-      if (!out.empty()) out += ',';
-      out += json_text(bytes_to_letters(vocabulary.text(left)) + ' ' +
-                       bytes_to_letters(vocabulary.text(right)));
-    }
+    std::sort(cuts.begin() + first, cuts.end());
+  }
+  std::string out;
+  for (const auto& [left, right] : cuts) {
+    if (!out.empty()) out += ',';
+    out += json_text(bytes_to_letters(vocabulary.text(left)) + ' ' +
+                     bytes_to_letters(vocabulary.text(right)));
   }
   return out;
 }
@@ -184,8 +203,20 @@ bool merges_reach_all(const Vocabulary& vocabulary) {
   return true;
 }
 
+// The ids that a vocab.json gives to `names`, by name.
+std::map<std::string, int64_t> ids_of(const std::vector<std::string>& names,
+                                      const std::string& vocab_json, const std::string& source) {
+  const std::set<std::string_view> wanted(names.begin(), names.end());
+  std::map<std::string, int64_t> ids;
+  const auto file = read_tokenizer_file("{\"model\":{\"vocab\":" + vocab_json + "}}", source);
+  for (const auto& [text, id] : file.vocabulary) {
+    if (wanted.contains(text)) ids.emplace(text, id);
+  }
+  return ids;
+}
+
 const Kind* kind_of(const std::string& file, const Json& config) {
-  const std::string name = class_of(config);
+  const std::string name = tokenizer_class(config);
   for (const std::string& wanted : {name, file}) {
     for (const Kind& kind : rank_kinds()) {
       if (std::find(kind.names.begin(), kind.names.end(), wanted) != kind.names.end()) return &kind;
@@ -222,6 +253,12 @@ Json special_tokens(const Kind* kind, const Json& config, int64_t next) {
 
 }  // namespace
 
+std::string tokenizer_class(const Json& config) {
+  return config.contains("tokenizer_class") && config["tokenizer_class"].is_string()
+             ? config["tokenizer_class"].get<std::string>()
+             : "";
+}
+
 std::string json_from_ranks(std::string_view text, const std::string& file, const Json& config,
                             const std::string& source) {
   const Kind* kind = kind_of(file, config);
@@ -233,7 +270,7 @@ std::string json_from_ranks(std::string_view text, const std::string& file, cons
     HONE_CHECK(kind, unsupported,
                "{}: which expression splits a text is not known for the class {}; a \"pat_str\" in "
                "tokenizer_config.json would say it",
-               source, printed(class_of(config)));
+               source, printed(tokenizer_class(config)));
     const PreTokenizerFamily& family = pretokenizer_family(kind->family, source);
     patterns = patterns_of(family);
     nfc = family.nfc;
@@ -262,12 +299,12 @@ std::string json_from_ranks(std::string_view text, const std::string& file, cons
   const char* ignore = merges_reach_all(vocabulary) ? "false" : "true";
   return join(head, fmt::format("{{\"type\":\"BPE\",\"ignore_merges\":{},\"vocab\":{{{}}},"
                                 "\"merges\":[{}]}}",
-                                ignore, entries, merges_of(ranks, vocabulary)));
+                                ignore, entries, merges_of(ranks, vocabulary, source)));
 }
 
 std::string json_from_merges(const std::string& vocab_json, std::string_view merges,
                              const Json& config, const std::string& source) {
-  const std::string name = class_of(config);
+  const std::string name = tokenizer_class(config);
   HONE_CHECK(name.find("CLIP") == name.npos && name.find("OpenAIGPT") == name.npos, unsupported,
              "{}: a BPE model with end_of_word_suffix is not supported", source);
   const bool qwen = name.starts_with("Qwen2"), roberta = name.starts_with("Roberta");
@@ -286,16 +323,10 @@ std::string json_from_merges(const std::string& vocab_json, std::string_view mer
   Json added = Json::array();
   std::vector<std::string> specials = named_specials(config);
   if (specials.empty()) specials = {"<|endoftext|>"};
-  std::set<std::string> seen;
+  auto ids = ids_of(specials, vocab_json, source);
   for (const std::string& text : specials) {
-    const std::string key = json_text(text);
-    size_t at = vocab_json.find(key);
-    if (at == vocab_json.npos || !seen.insert(text).second) continue;
-    at = vocab_json.find_first_not_of(" \t\r\n:", at + key.size());
-    int64_t id = -1;
-    if (at != vocab_json.npos)
-      std::from_chars(vocab_json.data() + at, vocab_json.data() + vocab_json.size(), id);
-    if (id >= 0) added.push_back(added_token(text, id));
+    const auto entry = ids.extract(text);  // a name may come twice
+    if (entry && entry.mapped() >= 0) added.push_back(added_token(text, entry.mapped()));
   }
   Json post;
   const auto special = [&](const char* key) -> Json {
@@ -311,7 +342,7 @@ std::string json_from_merges(const std::string& vocab_json, std::string_view mer
             {"sep", special("sep_token")},
             {"cls", special("cls_token")}};
   const PreTokenizerFamily& family = pretokenizer_family(qwen ? "qwen2" : "gpt-2", source);
-  const bool prefix = config.value("add_prefix_space", false);
+  const bool prefix = flag_of(config, "add_prefix_space", false);
   const Json head = {
       {"version", "1.0"},
       {"added_tokens", added},
@@ -324,11 +355,18 @@ std::string json_from_merges(const std::string& vocab_json, std::string_view mer
 
 std::string json_from_wordpieces(std::string_view text, const Json& config,
                                  const std::string& source) {
-  const bool lower = config.value("do_lower_case", true);
+  const std::string name = tokenizer_class(config);
+  HONE_CHECK(name.find("BertJapanese") == name.npos, unsupported,
+             "{}: the class {} splits a text by a dictionary, which is not supported", source,
+             printed(name));
+  const bool lower = flag_of(config, "do_lower_case", true);
+  const std::string cls_text = token_of(config, "cls_token", "[CLS]");
+  const std::string sep_text = token_of(config, "sep_token", "[SEP]");
   std::string entries;
   Json added = Json::array();
   std::vector<std::string> specials = named_specials(config);
   if (specials.empty()) specials = {"[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"};
+  const std::set<std::string_view> is_special(specials.begin(), specials.end());
   int64_t id = 0;
   std::optional<int64_t> cls, sep;
   for (; !text.empty(); ++id) {
@@ -338,21 +376,20 @@ std::string json_from_wordpieces(std::string_view text, const Json& config,
     if (row.ends_with('\r')) row.remove_suffix(1);
     HONE_CHECK(is_valid_utf8(row), corrupt, "{}: line {} is not UTF-8", source, id + 1);
     entries += (entries.empty() ? "" : ",") + json_text(row) + ':' + std::to_string(id);
-    if (std::find(specials.begin(), specials.end(), row) != specials.end())
-      added.push_back(added_token(std::string(row), id));
-    if (row == "[CLS]") cls = id;
-    if (row == "[SEP]") sep = id;
+    if (is_special.contains(row)) added.push_back(added_token(std::string(row), id));
+    if (row == cls_text) cls = id;
+    if (row == sep_text) sep = id;
   }
   Json post;
   if (cls && sep)
-    post = {{"type", "BertProcessing"}, {"sep", {"[SEP]", *sep}}, {"cls", {"[CLS]", *cls}}};
+    post = {{"type", "BertProcessing"}, {"sep", {sep_text, *sep}}, {"cls", {cls_text, *cls}}};
   const Json strip = config.contains("strip_accents") ? config["strip_accents"] : Json();
   const Json head = {{"version", "1.0"},
                      {"added_tokens", added},
                      {"normalizer",
                       {{"type", "BertNormalizer"},
                        {"clean_text", true},
-                       {"handle_chinese_chars", config.value("tokenize_chinese_chars", true)},
+                       {"handle_chinese_chars", flag_of(config, "tokenize_chinese_chars", true)},
                        {"strip_accents", strip},
                        {"lowercase", lower}}},
                      {"pre_tokenizer", {{"type", "BertPreTokenizer"}}},

@@ -63,10 +63,15 @@ TEST_F(Surface, BashCompletesSubcommandsFlagsAndValues) {
 TEST_F(Surface, BashCompletesFilesAndPulledModels) {
   if (!has("bash")) GTEST_SKIP() << "needs bash, which is not here";
   fs::create_directories(scratch / "hub/models--org--name-it");
+  fs::create_directories(scratch / "hub/models--alone");
+  fs::create_directories(scratch / "hub/models--bad--$(touch ran)");
   fs::create_directories(scratch / "hub/datasets--org--data");
   ::setenv("HF_HUB_CACHE", (scratch / "hub").c_str(), 1);
   write_bytes(scratch / "model.gguf", "");
   EXPECT_EQ(bash("info or"), (Words{"org/name-it"}));
+  EXPECT_EQ(bash("info al"), (Words{"alone"}));
+  EXPECT_EQ(bash("info bad"), (Words{""}));
+  EXPECT_FALSE(fs::exists(scratch / "ran"));
   EXPECT_EQ(bash("info mod"), (Words{"model.gguf"}));
   EXPECT_EQ(bash("eval x --reference or"), (Words{"org/name-it"}));
   EXPECT_EQ(bash("eval x --text mod"), (Words{"model.gguf"}));

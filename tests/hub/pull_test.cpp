@@ -193,6 +193,16 @@ TEST_F(Pull, AServerThatIgnoresRangesBeginsAgain) {
   EXPECT_EQ(p.fetched(), p.bytes() + 200000);
 }
 
+TEST_F(Pull, AServerThatIgnoresRangesAndAlwaysBreaksIsGivenUp) {
+  hub.spoil_cdn = [this](const ServerRequest&, ServerAnswer& a) {
+    a = {};
+    a.body = hub.files[kModel];
+    a.cut_at = 200000;
+  };
+  expect_refusal({kModel, "200000", "kept"});
+  EXPECT_EQ(hub.cdn.requests().size(), size_t(settings.tries));
+}
+
 TEST_F(Pull, ARangeFromElsewhereIsRefused) {
   hub.spoil_cdn = [this](const ServerRequest&, ServerAnswer& a) {
     if (hub.cdn.requests().size() == 1) a.cut_at = 1000;
@@ -374,10 +384,22 @@ TEST_F(Pull, AHugeListIsCutOff) {
 TEST_F(Pull, MoreThanTheDiskHoldsIsRefusedBeforehand) {
   hub.spoil_hub = [](const ServerRequest&, ServerAnswer& a) {
     for (auto& [name, value] : a.headers)
-      if (name == "X-Linked-Size") value = "900000000000000000";
+      if (name == "X-Linked-Size") value = "1000000000000000";
   };
   expect_refusal({"to fetch", "free in"});
   EXPECT_EQ(hub.cdn.requests().size(), 0u);
+}
+
+TEST_F(Pull, SizesThatNoHubHoldsAreRefused) {
+  std::string size = "1125899906842625";
+  hub.spoil_hub = [&](const ServerRequest&, ServerAnswer& a) {
+    for (auto& [name, value] : a.headers)
+      if (name == "X-Linked-Size") value = size;
+  };
+  options.dry_run = true;
+  expect_refusal({kModel, "the size is '1125899906842625'"});
+  size = "1125899906842624";  // alone it would do
+  expect_refusal({hub.name, "more than"});
 }
 
 TEST_F(Pull, ARenamedRepositoryIsFollowed) {
@@ -419,7 +441,10 @@ TEST_F(Pull, DamageInTheCacheIsFoundAndMended) {
   bytes[0] ^= 1;
   put_file(blob, bytes);
   EXPECT_EQ(pull().fetched(), 0);
-  options.verify = true;
+  options.verify = options.dry_run = true;
+  EXPECT_EQ(pull().fetched(), 0);
+  EXPECT_EQ(read_text_file(blob), bytes);
+  options.dry_run = false;
   EXPECT_EQ(pull().fetched(), 300000);
   expect_all_there();
   EXPECT_EQ(pull().fetched(), 0);

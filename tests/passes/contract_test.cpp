@@ -214,8 +214,9 @@ class BadValues : public OptionVisitor {
   void option(const char* name, bool&, const char* help) override {
     add(name, help, {"perhaps", "2", "[true]"});
   }
-  void option(const char* name, std::string&, const char* help) override {
-    add(name, help, {"no_such_value", "''", "[x]"});
+  void option(const char* name, std::string& value, const char* help) override {
+    add(name, help, {"no_such_value", "[x]"});
+    if (!value.empty()) add(name, help, {"''"});
   }
   std::vector<std::pair<std::string, std::string>> all;
 

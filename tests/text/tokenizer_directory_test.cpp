@@ -7,6 +7,7 @@
 
 #include "golden.h"
 #include "text/base64.h"
+#include "text/charsmap.h"
 #include "text/rwkv_vocabulary.h"
 
 namespace hone {
@@ -98,6 +99,14 @@ TEST(TokenizerDirectory, MergesAndVocabulary) {
   const std::string config = R"({"tokenizer_class": "RobertaTokenizer", "add_prefix_space": true,
     "bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>",
     "unk_token": "<unk>", "pad_token": "<pad>"})";
+  // The text of a special token inside of another, and an escape in the vocabulary.
+  const auto small = open({{"vocab.json", R"({"\u0041": 0, "x\"A": 7})"},
+                           {"merges.txt", ""},
+                           {"tokenizer_config.json", R"({"bos_token": "A", "eos_token": "A",
+                                     "add_prefix_space": null, "tokenizer_class": null})"}});
+  EXPECT_EQ(small->bos(), 0);
+  EXPECT_EQ(small->encode("A"), (Ids{0}));
+
   const auto r = open({{"vocab.json", roberta["model"]["vocab"].dump()},
                        {"merges.txt", merges},
                        {"tokenizer_config.json", config}});
@@ -113,8 +122,11 @@ TEST(TokenizerDirectory, WordPieces) {
   std::map<int32_t, std::string> tokens;
   for (const auto& [text, id] : golden["model"]["vocab"].items()) tokens[id.get<int32_t>()] = text;
   std::string list;
+  // A list has a token a line: of white space it has none, which the normalizer takes away as well.
   for (int32_t id = 0; id <= tokens.rbegin()->first; ++id)
-    list += (tokens.contains(id) ? tokens[id] : "[unused" + std::to_string(id) + "]") + "\n";
+    list += (tokens.contains(id) && tokens[id] > " " ? tokens[id]
+                                                     : "[unused" + std::to_string(id) + "]") +
+            "\n";
   const auto t = open({{"vocab.txt", list}});
   ASSERT_NE(t, nullptr);
   const auto expected = golden_json("bert.expected.json")["ids"];
@@ -124,6 +136,12 @@ TEST(TokenizerDirectory, WordPieces) {
   EXPECT_EQ(open({{"vocab.txt", "a\nb\n"}}), nullptr);
   EXPECT_EQ(open({{"vocab.txt", list}, {"tokenizer_config.json", R"({"tokenizer_class": "X"})"}}),
             nullptr);
+  // Names and flags of the configuration; null is as good as absent.
+  const auto named =
+      open({{"vocab.txt", "[UNK]\n<s>\n</s>\na\n"},
+            {"tokenizer_config.json", R"({"tokenizer_class": null, "do_lower_case": null,
+         "cls_token": "<s>", "sep_token": {"content": "</s>"}})"}});
+  EXPECT_EQ(named->encode("A"), (Ids{1, 3, 2}));
 }
 
 TEST(TokenizerDirectory, RwkvWorld) {
@@ -173,9 +191,14 @@ TEST(TokenizerDirectory, BrokenFilesAreRefused) {
           "corrupt: dir/tokenizer.model: not a SentencePiece model: a field of");
   refused({{"tokenizer.model", std::string("\x12\x02\x18\x03", 4)}},
           "unsupported: dir/tokenizer.model: a SentencePiece model of kind 3");
-  refused({{"tokenizer.model", model},
-           {"tokenizer_config.json", R"({"tokenizer_class": "XLMRobertaTokenizer"})"}},
-          "unsupported: dir/tokenizer.model: the class 'XLMRobertaTokenizer'");
+  for (const std::string name : {"XLMRoberta", "Nllb", "Pegasus", "Albert", "XLNet"}) {
+    refused({{"tokenizer.model", model},
+             {"tokenizer_config.json", "{\"tokenizer_class\": \"" + name + "Tokenizer\"}"}},
+            "unsupported: dir/tokenizer.model: the class '" + name + "Tokenizer'");
+  }
+  refused({{"vocab.txt", "[UNK]\n"},
+           {"tokenizer_config.json", R"({"tokenizer_class": "BertJapaneseTokenizer"})"}},
+          "unsupported: dir/vocab.txt: the class 'BertJapaneseTokenizer'");
   refused({{"tokenizer.model", model}, {"tokenizer_config.json", "[]"}},
           "corrupt: dir/tokenizer_config.json: expected an object");
   refused({{"tokenizer.model", model},
@@ -197,11 +220,36 @@ TEST(TokenizerDirectory, BrokenFilesAreRefused) {
   }
   refused({{"qwen.tiktoken", "YQ== 0\nYg== 0\n"}}, "corrupt: dir/qwen.tiktoken: line 2 gives rank");
   refused({{"qwen.tiktoken", "YQ== 0\n"}}, "corrupt: dir/qwen.tiktoken: it has no rank");
+  std::string nested;  // every cut of every token is a merge
+  for (int byte = 0; byte < 256; ++byte)
+    nested += base64_encode(std::string(1, static_cast<char>(byte))) + fmt::format(" {}\n", byte);
+  for (size_t size = 2; size < 800; ++size)
+    nested += base64_encode(std::string(size, 'a')) + fmt::format(" {}\n", 254 + size);
+  refused({{"qwen.tiktoken", nested}}, "corrupt: dir/qwen.tiktoken: its tokens come of more than");
   refused({{"vocab.json", "{}, \"merges\": {}"}, {"merges.txt", ""}}, "corrupt: dir/vocab.json");
   refused({{"vocab.json", "{\"a\": 0}"}, {"merges.txt", "a b\n"}},
           "corrupt: dir/vocab.json: merge 0");
   refused({{"vocab.json", "{\"a\": 0}"}, {"merges.txt", "\xFF a\n"}},
           "corrupt: dir/vocab.json: a merge that is not UTF-8");
+}
+
+TEST(Charsmap, LimitsWhatATextBecomes) {
+  // U+0301, in UTF-8 CC 81, becomes many letters.
+  std::vector<uint32_t> trie(512);
+  trie[0xCC] = 0xCC | 0x100 << 10;
+  trie[0xCC ^ 0x100 ^ 0x81] = 0x81 | 1 << 8 | 0x80 << 10;  // its value, 0, is at the offset 0x80
+  const auto map_to = [&](size_t letters) {
+    std::string bytes("\0\x08\0\0", 4);
+    bytes.append(reinterpret_cast<const char*>(trie.data()), 2048);
+    return Charsmap(bytes + std::string(letters, 'x') + '\0', "t");
+  };
+  const std::string key = "\u0301";
+  EXPECT_EQ(map_to(4096).rewrite("a" + key), "a" + std::string(4096, 'x'));
+  EXPECT_EQ(map_to(4096).rewrite_graphemes(key), std::string(4096, 'x'));
+  EXPECT_EQ(error_of([&] { map_to(4097).rewrite(key); }).substr(0, 7), "corrupt");
+  std::string grapheme = "a";
+  for (int i = 0; i < 100; ++i) grapheme += key;
+  EXPECT_EQ(error_of([&] { map_to(4096).rewrite_graphemes(grapheme); }).substr(0, 7), "corrupt");
 }
 
 TEST(Base64, ReadsWhatItWrites) {

@@ -131,6 +131,7 @@ class PrecisionRun {
     for (size_t lane = first_; lane < lanes_.size(); ++lane) {
       StandIn ends;
       if (lane > 0) add_embedding(ends, lane);
+      if (lane > 0) add_norm(ends, lane, model_.embedding_norm);
       InPlace in(ends);
       for (size_t i = 0; i < samples_.size(); ++i) {
         at_ = base_ = 0;

@@ -96,7 +96,19 @@ void add_shots(Task& task, std::span<const TaskItem> pool, bool same, int64_t co
   for (size_t i = 0; i < task.items.size(); ++i) {
     // One more than is needed where the item itself may come.
     std::vector<size_t> drawn = random.sample(examples.size(), k + (same ? 1 : 0));
-    if (same) std::erase(drawn, i);
+    // What stands twice in the file may be drawn twice: then the others are drawn from anew.
+    auto is_it = [&](size_t d) { return examples[d] == examples[i]; };
+    if (same) std::erase_if(drawn, is_it);
+    if (drawn.size() < k) {
+      std::vector<size_t> others;
+      for (size_t d = 0; d < examples.size(); ++d)
+        if (!is_it(d)) others.push_back(d);
+      HONE_CHECK(others.size() >= k, invalid_argument,
+                 "{}: {} examples in front of an item need as many others, and there are {}",
+                 task.path, count, others.size());
+      drawn = random.sample(others.size(), k);
+      for (size_t& d : drawn) d = others[d];
+    }
     drawn.resize(k);
     std::string shots;
     for (size_t d : drawn) shots += examples[d] + "\n\n";

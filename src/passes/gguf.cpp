@@ -8,9 +8,9 @@
 // head is left without weights, as llama.cpp leaves it.
 #include <map>
 
-#include "base/files.h"
 #include "base/log.h"
 #include "encodings/encoding.h"
+#include "formats/file_util.h"
 #include "formats/gguf_file_type.h"
 #include "formats/imatrix.h"
 #include "models/export_gguf.h"
@@ -41,8 +41,8 @@ class Gguf final : public Pass {
     }
     HONE_CHECK(!importance_ || imatrix_.empty(), invalid_argument,
                "gguf: importance and imatrix: one of them");
-    HONE_CHECK(imatrix_.empty() || file_exists(imatrix_), io, "gguf: imatrix {}: no such file",
-               imatrix_);
+    HONE_CHECK(imatrix_.empty() || file_exists(imatrix_), invalid_argument,
+               "gguf: imatrix {}: no such file", imatrix_);
   }
   std::optional<uint32_t> gguf_file_type() const override { return file_type().number; }
 

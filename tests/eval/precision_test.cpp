@@ -148,6 +148,7 @@ void replace_weights(Model& m, const std::string& type) {
   }
   m.embedding.set_weight(encoded(m.embedding.weight()));
   cast(m.position_table);
+  norm(m.embedding_norm);
   norm(m.final_norm);
   for (Block& b : m.blocks) {
     for (Norm* n : {&b.mixer_norm, &b.post_mixer_norm, &b.mlp_norm, &b.post_mlp_norm}) norm(*n);

@@ -121,8 +121,8 @@ TEST_F(TaskTest, AWrongRecordIsOneErrorWithFileAndLine) {
     EXPECT_NE(message.find("bad.jsonl:1: "), std::string::npos) << message;
     EXPECT_NE(message.find(part), std::string::npos) << message;
   };
-  expect("arc_easy", R"({"question": "q", "choices": {"text": ["a"], "label": ["A", "B"]},
-                         "answerKey": "A"})",
+  expect("arc_easy",
+         R"({"question": "q", "choices": {"text": ["a"], "label": ["A", "B"]}, "answerKey": "A"})",
          "1 texts, but 2 labels");
   expect("arc_easy",
          R"({"question": "q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "B"})",
@@ -174,8 +174,10 @@ TEST_F(TaskTest, ComparesPairedAnswers) {
   const Task task = read_task(file("x.jsonl", records));
   auto answers = [&](const std::vector<int>& right) {
     std::vector<TaskAnswer> all(right.size());
-    for (size_t i = 0; i < right.size(); ++i)
+    for (size_t i = 0; i < right.size(); ++i) {
       all[i].scores = {{right[i] ? -1.0 : -3.0, false, 1}, {-2.0, false, 1}};
+      all[i].requests.resize(2);
+    }
     return judge_answers(task, all);
   };
   const TaskResult a = answers({1, 1, 1, 1, 0, 0}), b = answers({1, 0, 0, 0, 1, 0});

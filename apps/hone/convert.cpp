@@ -55,11 +55,14 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   f->options.layout.clear();
   f->model.add(app);
   std::vector<std::string> names{"peft"};
-  for (const Layout& l : layouts())
-    if (l.write != nullptr) names.emplace_back(l.name);
-  app.add_option("--layout", f->options.layout,
-                 "hf, gguf, gptq, gptq_v2, awq, bitsandbytes, compressed-tensors, fp8, modelopt "
-                 "or hqq; gguf for a .gguf file")
+  std::string footer = "\nLayouts:";
+  for (const Layout& l : layouts()) {
+    if (l.write == nullptr) continue;
+    names.emplace_back(l.name);
+    footer += fmt::format("\n  {:<28}{}", l.name, l.description);
+  }
+  app.footer(footer);
+  app.add_option("--layout", f->options.layout, "one of those below; gguf for a .gguf file")
       ->check(one_of(names))
       ->type_name("NAME");
   app.add_option("--out", f->out, "a new directory, or a new file for gguf")

@@ -280,8 +280,7 @@ std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
     return app.add_option(flag, field, help)->type_name("NAME");
   };
   auto* type =
-      name("--type", f->type,
-           "llama.cpp's file type, Q4_K_M, ... (--method gguf), or rtn's encoding, q4_k, ...")
+      name("--type", f->type, "llama.cpp's file type (Q4_K_M), or an encoding for rtn (q4_k)")
           ->check(encoding_or_file_type());
   name("--embeddings", f->embeddings,
        "encoding of the embedding; else it stays, or is the file type's")

@@ -460,7 +460,7 @@ namespace layout_entry {
 const Layout& compressed_tensors() {
   static constexpr Layout kLayout = {
       "compressed-tensors",
-      "directory of llm-compressor, as vLLM loads it: packed integers, FP8, NVFP4, MXFP4",
+      "directory of llm-compressor: packed integers, FP8, NVFP4, MXFP4",
       can_open,
       open,
       compressed_tensors_refusal,

@@ -6,7 +6,7 @@ import sys
 LIMIT = 600
 
 files = subprocess.run(["git", "ls-files", "src", "apps", "include", "tests", "bench", "python",
-                        "examples"],
+                        "examples", "tools"],
                        capture_output=True, text=True, check=True).stdout.split()
 bad = 0
 for name in files:

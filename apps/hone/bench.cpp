@@ -19,7 +19,7 @@
 #include "models/session.h"
 
 namespace hone {
-namespace {
+namespace bench_command {
 
 struct BenchFlags {
   ModelArgument model;
@@ -392,9 +392,9 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   };
 }
 
-}  // namespace
+}  // namespace bench_command
 
 extern const Command kBenchCommand;
-const Command kBenchCommand{"bench", "prefill and decode speed", add};
+const Command kBenchCommand{"bench", "prefill and decode speed", bench_command::add};
 
 }  // namespace hone

@@ -11,7 +11,7 @@
 #include "text/unicode.h"
 
 namespace hone {
-namespace {
+namespace chat_command {
 
 struct ChatFlags {
   ModelArgument model;
@@ -155,9 +155,9 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   };
 }
 
-}  // namespace
+}  // namespace chat_command
 
 extern const Command kChatCommand;
-const Command kChatCommand{"chat", "talk to a model, with its chat template", add};
+const Command kChatCommand{"chat", "talk to a model, with its chat template", chat_command::add};
 
 }  // namespace hone

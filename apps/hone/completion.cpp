@@ -8,7 +8,7 @@
 #include "surface.h"
 
 namespace hone {
-namespace {
+namespace completion_command {
 
 // Of bash and zsh: prints "org/name", or "name", of each model in the cache. Bash expands the words
 // that it completes, so no other characters may come through.
@@ -110,16 +110,17 @@ std::string fish_value(const OptionSurface& o) {
   return " -x";
 }
 
-}  // namespace
+}  // namespace completion_command
 
 std::string bash_completion(const std::vector<CommandSurface>& commands) {
   std::string out = "# bash completion for hone, made by: hone completion bash\n";
-  out += kPulled;
+  out += completion_command::kPulled;
   out += "_hone_words() {\n  case $command in\n    help) words=" +
-         shell_quoted(shell_words(names_of(commands))) + " ;;\n";
-  for (const CommandSurface& c : commands) out += bash_case(c);
+         shell_quoted(shell_words(completion_command::names_of(commands))) + " ;;\n";
+  for (const CommandSurface& c : commands) out += completion_command::bash_case(c);
   out += "  esac\n}\n";
-  out += fmt::format(R"(_hone() {{
+  out += fmt::format(
+      R"(_hone() {{
   local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}}
   local command=${{COMP_WORDS[1]}} words= files=
   if ((COMP_CWORD == 1)); then
@@ -134,13 +135,13 @@ std::string bash_completion(const std::vector<CommandSurface>& commands) {
 }}
 complete -F _hone hone
 )",
-                     shell_quoted(shell_words(names_of(commands)) + " help --help --version"));
+      shell_quoted(shell_words(completion_command::names_of(commands)) + " help --help --version"));
   return out;
 }
 
 std::string zsh_completion(const std::vector<CommandSurface>& commands) {
   std::string out = "#compdef hone\n# zsh completion for hone, made by: hone completion zsh\n";
-  out += kPulled;
+  out += completion_command::kPulled;
   out += R"zsh(_hone_models() {
   local -a pulled
   pulled=(${(f)"$(_hone_pulled)"})
@@ -154,7 +155,7 @@ _hone() {
   commands=(
 )zsh";
   for (const CommandSurface& c : commands)
-    out += "    " + shell_quoted(zsh_escaped(c.name) + ":" + c.summary) + "\n";
+    out += "    " + shell_quoted(completion_command::zsh_escaped(c.name) + ":" + c.summary) + "\n";
   out += R"(  )
   _arguments -C '--help[print help and exit]' '--version[print the version and exit]' \
     '1: :->command' '*:: :->options'
@@ -164,7 +165,8 @@ _hone() {
       case $words[1] in
 )";
   for (const CommandSurface& c : commands)
-    out += fmt::format("      {})\n        _arguments{} ;;\n", c.name, zsh_specs(c));
+    out += fmt::format("      {})\n        _arguments{} ;;\n", c.name,
+                       completion_command::zsh_specs(c));
   out += R"(      help) _describe command commands ;;
       esac ;;
   esac
@@ -191,24 +193,25 @@ complete -c hone -n __fish_use_subcommand -s h -l help -d 'print help and exit'
 )";
   for (const CommandSurface& c : commands)
     out += fmt::format("complete -c hone -n __fish_use_subcommand -a {} -d {}\n", c.name,
-                       fish_quoted(c.summary));
+                       completion_command::fish_quoted(c.summary));
   for (const CommandSurface& c : commands)
     for (const OptionSurface& o : c.options) {
       out += fmt::format("complete -c hone -n '__fish_seen_subcommand_from {}'", c.name);
       if (o.positional) {
-        out += o.value == ValueKind::word && o.choices.empty() ? "" : fish_value(o);
+        out += o.value == ValueKind::word && o.choices.empty() ? ""
+                                                               : completion_command::fish_value(o);
       } else {
         for (const std::string& name : o.names)
           out += name.starts_with("--") ? " -l " + name.substr(2) : " -s " + name.substr(1);
-        if (o.value != ValueKind::none) out += fish_value(o);
-        out += " -d " + fish_quoted(o.help);
+        if (o.value != ValueKind::none) out += completion_command::fish_value(o);
+        out += " -d " + completion_command::fish_quoted(o.help);
       }
       out += "\n";
     }
   return out;
 }
 
-namespace {
+namespace completion_command {
 
 std::function<void()> add(CLI::App& app, CommonOptions& common) {
   auto shell = std::make_shared<std::string>();
@@ -225,10 +228,10 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   };
 }
 
-}  // namespace
+}  // namespace completion_command
 
 extern const Command kCompletionCommand;
-const Command kCompletionCommand{"completion",
-                                 "print a script that completes hone's words in a shell", add};
+const Command kCompletionCommand{
+    "completion", "print a script that completes hone's words in a shell", completion_command::add};
 
 }  // namespace hone

@@ -8,7 +8,7 @@
 #include "models/export.h"
 
 namespace hone {
-namespace {
+namespace convert_command {
 
 struct ConvertFlags {
   ModelArgument model;
@@ -79,9 +79,10 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   return [f, &common] { run(*f, common); };
 }
 
-}  // namespace
+}  // namespace convert_command
 
 extern const Command kConvertCommand;
-const Command kConvertCommand{"convert", "write a model or an adapter in another layout", add};
+const Command kConvertCommand{"convert", "write a model or an adapter in another layout",
+                              convert_command::add};
 
 }  // namespace hone

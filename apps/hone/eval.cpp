@@ -11,7 +11,7 @@
 #include "text/text_file.h"
 
 namespace hone {
-namespace {
+namespace eval_command {
 
 struct EvalFlags {
   ModelArgument model;
@@ -217,10 +217,10 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   return [f, &common] { run(*f, common); };
 }
 
-}  // namespace
+}  // namespace eval_command
 
 extern const Command kEvalCommand;
-const Command kEvalCommand{"eval", "perplexity of a text, or answers to a task's questions", add,
-                           true};
+const Command kEvalCommand{"eval", "perplexity of a text, or answers to a task's questions",
+                           eval_command::add, true};
 
 }  // namespace hone

@@ -12,7 +12,7 @@
 #include "kernels/select.h"
 
 namespace hone {
-namespace {
+namespace explain_command {
 
 struct ExplainFlags {
   std::string topic, pattern = "causal";
@@ -195,10 +195,10 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   return [f, &common] { run(*f, common); };
 }
 
-}  // namespace
+}  // namespace explain_command
 
 extern const Command kExplainCommand;
 const Command kExplainCommand{"explain", "say which kernel attention takes, how long, and why",
-                              add};
+                              explain_command::add};
 
 }  // namespace hone

@@ -9,7 +9,7 @@
 #include "text/unicode.h"
 
 namespace hone {
-namespace {
+namespace generate_command {
 
 struct GenerateFlags {
   ModelArgument model;
@@ -74,9 +74,9 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   };
 }
 
-}  // namespace
+}  // namespace generate_command
 
 extern const Command kGenerateCommand;
-const Command kGenerateCommand{"generate", "continue a prompt", add};
+const Command kGenerateCommand{"generate", "continue a prompt", generate_command::add};
 
 }  // namespace hone

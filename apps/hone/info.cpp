@@ -13,7 +13,7 @@
 #include "models/sequence_memory.h"
 
 namespace hone {
-namespace {
+namespace info_command {
 
 // Context lengths whose memory need is shown, up to the model's own.
 constexpr int64_t kContexts[] = {512, 2048, 8192, 32768, 131072};
@@ -150,9 +150,9 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   };
 }
 
-}  // namespace
+}  // namespace info_command
 
 extern const Command kInfoCommand;
-const Command kInfoCommand{"info", "what a model is and the memory it needs", add};
+const Command kInfoCommand{"info", "what a model is and the memory it needs", info_command::add};
 
 }  // namespace hone

@@ -8,7 +8,7 @@
 #include "surface.h"
 
 namespace hone {
-namespace {
+namespace man_command {
 
 // A character beyond ASCII as \[u20AC], for the UTF-8 that begins at text[i]; i goes to its last
 // byte.
@@ -136,9 +136,9 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   };
 }
 
-}  // namespace
+}  // namespace man_command
 
 extern const Command kManCommand;
-const Command kManCommand{"man", "print the man page", add};
+const Command kManCommand{"man", "print the man page", man_command::add};
 
 }  // namespace hone

@@ -9,7 +9,7 @@
 #include "text/text_file.h"
 
 namespace hone {
-namespace {
+namespace merge_command {
 
 struct MergeFlags {
   std::string model;
@@ -180,10 +180,10 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   return [f, into, &common] { run(*f, common, into->count() > 0); };
 }
 
-}  // namespace
+}  // namespace merge_command
 
 extern const Command kMergeCommand;
 const Command kMergeCommand{"merge", "merge adapters into a model, or say what that would cost",
-                            add};
+                            merge_command::add};
 
 }  // namespace hone

@@ -16,7 +16,7 @@
 #include "text/text_file.h"
 
 namespace hone {
-namespace {
+namespace optimize_command {
 
 void add_output_flags(CLI::App& app, OptimizeOptions& o) {
   auto file = [&](const char* name, std::filesystem::path& field, const char* help) {
@@ -303,13 +303,13 @@ std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
   };
 }
 
-}  // namespace
+}  // namespace optimize_command
 
 extern const Command kOptimizeCommand;
 const Command kOptimizeCommand{"optimize", "run a recipe over a model and report what it cost",
-                               add_optimize, true};
+                               optimize_command::add_optimize, true};
 extern const Command kQuantizeCommand;
-const Command kQuantizeCommand{"quantize", "run one quantisation pass over a model", add_quantize,
-                               true};
+const Command kQuantizeCommand{"quantize", "run one quantisation pass over a model",
+                               optimize_command::add_quantize, true};
 
 }  // namespace hone

@@ -12,7 +12,7 @@
 #include "text/text_file.h"
 
 namespace hone {
-namespace {
+namespace precision_command {
 
 // Rows of a table of the worst.
 constexpr size_t kShown = 6;
@@ -270,10 +270,11 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   return [f, &common] { run(*f, common); };
 }
 
-}  // namespace
+}  // namespace precision_command
 
 extern const Command kPrecisionCommand;
 const Command kPrecisionCommand{
-    "precision", "what converting to f16, bf16 or FP8 does, and what to leave in f32", add};
+    "precision", "what converting to f16, bf16 or FP8 does, and what to leave in f32",
+    precision_command::add};
 
 }  // namespace hone

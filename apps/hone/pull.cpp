@@ -9,7 +9,7 @@
 #include "hub/pull.h"
 
 namespace hone {
-namespace {
+namespace pull_command {
 
 Json to_json(const PullOptions& o, const Pulled& p, double seconds) {
   Json files = Json::array();
@@ -64,9 +64,9 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   return [o, &common] { run(*o, common); };
 }
 
-}  // namespace
+}  // namespace pull_command
 
 extern const Command kPullCommand;
-const Command kPullCommand{"pull", "fetch a model from a hub into the cache", add};
+const Command kPullCommand{"pull", "fetch a model from a hub into the cache", pull_command::add};
 
 }  // namespace hone

@@ -8,7 +8,7 @@
 #include "training.h"
 
 namespace hone {
-namespace {
+namespace train_command {
 
 // A YAML value as JSON; scalars that look like numbers or truth are those.
 Json to_json(const YAML::Node& n, const std::string& source) {
@@ -94,9 +94,9 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   };
 }
 
-}  // namespace
+}  // namespace train_command
 
 extern const Command kTrainCommand;
-const Command kTrainCommand{"train", "train a model as a config file says", add};
+const Command kTrainCommand{"train", "train a model as a config file says", train_command::add};
 
 }  // namespace hone

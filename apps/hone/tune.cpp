@@ -6,7 +6,7 @@
 #include "training.h"
 
 namespace hone {
-namespace {
+namespace tune_command {
 
 struct Flag {
   std::string option;  // as visit() names it
@@ -94,9 +94,9 @@ std::function<void()> add(CLI::App& app, CommonOptions& common) {
   };
 }
 
-}  // namespace
+}  // namespace tune_command
 
 extern const Command kTuneCommand;
-const Command kTuneCommand{"tune", "fine-tune a model or an adapter for it", add};
+const Command kTuneCommand{"tune", "fine-tune a model or an adapter for it", tune_command::add};
 
 }  // namespace hone

@@ -16,7 +16,7 @@
 #include "ops/elementwise.h"
 
 namespace hone {
-namespace {
+namespace bottleneck {
 
 struct Bottleneck {
   DenseMatrix down, up;
@@ -180,14 +180,14 @@ std::unique_ptr<Adapter> make_parallel(Model& m, const AdapterOptions& o) {
 }
 bool reads(const PeftConfig& c) { return c.peft_type == "BOTTLENECK"; }
 
-}  // namespace
+}  // namespace bottleneck
 
 extern const AdapterMethod kHoulsbyMethod, kPfeifferMethod, kParallelMethod;
-const AdapterMethod kHoulsbyMethod{"houlsby", "bottlenecks behind mixer and MLP", reads,
-                                   make_houlsby, load};
-const AdapterMethod kPfeifferMethod{"pfeiffer", "a bottleneck behind each MLP", reads,
-                                    make_pfeiffer, load};
-const AdapterMethod kParallelMethod{"parallel", "a bottleneck beside each MLP", reads,
-                                    make_parallel, load};
+const AdapterMethod kHoulsbyMethod{"houlsby", "bottlenecks behind mixer and MLP", bottleneck::reads,
+                                   bottleneck::make_houlsby, bottleneck::load};
+const AdapterMethod kPfeifferMethod{"pfeiffer", "a bottleneck behind each MLP", bottleneck::reads,
+                                    bottleneck::make_pfeiffer, bottleneck::load};
+const AdapterMethod kParallelMethod{"parallel", "a bottleneck beside each MLP", bottleneck::reads,
+                                    bottleneck::make_parallel, bottleneck::load};
 
 }  // namespace hone

@@ -8,7 +8,7 @@
 #include "ops/elementwise.h"
 
 namespace hone {
-namespace {
+namespace ia3 {
 
 class Ia3Layer : public LinearAdapter {
  public:
@@ -160,10 +160,10 @@ std::unique_ptr<Adapter> load(Model& model, const PeftAdapter& files) {
 
 bool reads(const PeftConfig& c) { return c.peft_type == "IA3"; }
 
-}  // namespace
+}  // namespace ia3
 
 extern const AdapterMethod kIa3Method;
-const AdapterMethod kIa3Method{"ia3", "a factor for each key, value and inner feature", reads, make,
-                               load};
+const AdapterMethod kIa3Method{"ia3", "a factor for each key, value and inner feature", ia3::reads,
+                               ia3::make, ia3::load};
 
 }  // namespace hone

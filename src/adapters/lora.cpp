@@ -21,7 +21,7 @@
 #include "ops/tape.h"
 
 namespace hone {
-namespace {
+namespace lora {
 
 void fill_uniform(Tensor& t, double bound, uint64_t seed) {
   float* out = t.mutable_data<float>();
@@ -449,12 +449,12 @@ std::unique_ptr<Adapter> load(Model& model, const PeftAdapter& files) {
 bool reads(const PeftConfig& c) { return c.peft_type == "LORA" && !c.use_dora; }
 bool reads_dora(const PeftConfig& c) { return c.peft_type == "LORA" && c.use_dora; }
 
-}  // namespace
+}  // namespace lora
 
 extern const AdapterMethod kLoraMethod, kDoraMethod;
-const AdapterMethod kLoraMethod{"lora", "a product of two thin matrices beside each weight", reads,
-                                make_lora, load};
+const AdapterMethod kLoraMethod{"lora", "a product of two thin matrices beside each weight",
+                                lora::reads, lora::make_lora, lora::load};
 const AdapterMethod kDoraMethod{"dora", "LoRA, and a trained length for each row of a weight",
-                                reads_dora, make_dora, load};
+                                lora::reads_dora, lora::make_dora, lora::load};
 
 }  // namespace hone

@@ -14,7 +14,7 @@
 #include "ops/tape.h"
 
 namespace hone {
-namespace {
+namespace prefix {
 
 class PrefixValues : public Prefix {
  public:
@@ -202,10 +202,10 @@ std::unique_ptr<Adapter> load(Model& model, const PeftAdapter& files) {
 
 bool reads(const PeftConfig& c) { return c.peft_type == "PREFIX_TUNING"; }
 
-}  // namespace
+}  // namespace prefix
 
 extern const AdapterMethod kPrefixMethod;
-const AdapterMethod kPrefixMethod{"prefix", "keys and values in front of every sequence", reads,
-                                  make, load};
+const AdapterMethod kPrefixMethod{"prefix", "keys and values in front of every sequence",
+                                  prefix::reads, prefix::make, prefix::load};
 
 }  // namespace hone

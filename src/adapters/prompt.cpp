@@ -8,7 +8,7 @@
 #include "ops/dense.h"
 
 namespace hone {
-namespace {
+namespace prompt {
 
 class PromptAdapter : public Adapter {
  public:
@@ -77,10 +77,10 @@ std::unique_ptr<Adapter> load(Model& model, const PeftAdapter& files) {
 
 bool reads(const PeftConfig& c) { return c.peft_type == "PROMPT_TUNING"; }
 
-}  // namespace
+}  // namespace prompt
 
 extern const AdapterMethod kPromptMethod;
-const AdapterMethod kPromptMethod{"prompt", "embeddings in front of every sequence", reads, make,
-                                  load};
+const AdapterMethod kPromptMethod{"prompt", "embeddings in front of every sequence", prompt::reads,
+                                  prompt::make, prompt::load};
 
 }  // namespace hone

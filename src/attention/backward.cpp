@@ -33,7 +33,7 @@ constexpr int64_t kRows = 96;  // queries of one tile
 int64_t row_stride(int64_t width) { return round_up(width, kPanel) + kPanel; }
 
 // Buffers of one thread.
-struct Workspace {
+struct BackwardWorkspace {
   std::vector<float> k_panels, v_panels, k_rows, s, dp, dk, dv;
   std::vector<float> q, grad, delta, log_sum, slope;  // of all queries of a head
   std::vector<int64_t> query, bias_offset;
@@ -147,7 +147,7 @@ class Backward {
   // `sinks`: what the span gives to the gradient of each head's sink.
   void head_group(const AttentionSpan& s, int64_t span, const Plan& plan, int64_t kv_head,
                   double* sinks) {
-    static thread_local Workspace w;
+    static thread_local BackwardWorkspace w;
     const int64_t group = spec_.heads / spec_.kv_heads;
     for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
       gather(s, h, w);
@@ -163,7 +163,7 @@ class Backward {
   }
 
   // One head's queries and gradients, and what is known of each row.
-  void gather(const AttentionSpan& s, int64_t h, Workspace& w) const {
+  void gather(const AttentionSpan& s, int64_t h, BackwardWorkspace& w) const {
     const int64_t n = s.q_end - s.q_begin, d = spec_.k_dim, e = spec_.v_dim;
     const int64_t ldq = row_stride(d), ldo = row_stride(e), start = start_of(spec_, s);
     w.q.resize(static_cast<size_t>(n * ldq));
@@ -187,7 +187,7 @@ class Backward {
 
   // One tile of keys against all queries of one head that need it.
   void keys(const AttentionSpan& s, int64_t span, const Plan& plan, int64_t h, int64_t kv_head,
-            int64_t tile, Workspace& w) {
+            int64_t tile, BackwardWorkspace& w) {
     const int64_t kd = spec_.kv_heads * spec_.k_dim, vd = spec_.kv_heads * spec_.v_dim;
     const int64_t row = s.k_begin + tile * kPageKeys;
     const int64_t count = std::min<int64_t>(kPageKeys, s.k_end - row);
@@ -212,7 +212,7 @@ class Backward {
     }
   }
 
-  void pack(const float* k, const float* v, int64_t count, Workspace& w) const {
+  void pack(const float* k, const float* v, int64_t count, BackwardWorkspace& w) const {
     const int64_t kd = spec_.kv_heads * spec_.k_dim, vd = spec_.kv_heads * spec_.v_dim;
     key_panels(k, kd, count, spec_.k_dim, w.k_panels);
     key_panels(v, vd, count, spec_.v_dim, w.v_panels);
@@ -223,7 +223,7 @@ class Backward {
 
   // Which keys of the tile the rows [i, i + n) see, and which survive dropout.
   void mask(int64_t span, int64_t h, int64_t i, int64_t n, int64_t key, int64_t count,
-            TileKind kind, Workspace& w) const {
+            TileKind kind, BackwardWorkspace& w) const {
     w.masks.assign(static_cast<size_t>(n),
                    count == kPageKeys ? ~uint64_t{0} : (uint64_t{1} << count) - 1);
     w.keep.resize(dropout_.active() ? static_cast<size_t>(n) : 0);
@@ -237,7 +237,7 @@ class Backward {
 
   // Queries [i, i + kRows) of the span against a tile of `count` keys.
   void queries(const AttentionSpan& s, int64_t span, int64_t h, int64_t i, int64_t tile,
-               int64_t count, TileKind kind, Workspace& w) {
+               int64_t count, TileKind kind, BackwardWorkspace& w) {
     const int64_t n = std::min(kRows, s.q_end - s.q_begin - i), key = tile * kPageKeys;
     const int64_t d = spec_.k_dim, e = spec_.v_dim, ldq = row_stride(d), ldo = row_stride(e);
     const float *q = w.q.data() + i * ldq, *grad = w.grad.data() + i * ldo;

@@ -145,10 +145,10 @@ Tensor run_linear(const LinearAttentionSpec& spec, const LinearAttentionInputs& 
 
 namespace {
 
-class Backward {
+class LinearBackward {
  public:
-  Backward(const Run& run, const std::vector<LinearSpan>& spans, const std::vector<Tensor>& saved,
-           const std::vector<Tensor>& grad)
+  LinearBackward(const Run& run, const std::vector<LinearSpan>& spans,
+                 const std::vector<Tensor>& saved, const std::vector<Tensor>& grad)
       : run_(run), spans_(spans), saved_(saved), grad_(grad), in_(run.in) {
     auto like = [](const Tensor& x) {
       return x.empty_handle() ? Tensor() : Tensor::zeros(x.shape(), DType::f32);
@@ -276,7 +276,7 @@ LinearAttentionResult undivided_attention(const LinearAttentionSpec& spec,
   for (Tensor& s : result.states) results.push_back(&s);
   record_all(results, [=, saved = std::move(saved)](const std::vector<Tensor>& grad) {
     const Run run(spec, in);
-    Backward back(run, spans, saved, grad);
+    LinearBackward back(run, spans, saved, grad);
     parallel_for(std::ssize(spans) * spec.qk_heads, 1, [&](int64_t b, int64_t e) {
       for (int64_t i = b; i < e; ++i) back.item(i / spec.qk_heads, i % spec.qk_heads);
     });

@@ -16,7 +16,7 @@ using Kind = PatternNode::Kind;
 TileKind invert(TileKind t) {
   return t == TileKind::full ? TileKind::empty : t == TileKind::empty ? TileKind::full : t;
 }
-TileKind both(TileKind a, TileKind b) {
+TileKind both_kinds(TileKind a, TileKind b) {
   if (a == TileKind::empty || b == TileKind::empty) return TileKind::empty;
   return a == TileKind::full && b == TileKind::full ? TileKind::full : TileKind::partial;
 }
@@ -220,7 +220,7 @@ TileKind Pattern::classify(int64_t q0, int64_t q1, int64_t k0, int64_t k1) const
         leaf_keys(leaf, r, verdict);
         return verdict.kind();
       },
-      both, invert);
+      both_kinds, invert);
 }
 
 uint64_t Pattern::mask(int64_t q, int64_t k0) const {

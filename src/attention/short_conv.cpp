@@ -93,10 +93,10 @@ void leave_state(const Tensor& x, const ConvSpan& s, int64_t taps, Tensor& out) 
 }
 
 // What flows back: dz, the gradient of what stands in front of the SiLU.
-class Backward {
+class ConvBackward {
  public:
-  Backward(const Tensor& x, const Tensor& weight, const Tensor& bias, bool silu,
-           const std::vector<ConvSpan>& spans)
+  ConvBackward(const Tensor& x, const Tensor& weight, const Tensor& bias, bool silu,
+               const std::vector<ConvSpan>& spans)
       : x_(x), weight_(weight), bias_(bias), silu_(silu), spans_(spans), conv_(weight) {}
 
   void run(const std::vector<Tensor>& dy) const {
@@ -207,7 +207,7 @@ ConvResult short_conv(const Tensor& x, const Tensor& weight, const Tensor& bias,
   std::vector<Tensor*> results{&result.y};
   for (Tensor& s : result.states) results.push_back(&s);
   record_all(results, [=](const std::vector<Tensor>& dy) {
-    Backward(x, weight, bias, silu, spans).run(dy);
+    ConvBackward(x, weight, bias, silu, spans).run(dy);
   });
   return result;
 }

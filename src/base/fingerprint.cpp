@@ -17,15 +17,15 @@ namespace {
 
 constexpr int64_t kChunk = int64_t{4} << 20;
 
-class Descriptor {
+class ReadDescriptor {
  public:
-  explicit Descriptor(const std::filesystem::path& path)
+  explicit ReadDescriptor(const std::filesystem::path& path)
       : path_(path.string()), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
     HONE_CHECK(fd_ >= 0, io, "{}: {}", path_, std::strerror(errno));
   }
-  ~Descriptor() { ::close(fd_); }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
+  ~ReadDescriptor() { ::close(fd_); }
+  ReadDescriptor(const ReadDescriptor&) = delete;
+  ReadDescriptor& operator=(const ReadDescriptor&) = delete;
 
   int64_t size() const {
     struct stat s {};
@@ -65,7 +65,7 @@ uint64_t hash_bytes(const uint8_t* bytes, int64_t n, uint64_t seed) {
 }  // namespace
 
 uint64_t file_fingerprint(const std::filesystem::path& path) {
-  Descriptor file(path);
+  ReadDescriptor file(path);
   const int64_t size = file.size(), chunks = (size + kChunk - 1) / kChunk;
   std::vector<uint64_t> parts(static_cast<size_t>(chunks));
   parallel_for(chunks, 1, [&](int64_t first, int64_t last) {

@@ -13,15 +13,15 @@ namespace {
 static_assert(std::endian::native == std::endian::little);
 
 constexpr int64_t kBack = 24, kMaxDescription = int64_t{1} << 20;
-constexpr size_t kChunk = size_t{1} << 20;     // bytes that are hashed at once
-constexpr size_t kRelease = size_t{16} << 20;  // bytes that are hashed between two releases
+constexpr size_t kFrameChunk = size_t{1} << 20;  // bytes that are hashed at once
+constexpr size_t kRelease = size_t{16} << 20;    // bytes that are hashed between two releases
 
 }  // namespace
 
 uint64_t frame_checksum(std::string_view bytes) {
   uint64_t sum = 0;
-  for (size_t at = 0; at < bytes.size(); at += kChunk)
-    sum = bytes_fingerprint(bytes.substr(at, kChunk), sum);
+  for (size_t at = 0; at < bytes.size(); at += kFrameChunk)
+    sum = bytes_fingerprint(bytes.substr(at, kFrameChunk), sum);
   return sum;
 }
 
@@ -45,8 +45,8 @@ FramedFile::FramedFile(std::shared_ptr<const MappedFile> file, const FrameKind& 
 void FramedFile::check_sum() const {
   const size_t summed = bytes_.size() - 16;
   uint64_t sum = 0;
-  for (size_t at = 0; at < summed; at += kChunk) {
-    const size_t n = std::min(kChunk, summed - at);
+  for (size_t at = 0; at < summed; at += kFrameChunk) {
+    const size_t n = std::min(kFrameChunk, summed - at);
     sum = bytes_fingerprint(bytes_.substr(at, n), sum);
     if ((at + n) % kRelease == 0) release(static_cast<int64_t>(at + n - kRelease), kRelease);
   }
@@ -83,7 +83,7 @@ FramedWriter::FramedWriter(const fs::path& path, const FrameKind& kind, uint32_t
 void FramedWriter::put(const void* data, size_t size) {
   pending_.append(static_cast<const char*>(data), size);
   position_ += static_cast<int64_t>(size);
-  if (pending_.size() >= 4 * kChunk) write_chunks(false);
+  if (pending_.size() >= 4 * kFrameChunk) write_chunks(false);
 }
 
 void FramedWriter::pad() {
@@ -93,8 +93,8 @@ void FramedWriter::pad() {
 
 void FramedWriter::write_chunks(bool all) {
   std::string_view left = pending_;
-  while (left.size() >= kChunk || (all && !left.empty())) {
-    const std::string_view chunk = left.substr(0, kChunk);
+  while (left.size() >= kFrameChunk || (all && !left.empty())) {
+    const std::string_view chunk = left.substr(0, kFrameChunk);
     sum_ = bytes_fingerprint(chunk, sum_);
     file_.write(chunk);
     left.remove_prefix(chunk.size());

@@ -16,6 +16,7 @@
 // Everything else, the exact decode included, follows from them.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -33,6 +34,11 @@ inline void store_f16(float x, uint8_t* p) {
   p[0] = static_cast<uint8_t>(bits);
   p[1] = static_cast<uint8_t>(bits >> 8);
 }
+
+/// The nearest f16, kept finite.
+inline float nearest_f16(float x) { return to_f32(to_f16(std::clamp(x, -65504.0f, 65504.0f))); }
+/// 1/x, or 0 for 0: the codes of a group without a scale are all 0.
+inline float reciprocal(float x) { return x != 0 ? 1.0f / x : 0.0f; }
 
 /// The 4-bit codes of 32 weights in 16 bytes: byte j holds weight j (low) and weight j+16 (high).
 inline void unpack_nibbles(const uint8_t* bytes, int8_t* q) {

@@ -15,7 +15,7 @@
 namespace hone {
 namespace {
 
-constexpr int kN = 256;
+constexpr int kSuper = 256;
 
 // --- bit planes ------------------------------------------------------------------------------
 // Every format keeps its codes as planes of `bits` bits: the plane is cut into runs of
@@ -26,7 +26,7 @@ constexpr int kN = 256;
 template <int kBits, int kBytes>
 void unpack_plane(const uint8_t* plane, int shift, int8_t* q) {
   constexpr int kParts = 8 / kBits;
-  for (int run = 0; run < kN / (kBytes * kParts); ++run)
+  for (int run = 0; run < kSuper / (kBytes * kParts); ++run)
     for (int part = 0; part < kParts; ++part, q += kBytes)
       for (int j = 0; j < kBytes; ++j) {
         int bits = plane[run * kBytes + j] >> (kBits * part) & ((1 << kBits) - 1);
@@ -37,8 +37,8 @@ void unpack_plane(const uint8_t* plane, int shift, int8_t* q) {
 template <int kBits, int kBytes>
 void pack_plane(const uint8_t* q, int shift, uint8_t* plane) {
   constexpr int kParts = 8 / kBits;
-  std::memset(plane, 0, kN * kBits / 8);
-  for (int run = 0; run < kN / (kBytes * kParts); ++run)
+  std::memset(plane, 0, kSuper * kBits / 8);
+  for (int run = 0; run < kSuper / (kBytes * kParts); ++run)
     for (int part = 0; part < kParts; ++part, q += kBytes)
       for (int j = 0; j < kBytes; ++j) {
         int bits = q[j] >> shift & ((1 << kBits) - 1);
@@ -90,7 +90,7 @@ void pack_signed_scales(const int8_t* s, uint8_t* b) {
 // --- formats ---------------------------------------------------------------------------------
 
 struct KQuant {
-  static constexpr int kElements = kN;
+  static constexpr int kElements = kSuper;
   static constexpr bool kF16 = false;  // d·s needs up to 19 bits
   static constexpr const float* kTable = nullptr;
 };
@@ -98,7 +98,7 @@ struct KQuant {
 /// Offset codes and products of the signed formats.
 template <int kOffset>
 void finish_signed(float d, const int8_t* s, int8_t* q, float* scales) {
-  for (int i = 0; i < kN; ++i) q[i] = static_cast<int8_t>(q[i] - kOffset);
+  for (int i = 0; i < kSuper; ++i) q[i] = static_cast<int8_t>(q[i] - kOffset);
   for (int j = 0; j < 16; ++j) scales[j] = d * static_cast<float>(s[j]);
 }
 
@@ -114,7 +114,7 @@ struct Q2K : KQuant {
       scales[j] = d * static_cast<float>(b[j] & 15);
       mins[j] = -(e * static_cast<float>(b[j] >> 4));
     }
-    std::memset(q, 0, kN);
+    std::memset(q, 0, kSuper);
     unpack_plane<2, 32>(b + 16, 0, q);
   }
   static void pack(const float* x, const float* importance, uint8_t* b) {
@@ -135,7 +135,7 @@ struct Q3K : KQuant {
   static void unpack(const uint8_t* b, int8_t* q, float* scales, float*) {
     int8_t s[16];
     unpack_signed_scales(b + 96, s);
-    std::memset(q, 0, kN);
+    std::memset(q, 0, kSuper);
     unpack_plane<2, 32>(b + 32, 0, q);
     unpack_plane<1, 32>(b, 2, q);
     finish_signed<4>(load_f16(b + 108), s, q, scales);
@@ -158,7 +158,7 @@ void unpack_affine_32(const uint8_t* b, const uint8_t* nibbles, int8_t* q, float
     scales[j] = d * static_cast<float>(s[j]);
     mins[j] = -(e * static_cast<float>(m[j]));
   }
-  std::memset(q, 0, kN);
+  std::memset(q, 0, kSuper);
   unpack_plane<4, 32>(nibbles, 0, q);
 }
 
@@ -209,7 +209,7 @@ struct Q6K : KQuant {
   static void unpack(const uint8_t* b, int8_t* q, float* scales, float*) {
     int8_t s[16];
     std::memcpy(s, b + 192, 16);
-    std::memset(q, 0, kN);
+    std::memset(q, 0, kSuper);
     unpack_plane<4, 64>(b, 0, q);
     unpack_plane<2, 32>(b + 128, 4, q);
     finish_signed<32>(load_f16(b + 208), s, q, scales);

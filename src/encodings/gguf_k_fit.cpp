@@ -9,7 +9,7 @@
 namespace hone {
 namespace {
 
-constexpr int kN = 256;
+constexpr int kSuperBlock = 256;
 
 // Four lanes, in the compilers' portable vector type: sums of floats are not vectorised by
 // themselves, because that changes their order.
@@ -23,9 +23,6 @@ inline F4 load(const float* p) {
 }
 inline void store(float* p, F4 v) { std::memcpy(p, &v, sizeof v); }
 inline float total(F4 v) { return (v[0] + v[1]) + (v[2] + v[3]); }
-
-/// The nearest f16, kept finite.
-float nearest_f16(float x) { return to_f32(to_f16(std::clamp(x, -65504.0f, 65504.0f))); }
 
 /// clamp(round(x), low, high), low for NaN; low and high are integers below 2^22 in magnitude,
 /// where adding 1.5·2^23 leaves no fraction bits.
@@ -41,9 +38,9 @@ inline T round_into(T x, T low, T high) {
 /// nobody weighs counts all its weights alike.
 void load_weights(const float* importance, int group, float* w) {
   float largest = 0;
-  if (importance != nullptr) largest = *std::max_element(importance, importance + kN);
-  for (int i = 0; i < kN; ++i) w[i] = largest > 0 ? importance[i] / largest : 1.0f;
-  for (int i = 0; i < kN; i += group)
+  if (importance != nullptr) largest = *std::max_element(importance, importance + kSuperBlock);
+  for (int i = 0; i < kSuperBlock; ++i) w[i] = largest > 0 ? importance[i] / largest : 1.0f;
+  for (int i = 0; i < kSuperBlock; i += group)
     if (std::all_of(w + i, w + i + group, [](float v) { return v == 0; }))
       std::fill(w + i, w + i + group, 1.0f);
 }
@@ -128,7 +125,7 @@ Line fit_line(const float* x, const float* w, float top) {
 
 template <int G>
 class AffineSearch {
-  static constexpr int kGroups = kN / G;
+  static constexpr int kGroups = kSuperBlock / G;
 
  public:
   AffineSearch(const float* x, const float* importance, AffineShape shape)
@@ -224,14 +221,14 @@ class AffineSearch {
       fit.scales[j] = static_cast<uint8_t>(scales_[j]);
       fit.mins[j] = static_cast<uint8_t>(mins_[j]);
     }
-    for (int i = 0; i < kN; ++i) fit.codes[i] = static_cast<uint8_t>(q_[i]);
+    for (int i = 0; i < kSuperBlock; ++i) fit.codes[i] = static_cast<uint8_t>(q_[i]);
     return fit;
   }
 
   const float* x_;
   float top_, scale_top_;
   float d_ = 0, e_ = 0;
-  float w_[kN], q_[kN];
+  float w_[kSuperBlock], q_[kSuperBlock];
   float scales_[kGroups], mins_[kGroups];
 };
 
@@ -241,7 +238,7 @@ constexpr int kSignedGroup = 16;
 
 class SignedSearch {
   static constexpr int G = kSignedGroup;
-  static constexpr int kGroups = kN / G;
+  static constexpr int kGroups = kSuperBlock / G;
 
  public:
   SignedSearch(const float* x, const float* importance, SignedShape shape)
@@ -363,14 +360,14 @@ class SignedSearch {
     SignedFit fit{};
     fit.d = d_;
     for (int j = 0; j < kGroups; ++j) fit.scales[j] = static_cast<int8_t>(scales_[j]);
-    for (int i = 0; i < kN; ++i) fit.codes[i] = static_cast<uint8_t>(q_[i] - low_);
+    for (int i = 0; i < kSuperBlock; ++i) fit.codes[i] = static_cast<uint8_t>(q_[i] - low_);
     return fit;
   }
 
   const float* x_;
   float low_, high_, scale_low_, scale_high_;
   float d_ = 0;
-  float w_[kN], q_[kN];
+  float w_[kSuperBlock], q_[kSuperBlock];
   float scales_[kGroups];
 };
 

@@ -14,19 +14,17 @@
 namespace hone {
 namespace {
 
-constexpr int kN = 32;
+constexpr int kBlock = 32;
 
 void unpack_fifth_bits(const uint8_t* bytes, int8_t* q) {
-  for (int j = 0; j < kN; ++j)
+  for (int j = 0; j < kBlock; ++j)
     q[j] = static_cast<int8_t>(q[j] | (bytes[j / 8] >> (j % 8) & 1) << 4);
 }
 
 void pack_fifth_bits(const uint8_t* q, uint8_t* bytes) {
-  std::memset(bytes, 0, kN / 8);
-  for (int j = 0; j < kN; ++j) bytes[j / 8] |= static_cast<uint8_t>((q[j] >> 4 & 1) << (j % 8));
+  std::memset(bytes, 0, kBlock / 8);
+  for (int j = 0; j < kBlock; ++j) bytes[j / 8] |= static_cast<uint8_t>((q[j] >> 4 & 1) << (j % 8));
 }
-
-float reciprocal(float d) { return d != 0 ? 1.0f / d : 0.0f; }
 
 /// Truncates to 0…top. The order of the comparisons sends a NaN (from a subnormal scale) to 0.
 uint8_t clamp_code(float x, float top) {
@@ -37,12 +35,12 @@ uint8_t clamp_code(float x, float top) {
 /// the scale.
 float encode_centred(const float* x, int half, uint8_t* q) {
   float extreme = x[0];
-  for (int i = 1; i < kN; ++i)
+  for (int i = 1; i < kBlock; ++i)
     if (std::fabs(x[i]) > std::fabs(extreme)) extreme = x[i];
   float d = extreme / static_cast<float>(-half);
   float inverse = reciprocal(d);
   float centre = static_cast<float>(half) + 0.5f;
-  for (int i = 0; i < kN; ++i)
+  for (int i = 0; i < kBlock; ++i)
     q[i] = clamp_code(x[i] * inverse + centre, static_cast<float>(2 * half - 1));
   return d;
 }
@@ -55,19 +53,19 @@ struct ScaleMin {
 /// Codes 0…top from the smallest to the largest weight.
 ScaleMin encode_range(const float* x, int top, uint8_t* q) {
   float low = x[0], high = x[0];
-  for (int i = 1; i < kN; ++i) {
+  for (int i = 1; i < kBlock; ++i) {
     low = x[i] < low ? x[i] : low;
     high = x[i] > high ? x[i] : high;
   }
   float d = (high - low) / static_cast<float>(top);
   float inverse = reciprocal(d);
-  for (int i = 0; i < kN; ++i)
+  for (int i = 0; i < kBlock; ++i)
     q[i] = clamp_code((x[i] - low) * inverse + 0.5f, static_cast<float>(top));
   return {d, low};
 }
 
 struct Legacy {
-  static constexpr int kElements = kN, kGroup = kN;
+  static constexpr int kElements = kBlock, kGroup = kBlock;
   static constexpr bool kF16 = true;
   static constexpr const float* kTable = nullptr;
 };
@@ -81,10 +79,10 @@ struct Q4_0 : Legacy {
   static void unpack(const uint8_t* b, int8_t* q, float* scales, float*) {
     scales[0] = load_f16(b);
     unpack_nibbles(b + 2, q);
-    for (int i = 0; i < kN; ++i) q[i] = static_cast<int8_t>(q[i] - kOffset);
+    for (int i = 0; i < kBlock; ++i) q[i] = static_cast<int8_t>(q[i] - kOffset);
   }
   static void pack(const float* x, const float*, uint8_t* b) {
-    uint8_t q[kN];
+    uint8_t q[kBlock];
     store_f16(encode_centred(x, 8, q), b);
     pack_nibbles(q, b + 2);
   }
@@ -102,7 +100,7 @@ struct Q4_1 : Legacy {
     unpack_nibbles(b + 4, q);
   }
   static void pack(const float* x, const float*, uint8_t* b) {
-    uint8_t q[kN];
+    uint8_t q[kBlock];
     auto [d, m] = encode_range(x, 15, q);
     store_f16(d, b);
     store_f16(m, b + 2);
@@ -120,10 +118,10 @@ struct Q5_0 : Legacy {
     scales[0] = load_f16(b);
     unpack_nibbles(b + 6, q);
     unpack_fifth_bits(b + 2, q);
-    for (int i = 0; i < kN; ++i) q[i] = static_cast<int8_t>(q[i] - 16);
+    for (int i = 0; i < kBlock; ++i) q[i] = static_cast<int8_t>(q[i] - 16);
   }
   static void pack(const float* x, const float*, uint8_t* b) {
-    uint8_t q[kN];
+    uint8_t q[kBlock];
     store_f16(encode_centred(x, 16, q), b);
     pack_fifth_bits(q, b + 2);
     pack_nibbles(q, b + 6);
@@ -143,7 +141,7 @@ struct Q5_1 : Legacy {
     unpack_fifth_bits(b + 4, q);
   }
   static void pack(const float* x, const float*, uint8_t* b) {
-    uint8_t q[kN];
+    uint8_t q[kBlock];
     auto [d, m] = encode_range(x, 31, q);
     store_f16(d, b);
     store_f16(m, b + 2);
@@ -160,15 +158,15 @@ struct Q8_0 : Legacy {
   static constexpr bool kMins = false;
   static void unpack(const uint8_t* b, int8_t* q, float* scales, float*) {
     scales[0] = load_f16(b);
-    std::memcpy(q, b + 2, kN);
+    std::memcpy(q, b + 2, kBlock);
   }
   static void pack(const float* x, const float*, uint8_t* b) {
     float absmax = 0;
-    for (int i = 0; i < kN; ++i) absmax = std::max(absmax, std::fabs(x[i]));
+    for (int i = 0; i < kBlock; ++i) absmax = std::max(absmax, std::fabs(x[i]));
     float d = absmax / 127.0f;
     float inverse = reciprocal(d);
     store_f16(d, b);
-    for (int i = 0; i < kN; ++i) {
+    for (int i = 0; i < kBlock; ++i) {
       float code = std::round(x[i] * inverse);
       code = code > -128.0f ? (code < 127.0f ? code : 127.0f) : -128.0f;
       b[2 + i] = static_cast<uint8_t>(static_cast<int8_t>(code));

@@ -15,7 +15,7 @@
 namespace hone {
 namespace {
 
-constexpr int kN = 32;  // weights of a block, or of a sub-block of iq4_xs
+constexpr int kTableBlock = 32;  // weights of a block, or of a sub-block of iq4_xs
 
 constexpr float kIq4[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                             1,    13,   25,  38,  53,  69,  89,  113};
@@ -44,26 +44,24 @@ uint8_t nearest_iq4(float x) {
 /// The importances of 32 weights as parts of `heaviest`; all alike where nobody weighs them.
 void load_weights(const float* importance, float heaviest, float* w) {
   bool any = false;
-  for (int i = 0; i < kN; ++i) {
+  for (int i = 0; i < kTableBlock; ++i) {
     w[i] = heaviest > 0 ? importance[i] / heaviest : 1.0f;
     any |= w[i] > 0;
   }
-  if (!any) std::fill(w, w + kN, 1.0f);
+  if (!any) std::fill(w, w + kTableBlock, 1.0f);
 }
 
 float heaviest_of(const float* importance, int n) {
   return importance != nullptr ? *std::max_element(importance, importance + n) : 0.0f;
 }
 
-float nearest_f16(float x) { return to_f32(to_f16(std::clamp(x, -65504.0f, 65504.0f))); }
-
 /// Codes of 32 weights under a scale, and Σ w·x·v and Σ w·v² over the table's values v.
 struct Iq4Fit {
-  uint8_t q[kN];
+  uint8_t q[kTableBlock];
   float xv = 0, vv = 0;
 
   Iq4Fit(const float* x, const float* w, float inverse) {
-    for (int i = 0; i < kN; ++i) {
+    for (int i = 0; i < kTableBlock; ++i) {
       q[i] = nearest_iq4(x[i] * inverse);
       float v = kIq4[q[i]];
       xv += w[i] * x[i] * v;
@@ -74,12 +72,10 @@ struct Iq4Fit {
   float error(float scale) const { return scale * (scale * vv - 2 * xv); }
 };
 
-float reciprocal(float x) { return x != 0 ? 1.0f / x : 0.0f; }
-
 /// Places the largest magnitude at either end of the table or somewhat beyond or below it, and
 /// keeps the scale that is optimal for the codes which explain most of Σ w·x².
 float best_scale(const float* x, const float* w) {
-  float extreme = extreme_of(x, kN), best = 0, most = -1;
+  float extreme = extreme_of(x, kTableBlock), best = 0, most = -1;
   if (extreme == 0) return 0;
   for (float end : {kIq4[0], kIq4[15]})
     for (float step = -8; step <= 8; step += 2) {
@@ -96,7 +92,7 @@ struct Iq4Nl : TableBlock {
   static constexpr std::string_view kId = "iq4_nl";
   static constexpr std::string_view kDescription =
       "GGUF IQ4_NL: codes into 16 unequal steps, blocks of 32 with a scale";
-  static constexpr int kElements = kN, kGroup = kN, kBytes = 18;
+  static constexpr int kElements = kTableBlock, kGroup = kTableBlock, kBytes = 18;
   static constexpr bool kF16 = true;
   static constexpr const float* kTable = kIq4;
 
@@ -106,8 +102,8 @@ struct Iq4Nl : TableBlock {
   }
 
   static void pack(const float* x, const float* importance, uint8_t* b) {
-    float w[kN];
-    load_weights(importance, heaviest_of(importance, kN), w);
+    float w[kTableBlock];
+    load_weights(importance, heaviest_of(importance, kTableBlock), w);
     float scale = nearest_f16(best_scale(x, w));
     store_f16(scale, b);
     pack_nibbles(Iq4Fit(x, w, reciprocal(scale)).q, b + 2);
@@ -120,7 +116,8 @@ struct Iq4Xs : TableBlock {
   static constexpr std::string_view kId = "iq4_xs";
   static constexpr std::string_view kDescription =
       "GGUF IQ4_XS: codes into 16 unequal steps, 6-bit scales of 32, blocks of 256";
-  static constexpr int kElements = 256, kGroup = kN, kBytes = 136, kGroups = kElements / kN;
+  static constexpr int kElements = 256, kGroup = kTableBlock, kBytes = 136,
+                       kGroups = kElements / kTableBlock;
   static constexpr bool kF16 = false;  // d·s needs up to 17 bits
   static constexpr const float* kTable = kIq4;
 
@@ -130,7 +127,7 @@ struct Iq4Xs : TableBlock {
     for (int j = 0; j < kGroups; ++j) {
       const int s = (b[4 + j / 2] >> (j % 2 * 4) & 15) | (high >> (2 * j) & 3) << 4;
       scales[j] = d * static_cast<float>(s - 32);
-      unpack_nibbles(b + 8 + 16 * j, q + kN * j);
+      unpack_nibbles(b + 8 + 16 * j, q + kTableBlock * j);
     }
   }
 
@@ -138,8 +135,8 @@ struct Iq4Xs : TableBlock {
     float w[kElements], scales[kGroups], widest = 0;
     const float heaviest = heaviest_of(importance, kElements);
     for (int j = 0; j < kGroups; ++j) {
-      load_weights(importance + (importance ? kN * j : 0), heaviest, w + kN * j);
-      scales[j] = best_scale(x + kN * j, w + kN * j);
+      load_weights(importance + (importance ? kTableBlock * j : 0), heaviest, w + kTableBlock * j);
+      scales[j] = best_scale(x + kTableBlock * j, w + kTableBlock * j);
       if (std::fabs(scales[j]) > std::fabs(widest)) widest = scales[j];
     }
     Integers best = around(x, w, nearest_f16(widest / -32), scales);
@@ -170,7 +167,7 @@ struct Iq4Xs : TableBlock {
       float least = std::numeric_limits<float>::infinity(), xv = 0, vv = 0;
       for (int s = std::max(centre - 1, -32); s <= std::min(centre + 1, 31); ++s) {
         const float scale = d * static_cast<float>(s);
-        Iq4Fit fit(x + kN * j, w + kN * j, reciprocal(scale));
+        Iq4Fit fit(x + kTableBlock * j, w + kTableBlock * j, reciprocal(scale));
         if (!(fit.error(scale) < least)) continue;
         least = fit.error(scale);
         all.s[j] = s;
@@ -192,7 +189,8 @@ struct Iq4Xs : TableBlock {
       b[2 + j / 4] |= static_cast<uint8_t>(s >> 4 << (2 * (j % 4)));
       b[4 + j / 2] |= static_cast<uint8_t>((s & 15) << (j % 2 * 4));
       const float scale = best.d * static_cast<float>(best.s[j]);
-      pack_nibbles(Iq4Fit(x + kN * j, w + kN * j, reciprocal(scale)).q, b + 8 + 16 * j);
+      pack_nibbles(Iq4Fit(x + kTableBlock * j, w + kTableBlock * j, reciprocal(scale)).q,
+                   b + 8 + 16 * j);
     }
   }
 };
@@ -211,7 +209,7 @@ struct Mxfp4 : TableBlock {
   static constexpr std::string_view kId = "mxfp4";
   static constexpr std::string_view kDescription =
       "OCP MXFP4 as in GGUF: 4-bit floats, blocks of 32 with a power-of-two scale";
-  static constexpr int kElements = kN, kGroup = kN, kBytes = 17;
+  static constexpr int kElements = kTableBlock, kGroup = kTableBlock, kBytes = 17;
   static constexpr bool kF16 = false;
   static constexpr const float* kTable = kE2m1;
 
@@ -221,18 +219,18 @@ struct Mxfp4 : TableBlock {
   }
 
   static void pack(const float* x, const float*, uint8_t* b) {
-    float absmax = std::fabs(extreme_of(x, kN));
+    float absmax = std::fabs(extreme_of(x, kTableBlock));
     // The largest E2M1 value is 6, in the binade of 4 = 2^2.
     float exponent = absmax > 0 ? std::floor(std::log2(absmax)) - 2 + 127 : 0;
     b[0] = static_cast<uint8_t>(std::clamp(exponent, 0.0f, 254.0f));
     float scale = std::ldexp(1.0f, b[0] - 128);
-    uint8_t q[kN];
-    for (int i = 0; i < kN; ++i) q[i] = nearest_e2m1(x[i], scale);
+    uint8_t q[kTableBlock];
+    for (int i = 0; i < kTableBlock; ++i) q[i] = nearest_e2m1(x[i], scale);
     pack_nibbles(q, b + 1);
   }
 };
 
-struct Nvfp4 : TableBlock {
+struct GgufNvfp4 : TableBlock {
   static constexpr std::string_view kId = "gguf_nvfp4";
   static constexpr std::string_view kDescription =
       "GGUF NVFP4: 4-bit floats, 8-bit float scales of 16, blocks of 64";
@@ -294,7 +292,7 @@ const Encoding& mxfp4() {
   return e;
 }
 const Encoding& gguf_nvfp4() {
-  static const BlockEncoding<Nvfp4> e;
+  static const BlockEncoding<GgufNvfp4> e;
   return e;
 }
 

@@ -24,7 +24,7 @@ namespace {
 
 constexpr int64_t kDefaultGroup = 64;
 
-std::string bad_params(const WeightParams& p) {
+std::string bad_hqq_params(const WeightParams& p) {
   if (p.bits < 1 || p.bits > 8) return fmt::format("bits should be 1 to 8, got {}", p.bits);
   if (p.group <= 0) return fmt::format("group should be positive, got {}", p.group);
   if (p.scale_type != DType::f16 && p.scale_type != DType::bf16 && p.scale_type != DType::f32)
@@ -61,7 +61,7 @@ class Hqq final : public Encoding {
   void validate(const Weight& w) const override {
     auto [n, k] = require_matrix(w);
     const WeightParams& p = w.params;
-    const std::string reason = bad_params(p);
+    const std::string reason = bad_hqq_params(p);
     HONE_CHECK(reason.empty(), corrupt, "hqq weight {}: {}", shape_string(w.shape), reason);
     HONE_CHECK(n * k % p.group == 0 && (p.block == 0 || p.block == n * k / p.group), corrupt,
                "hqq weight {}: groups of {}, {} apart", shape_string(w.shape), p.group, p.block);
@@ -105,7 +105,7 @@ class Hqq final : public Encoding {
   std::string encode_refusal(int64_t, int64_t k, const WeightParams& params) const override {
     if (params.act_order) return "it has no act-order";
     const WeightParams p = resolved(params);
-    if (std::string reason = bad_params(p); !reason.empty()) return reason;
+    if (std::string reason = bad_hqq_params(p); !reason.empty()) return reason;
     if (params.block != 0) return "groups across rows are only read, not made";
     if (k > 0 && k % p.group == 0) return {};
     return fmt::format("groups of {} columns should divide the row, got {}", p.group, k);

@@ -26,7 +26,7 @@ int64_t group_count(const WeightParams& p, int64_t k) { return ceil_div(k, group
 int mid_code(int bits) { return 1 << (bits - 1); }
 
 /// Why these parameters make no weight, or empty.
-std::string bad_params(const WeightParams& p) {
+std::string bad_int_params(const WeightParams& p) {
   if (p.bits < 2 || p.bits > 8) return fmt::format("bits should be 2 to 8, got {}", p.bits);
   if (p.group < 0) return fmt::format("group should be 0 (a row) or more, got {}", p.group);
   if (p.scale_type != DType::f16 && p.scale_type != DType::bf16 && p.scale_type != DType::f32)
@@ -69,7 +69,7 @@ class IntGroup final : public Encoding {
   void validate(const Weight& w) const override {
     auto [n, k] = require_matrix(w);
     const WeightParams& p = w.params;
-    std::string reason = bad_params(p);
+    std::string reason = bad_int_params(p);
     HONE_CHECK(reason.empty(), corrupt, "int_group weight {}: {}", shape_string(w.shape), reason);
     int64_t groups = group_count(p, k);
     require_plane(w, "codes", DType::u8, {n, packed_size(k, p.bits)});
@@ -108,7 +108,7 @@ class IntGroup final : public Encoding {
   std::string encode_refusal(int64_t, int64_t k, const WeightParams& params) const override {
     if (k <= 0) return "a row has no columns";
     if (params.act_order) return "act_order needs a solver that orders the columns (GPTQ)";
-    return bad_params(resolved(params));
+    return bad_int_params(resolved(params));
   }
 
   Weight encode(const float* values, int64_t n, int64_t k,

@@ -149,7 +149,7 @@ std::string head(const Report& report) {
 
 // ---- Variants ----------------------------------------------------------------------------------
 
-struct Column {
+struct HtmlColumn {
   const char* title;
   const char* unit;
   double ReportVariant::*value;
@@ -163,7 +163,7 @@ std::string percent_sign(double value) {
   return std::isnan(value) ? std::string(text::kDash) : text::percent(value) + " %";
 }
 
-const Column kColumns[] = {
+const HtmlColumn kHtmlColumns[] = {
     {"Size", "", &ReportVariant::model_bytes, -1, text::bytes},
     {"Bits", "/ weight", &ReportVariant::bits_per_weight, 0, two_decimals},
     {"Perplexity", "", &ReportVariant::perplexity, -1, text::perplexity},
@@ -194,7 +194,7 @@ std::string variant_row(const Report& report, const ReportVariant& v, bool with_
   std::string row =
       fmt::format("<tr role='row' class='{}'><th role='rowheader' scope='row'>{}{}</th>",
                   variant_class(v), escape(v.name), badge);
-  for (const auto& column : kColumns) {
+  for (const auto& column : kHtmlColumns) {
     if (!measured(report, column.value)) continue;
     double value = v.*column.value;
     std::string shown = number(column.show(value));
@@ -215,7 +215,7 @@ std::string variants(const Report& report) {
   std::string out =
       "<table class='cards' role='table'><thead role='rowgroup'><tr role='row'><th "
       "role='columnheader' scope='col'>Variant</th>";
-  for (const auto& column : kColumns)
+  for (const auto& column : kHtmlColumns)
     if (measured(report, column.value))
       out += fmt::format("<th role='columnheader' scope='col' class='num'>{}<small>{}</small></th>",
                          column.title, column.unit);

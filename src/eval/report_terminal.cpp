@@ -17,7 +17,7 @@ constexpr int kTableWidth = 120;
 constexpr int kNameWidth = 32;
 constexpr int kNarrowestName = 10;
 
-struct Column {
+struct TerminalColumn {
   const char* title;
   const char* unit;
   double ReportVariant::*value;
@@ -25,20 +25,20 @@ struct Column {
   std::string (*show)(double);
 };
 
-std::string two_decimals(double value) { return text::fixed(value, 2); }
-std::string megabytes(double value) { return text::fixed(value / 1e6, 1); }
+std::string with_two_decimals(double value) { return text::fixed(value, 2); }
+std::string in_megabytes(double value) { return text::fixed(value / 1e6, 1); }
 std::string kilobytes(double value) { return text::fixed(value / 1e3, 1); }
 
-const Column kColumns[] = {
-    {"size", "MB", &ReportVariant::model_bytes, -1, megabytes},
-    {"bits", "/weight", &ReportVariant::bits_per_weight, 0, two_decimals},
+const TerminalColumn kTerminalColumns[] = {
+    {"size", "MB", &ReportVariant::model_bytes, -1, in_megabytes},
+    {"bits", "/weight", &ReportVariant::bits_per_weight, 0, with_two_decimals},
     {"perplexity", "", &ReportVariant::perplexity, -1, text::perplexity},
     {"KL mean", "nats", &ReportVariant::kl_mean, -1, text::significant},
     {"KL p99", "nats", &ReportVariant::kl_p99, -1, text::significant},
     {"same", "top-1 %", &ReportVariant::top1_agreement, +1, text::percent},
     {"prefill", "tok/s", &ReportVariant::prefill_tokens_per_second, +1, text::speed},
     {"decode", "tok/s", &ReportVariant::decode_tokens_per_second, +1, text::speed},
-    {"memory", "peak MB", &ReportVariant::peak_rss_bytes, -1, megabytes},
+    {"memory", "peak MB", &ReportVariant::peak_rss_bytes, -1, in_megabytes},
     {"KV", "kB/token", &ReportVariant::kv_bytes_per_token, -1, kilobytes},
     {"made in", "", &ReportVariant::seconds_to_make, 0, text::seconds},
 };
@@ -61,7 +61,7 @@ struct Cells {
   int width = 0;
 };
 
-Cells column_cells(const Report& report, const Column& column) {
+Cells column_cells(const Report& report, const TerminalColumn& column) {
   Cells cells;
   double best = text::best_of(report, column.value, column.better);
   cells.width = std::max(text::columns(column.title), text::columns(column.unit));
@@ -77,10 +77,10 @@ Cells column_cells(const Report& report, const Column& column) {
 }  // namespace
 
 std::string report_table(const Report& report, bool ansi) {
-  std::vector<const Column*> columns;
+  std::vector<const TerminalColumn*> columns;
   std::vector<Cells> cells;
   int numbers_width = 0;
-  for (const auto& column : kColumns) {
+  for (const auto& column : kTerminalColumns) {
     bool measured = std::any_of(report.variants.begin(), report.variants.end(),
                                 [&](const auto& v) { return !std::isnan(v.*column.value); });
     if (!measured) continue;

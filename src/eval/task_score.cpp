@@ -111,10 +111,10 @@ int64_t common_length(const std::vector<TokenRequest>& group) {
   return common;
 }
 
-class Run {
+class TaskRun {
  public:
-  Run(LoadedModel& m, std::span<const std::vector<TokenRequest>> groups, const TaskRunOptions& o,
-      TaskTokens& tokens)
+  TaskRun(LoadedModel& m, std::span<const std::vector<TokenRequest>> groups,
+          const TaskRunOptions& o, TaskTokens& tokens)
       : path_(m.path),
         model_(*m.model),
         groups_(groups),
@@ -281,7 +281,7 @@ std::vector<std::vector<TaskScore>> score_groups(
   std::iota(order.begin(), order.end(), size_t{0});
   std::ranges::stable_sort(order, std::greater(), [&](size_t i) { return longest[i]; });
 
-  Run run(model, groups, options, tokens);
+  TaskRun run(model, groups, options, tokens);
   for (size_t at = 0; at < order.size();) {
     std::vector<Group> wave;
     int64_t count = 0, bytes = 0;

@@ -23,7 +23,7 @@ using Evaluation = TrainingLog::Evaluation;
 
 constexpr const char* kFormat = "hone training log";
 constexpr int64_t kVersion = 1;
-constexpr size_t kLargest = size_t{1} << 30;  // some seven million steps
+constexpr size_t kLargestLog = size_t{1} << 30;  // some seven million steps
 
 // ---- Writing -----------------------------------------------------------------------------------
 
@@ -190,7 +190,7 @@ int64_t TrainingLog::tokens() const {
 }
 
 TrainingLog read_training_log(const fs::path& path) {
-  const std::string text = read_text_file(path, kLargest);
+  const std::string text = read_text_file(path, kLargestLog);
   HONE_CHECK(!text.empty(), corrupt, "{}: empty, expected a training log", path.string());
   TrainingLog log;
   int64_t line_number = 0;

@@ -41,7 +41,7 @@ constexpr double kLargestScale = 1e30;
 
 constexpr std::string_view kThinSpace = "\u202f";
 
-std::string section(std::string_view title, const std::string& body) {
+std::string page_section(std::string_view title, const std::string& body) {
   return body.empty() ? "" : fmt::format("<section><h2>{}</h2>\n{}</section>\n", title, body);
 }
 
@@ -53,7 +53,7 @@ const TrainingLog::Evaluation* best_evaluation(const TrainingLog& log) {
 }
 
 std::string perplexity_text(double loss) { return text::perplexity(perplexity_of(loss)); }
-std::string loss_text(double loss) { return text::fixed(loss, 2); }
+std::string page_loss_text(double loss) { return text::fixed(loss, 2); }
 
 std::string steps_text(int64_t steps, std::string_view space) {
   return grouped(steps, space) + (steps == 1 ? " step" : " steps");
@@ -72,13 +72,13 @@ std::string tiles(const TrainingLog& log) {
   std::string out;
   const Curve loss = smoothed(curve(log, &TrainingLog::Step::loss));
   if (!loss.empty())
-    out += tile("Training loss", number(loss_text(loss.back().value)),
-                "was " + number(loss_text(loss.front().value)));
+    out += tile("Training loss", number(page_loss_text(loss.back().value)),
+                "was " + number(page_loss_text(loss.front().value)));
   if (const auto* best = best_evaluation(log)) {
     const auto& last = log.evaluations.back();
     out += tile("Held-out perplexity", number(perplexity_text(last.loss)),
                 best->step == last.step
-                    ? "the best, loss " + number(loss_text(last.loss))
+                    ? "the best, loss " + number(page_loss_text(last.loss))
                     : fmt::format("best {} at step {}", number(perplexity_text(best->loss)),
                                   grouped(best->step, kThinSpace)));
   }
@@ -206,8 +206,8 @@ std::string training_headline(const TrainingLog& log) {
   const Curve loss = smoothed(curve(log, &TrainingLog::Step::loss));
   const auto steps = static_cast<int64_t>(log.steps.size());
   std::string out = loss.empty() ? "no finite loss"
-                                 : fmt::format("loss {} → {}", loss_text(loss.front().value),
-                                               loss_text(loss.back().value));
+                                 : fmt::format("loss {} → {}", page_loss_text(loss.front().value),
+                                               page_loss_text(loss.back().value));
   out += " in " + steps_text(steps, " ");
   if (log.seconds() > 0) out += ", " + text::seconds(log.seconds());
   if (!log.evaluations.empty())
@@ -223,9 +223,9 @@ std::string training_page(const TrainingLog& log) {
       escape(log.title.empty() ? "A training" : log.title), kReportStyle, kStyle);
   page += head(log);
   page += notes(log);
-  page += section("Loss", losses(log) + evaluation_table(log));
-  page += section("How it went", behaviour(log));
-  page += section("Settings", settings(log));
+  page += page_section("Loss", losses(log) + evaluation_table(log));
+  page += page_section("How it went", behaviour(log));
+  page += page_section("Settings", settings(log));
   return page + "<footer>Written by hone.</footer>\n</main>\n</body>\n</html>\n";
 }
 

@@ -24,7 +24,7 @@
 #include "tensor/transpose.h"
 
 namespace hone {
-namespace {
+namespace awq {
 
 constexpr std::string_view kCodes = ".qweight";
 constexpr int kMiddle = 8;
@@ -271,16 +271,18 @@ std::unique_ptr<Checkpoint> open(const fs::path& path) {
   return std::make_unique<AwqCheckpoint>(path);
 }
 
-}  // namespace
+}  // namespace awq
 
 namespace layout_entry {
 
 const Layout& awq() {
-  static constexpr Layout kLayout = {
-      "awq",         "AWQ directory (gemm packing) as AutoAWQ wrote it",
-      can_open,      open,
-      refusal,       write,
-      check_together};
+  static constexpr Layout kLayout = {"awq",
+                                     "AWQ directory (gemm packing) as AutoAWQ wrote it",
+                                     awq::can_open,
+                                     awq::open,
+                                     awq::refusal,
+                                     awq::write,
+                                     awq::check_together};
   return kLayout;
 }
 

@@ -21,7 +21,7 @@
 #include "tensor/code_tables.h"
 
 namespace hone {
-namespace {
+namespace bitsandbytes {
 
 constexpr std::string_view kState = ".quant_state.bitsandbytes__";
 constexpr int64_t kMaxState = 65536;
@@ -175,18 +175,16 @@ std::unique_ptr<Checkpoint> open(const fs::path& path) {
   return std::make_unique<BitsandbytesCheckpoint>(path);
 }
 
-}  // namespace
+}  // namespace bitsandbytes
 
 namespace layout_entry {
 
 const Layout& bitsandbytes() {
-  static constexpr Layout kLayout = {"bitsandbytes",
-                                     "directory of transformers' load_in_4bit or load_in_8bit",
-                                     can_open,
-                                     open,
-                                     bitsandbytes_refusal,
-                                     write_bitsandbytes,
-                                     check_bitsandbytes};
+  static constexpr Layout kLayout = {
+      "bitsandbytes",         "directory of transformers' load_in_4bit or load_in_8bit",
+      bitsandbytes::can_open, bitsandbytes::open,
+      bitsandbytes_refusal,   write_bitsandbytes,
+      check_bitsandbytes};
   return kLayout;
 }
 

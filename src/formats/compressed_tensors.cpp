@@ -33,7 +33,7 @@
 #include "formats/scaled_floats.h"
 
 namespace hone {
-namespace {
+namespace compressed_tensors {
 
 constexpr const char* kActivationParts[] = {
     ".input_scale",  ".input_zero_point",  ".input_global_scale",
@@ -431,7 +431,7 @@ std::unique_ptr<Checkpoint> open(const fs::path& path) {
   return std::make_unique<CompressedCheckpoint>(path);
 }
 
-}  // namespace
+}  // namespace compressed_tensors
 
 Tensor from_bitmask(const Tensor& values, const Tensor& mask, const Shape& shape,
                     const std::string& where) {
@@ -461,8 +461,8 @@ const Layout& compressed_tensors() {
   static constexpr Layout kLayout = {
       "compressed-tensors",
       "directory of llm-compressor: packed integers, FP8, NVFP4, MXFP4",
-      can_open,
-      open,
+      compressed_tensors::can_open,
+      compressed_tensors::open,
       compressed_tensors_refusal,
       write_compressed_tensors,
       nullptr};

@@ -10,7 +10,7 @@
 #include "formats/scaled_floats.h"
 
 namespace hone {
-namespace {
+namespace compressed_tensors_writer {
 
 bool is_int(const WeightInfo& w) { return w.encoding == "int_group"; }
 bool is_f8(const WeightInfo& w) { return w.encoding == "f8_e4m3" && w.params.row_scaled; }
@@ -214,10 +214,10 @@ Json quantization_config(const CheckpointContents& contents) {
   return config;
 }
 
-}  // namespace
+}  // namespace compressed_tensors_writer
 
 std::string compressed_tensors_refusal(const WeightInfo& w) {
-  if (!is_quantised(w)) {
+  if (!compressed_tensors_writer::is_quantised(w)) {
     if (is_float_encoding(w.encoding)) return float_refusal(w);
     return fmt::format(
         "compressed-tensors holds int_group, f8_e4m3, nvfp4_ct, mxfp4 and floats, not {}",
@@ -225,9 +225,9 @@ std::string compressed_tensors_refusal(const WeightInfo& w) {
   }
   if (w.shape.size() != 2) return "compressed-tensors holds matrices, not " + shape_string(w.shape);
   const WeightParams& p = w.params;
-  if (is_f8(w) && p.block <= 1 && p.group != 0 && w.shape[0] > 1)
+  if (compressed_tensors_writer::is_f8(w) && p.block <= 1 && p.group != 0 && w.shape[0] > 1)
     return "8-bit floats have one scale, one for each row, or one for each block of rows";
-  if (!is_int(w)) return {};
+  if (!compressed_tensors_writer::is_int(w)) return {};
   if (p.act_order) return "the library no longer knows act-order's groups of columns";
   if (p.group != 0 && w.shape[1] % p.group != 0)
     return fmt::format("groups of {} columns do not divide {}", p.group, w.shape[1]);
@@ -236,8 +236,9 @@ std::string compressed_tensors_refusal(const WeightInfo& w) {
 
 void write_compressed_tensors(const fs::path& path, const CheckpointContents& contents) {
   std::vector<HfPiece> pieces;
-  for (const WeightInfo& w : contents.weights) add_pieces(w, pieces);
-  write_hf_directory(path, contents, quantization_config(contents), pieces);
+  for (const WeightInfo& w : contents.weights) compressed_tensors_writer::add_pieces(w, pieces);
+  write_hf_directory(path, contents, compressed_tensors_writer::quantization_config(contents),
+                     pieces);
 }
 
 }  // namespace hone

@@ -14,7 +14,7 @@
 #include "formats/scaled_floats.h"
 
 namespace hone {
-namespace {
+namespace fp8 {
 
 constexpr const char* kScales[] = {".weight_scale_inv", ".weight_scale"};
 
@@ -123,16 +123,19 @@ std::unique_ptr<Checkpoint> open(const fs::path& path) {
   return std::make_unique<Fp8Checkpoint>(path);
 }
 
-}  // namespace
+}  // namespace fp8
 
 namespace layout_entry {
 
 const Layout& fp8() {
   static constexpr Layout kLayout = {
-      "fp8",         "directory of 8-bit floats with scales of blocks, as DeepSeek's",
-      can_open,      open,
-      refusal,       write,
-      check_together};
+      "fp8",
+      "directory of 8-bit floats with scales of blocks, as DeepSeek's",
+      fp8::can_open,
+      fp8::open,
+      fp8::refusal,
+      fp8::write,
+      fp8::check_together};
   return kLayout;
 }
 

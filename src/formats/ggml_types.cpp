@@ -36,7 +36,7 @@ struct FileType {
   std::string_view id;
   uint32_t number;
 };
-constexpr FileType kFileTypes[] = {
+constexpr FileType kEncodingFileTypes[] = {
     {"f32", 0},         {"f16", 1},     {"q4_0", 2},  {"q4_1", 3},   {"q8_0", 7},   {"q5_0", 8},
     {"q5_1", 9},        {"q2_k", 10},   {"q3_k", 12}, {"q4_k", 14},  {"q5_k", 16},  {"q6_k", 18},
     {"iq4_nl", 25},     {"iq4_xs", 30}, {"bf16", 32}, {"tq1_0", 36}, {"tq2_0", 37}, {"mxfp4", 38},
@@ -60,7 +60,7 @@ const GgmlType* find_ggml_type(std::string_view id) {
 }
 
 uint32_t gguf_file_type(std::string_view id) {
-  for (const FileType& t : kFileTypes)
+  for (const FileType& t : kEncodingFileTypes)
     if (t.id == id) return t.number;
   return kGuessed;
 }

@@ -3,7 +3,7 @@
 #include "formats/printable.h"
 
 namespace hone {
-namespace {
+namespace gguf_layout {
 
 class GgufCheckpoint final : public Checkpoint {
  public:
@@ -68,13 +68,18 @@ void write(const fs::path& path, const CheckpointContents& contents) {
   writer.finish();
 }
 
-}  // namespace
+}  // namespace gguf_layout
 
 namespace layout_entry {
 
 const Layout& gguf() {
-  static constexpr Layout kLayout = {
-      "gguf", "GGUF file of llama.cpp", can_open, open, refusal, write, nullptr};
+  static constexpr Layout kLayout = {"gguf",
+                                     "GGUF file of llama.cpp",
+                                     gguf_layout::can_open,
+                                     gguf_layout::open,
+                                     gguf_layout::refusal,
+                                     gguf_layout::write,
+                                     nullptr};
   return kLayout;
 }
 

@@ -8,7 +8,7 @@
 namespace hone {
 namespace {
 
-constexpr size_t kMaxName = 63;  // llama.cpp keeps names in 64 bytes with a final NUL
+constexpr size_t kMaxTensorName = 63;  // llama.cpp keeps names in 64 bytes with a final NUL
 
 class Encoder {
  public:
@@ -130,10 +130,10 @@ void GgufWriter::declare(const std::string& name, const Shape& shape, const std:
   const GgmlType* type = find_ggml_type(encoding);
   HONE_CHECK(type != nullptr, unsupported, "{}: tensor {}: GGUF has no tensor type for {}",
              path_.string(), printable(name), encoding);
-  HONE_CHECK(!name.empty() && name.size() <= kMaxName && seen_names_.insert(name).second,
+  HONE_CHECK(!name.empty() && name.size() <= kMaxTensorName && seen_names_.insert(name).second,
              invalid_argument,
              "{}: the tensor name {} is declared twice, empty, or longer than {} bytes",
-             path_.string(), printable(name), kMaxName);
+             path_.string(), printable(name), kMaxTensorName);
   int64_t elements = checked_numel(shape, name.c_str());
   HONE_CHECK(!shape.empty() && shape.size() <= 4 && elements > 0 &&
                  shape.back() % type->block_elements == 0,

@@ -20,7 +20,7 @@
 #include "tensor/transpose.h"
 
 namespace hone {
-namespace {
+namespace gptq {
 
 constexpr std::string_view kCodes = ".qweight";
 constexpr int64_t kMaxGroup = int64_t{1} << 32;
@@ -176,15 +176,15 @@ std::unique_ptr<Checkpoint> open(const fs::path& path) {
   return std::make_unique<GptqCheckpoint>(path);
 }
 
-}  // namespace
+}  // namespace gptq
 
 namespace layout_entry {
 
 const Layout& gptq() {
   static constexpr Layout kLayout = {"gptq",
                                      "GPTQ directory as AutoGPTQ wrote it (zero points minus one)",
-                                     can_open,
-                                     open,
+                                     gptq::can_open,
+                                     gptq::open,
                                      gptq_refusal,
                                      [](const fs::path& path, const CheckpointContents& contents) {
                                        write_gptq(path, contents, false);

@@ -10,7 +10,7 @@
 #include "tensor/transpose.h"
 
 namespace hone {
-namespace {
+namespace gptq_writer {
 
 bool is_quantised(const WeightInfo& w) { return w.encoding == "int_group"; }
 
@@ -146,11 +146,12 @@ Json quantization_config(const CheckpointContents& contents, bool v2) {
   return config;
 }
 
-}  // namespace
+}  // namespace gptq_writer
 
 std::string gptq_refusal(const WeightInfo& w) {
   if (is_float_encoding(w.encoding)) return float_refusal(w);
-  if (!is_quantised(w)) return fmt::format("GPTQ holds int_group and floats, not {}", w.encoding);
+  if (!gptq_writer::is_quantised(w))
+    return fmt::format("GPTQ holds int_group and floats, not {}", w.encoding);
   const WeightParams& p = w.params;
   if (w.shape.size() != 2) return "GPTQ holds matrices, not " + shape_string(w.shape);
   if (p.bits != 2 && p.bits != 3 && p.bits != 4 && p.bits != 8)
@@ -169,8 +170,8 @@ std::string gptq_refusal(const WeightInfo& w) {
 
 void write_gptq(const fs::path& path, const CheckpointContents& contents, bool v2) {
   std::vector<HfPiece> pieces;
-  for (const WeightInfo& w : contents.weights) add_pieces(w, v2, pieces);
-  Json config = quantization_config(contents, v2);
+  for (const WeightInfo& w : contents.weights) gptq_writer::add_pieces(w, v2, pieces);
+  Json config = gptq_writer::quantization_config(contents, v2);
   write_hf_directory(path, contents, config, pieces,
                      {{"quantize_config.json", config.dump(2) + "\n"}});
 }

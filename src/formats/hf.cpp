@@ -4,7 +4,7 @@
 #include "formats/printable.h"
 
 namespace hone {
-namespace {
+namespace hf {
 
 bool can_open(const fs::path& path) { return file_exists(path / "config.json"); }
 
@@ -34,13 +34,15 @@ void write(const fs::path& path, const CheckpointContents& contents) {
   write_hf_directory(path, contents, nullptr, pieces);
 }
 
-}  // namespace
+}  // namespace hf
 
 namespace layout_entry {
 
 const Layout& hf() {
   static constexpr Layout kLayout = {
-      "hf",   "Hugging Face directory, plain floats in safetensors", can_open, open, refusal, write,
+      "hf",         "Hugging Face directory, plain floats in safetensors",
+      hf::can_open, hf::open,
+      hf::refusal,  hf::write,
       nullptr};
   return kLayout;
 }

@@ -20,7 +20,7 @@
 #include "formats/printable.h"
 
 namespace hone {
-namespace {
+namespace hqq {
 
 constexpr std::string_view kCodes = ".W_q";
 constexpr const char* kMeta[] = {".nbits",
@@ -326,13 +326,15 @@ std::unique_ptr<Checkpoint> open(const fs::path& path) {
   return std::make_unique<HqqCheckpoint>(path);
 }
 
-}  // namespace
+}  // namespace hqq
 
 namespace layout_entry {
 
 const Layout& hqq() {
-  static constexpr Layout kLayout = {
-      "hqq", "directory of half-quadratic quantisation", can_open, open, refusal, write, nullptr};
+  static constexpr Layout kLayout = {"hqq",         "directory of half-quadratic quantisation",
+                                     hqq::can_open, hqq::open,
+                                     hqq::refusal,  hqq::write,
+                                     nullptr};
   return kLayout;
 }
 

@@ -15,7 +15,7 @@
 #include "formats/scaled_floats.h"
 
 namespace hone {
-namespace {
+namespace modelopt {
 
 constexpr std::string_view kScale = ".weight_scale";
 constexpr int64_t kBlock = 128;  // of the library's FP8 in blocks
@@ -122,14 +122,18 @@ std::unique_ptr<Checkpoint> open(const fs::path& path) {
   return std::make_unique<ModeloptCheckpoint>(path);
 }
 
-}  // namespace
+}  // namespace modelopt
 
 namespace layout_entry {
 
 const Layout& modelopt() {
-  static constexpr Layout kLayout = {
-      "modelopt", "directory of NVIDIA's ModelOpt: FP8, NVFP4", can_open, open, refusal, write,
-      nullptr};
+  static constexpr Layout kLayout = {"modelopt",
+                                     "directory of NVIDIA's ModelOpt: FP8, NVFP4",
+                                     modelopt::can_open,
+                                     modelopt::open,
+                                     modelopt::refusal,
+                                     modelopt::write,
+                                     nullptr};
   return kLayout;
 }
 

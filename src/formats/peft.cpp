@@ -11,7 +11,7 @@ namespace {
 
 constexpr const char* kConfig = "adapter_config.json";
 constexpr const char* kTensors = "adapter_model.safetensors";
-constexpr size_t kMaxConfig = size_t{16} << 20;
+constexpr size_t kMaxAdapterConfig = size_t{16} << 20;
 constexpr std::string_view kPrefix = "base_model.model.";
 constexpr const char* kPrompt = "prompt_embeddings";
 constexpr const char* kParts[] = {
@@ -155,7 +155,7 @@ std::string peft_tensor_name(const PeftTensorName& name) {
 PeftAdapter read_peft_directory(const fs::path& directory) {
   const fs::path config = directory / kConfig, tensors = directory / kTensors;
   PeftAdapter adapter;
-  adapter.json = parse_json(read_text_file(config, kMaxConfig), config.string());
+  adapter.json = parse_json(read_text_file(config, kMaxAdapterConfig), config.string());
   adapter.config = parse_peft_config(adapter.json, config.string());
   HONE_CHECK(file_exists(tensors) || !file_exists(directory / "adapter_model.bin"), unsupported,
              "{}: adapter_model.bin is a pickle, which may run code; save the adapter as "

@@ -17,13 +17,13 @@ template <typename T>
 using Patterns = std::vector<std::pair<std::string, T>>;
 
 // Which methods have a key.
-enum : unsigned { kLora = 1, kIa3 = 2, kPrefix = 4, kPrompt = 8, kAny = 16 };
+enum : unsigned { kLora = 1, kIa3 = 2, kPrefixKeys = 4, kPromptKeys = 8, kAny = 16 };
 
 unsigned methods_of(const std::string& peft_type) {
   if (peft_type == "LORA") return kAny | kLora;
   if (peft_type == "IA3") return kAny | kIa3;
-  if (peft_type == "PREFIX_TUNING") return kAny | kPrefix;
-  if (peft_type == "PROMPT_TUNING") return kAny | kPrompt;
+  if (peft_type == "PREFIX_TUNING") return kAny | kPrefixKeys;
+  if (peft_type == "PROMPT_TUNING") return kAny | kPromptKeys;
   return kAny;
 }
 
@@ -38,7 +38,7 @@ void visit_fields(const std::string& peft_type, Visitor&& visit) {
   field(kLora, "alpha_pattern", &C::alpha_pattern);
   field(kAny, "base_model_name_or_path", &C::base_model_name_or_path);
   field(kLora, "bias", &C::bias);
-  field(kPrefix, "encoder_hidden_size", &C::encoder_hidden_size);
+  field(kPrefixKeys, "encoder_hidden_size", &C::encoder_hidden_size);
   field(kLora | kIa3, "exclude_modules", &C::exclude_modules);
   field(kLora | kIa3, "fan_in_fan_out", &C::fan_in_fan_out);
   field(kIa3, "feedforward_modules", &C::feedforward_modules);
@@ -48,17 +48,17 @@ void visit_fields(const std::string& peft_type, Visitor&& visit) {
   field(kLora, "lora_alpha", &C::lora_alpha);
   field(kLora, "lora_dropout", &C::lora_dropout);
   field(kAny, "modules_to_save", &C::modules_to_save);
-  field(kPrefix | kPrompt, "num_attention_heads", &C::num_attention_heads);
-  field(kPrefix | kPrompt, "num_layers", &C::num_layers);
-  field(kPrefix | kPrompt, "num_transformer_submodules", &C::num_transformer_submodules);
-  field(kPrefix | kPrompt, "num_virtual_tokens", &C::num_virtual_tokens);
+  field(kPrefixKeys | kPromptKeys, "num_attention_heads", &C::num_attention_heads);
+  field(kPrefixKeys | kPromptKeys, "num_layers", &C::num_layers);
+  field(kPrefixKeys | kPromptKeys, "num_transformer_submodules", &C::num_transformer_submodules);
+  field(kPrefixKeys | kPromptKeys, "num_virtual_tokens", &C::num_virtual_tokens);
   field(kAny, "peft_type", &C::peft_type);
-  field(kPrefix, "prefix_projection", &C::prefix_projection);
+  field(kPrefixKeys, "prefix_projection", &C::prefix_projection);
   field(kLora, "r", &C::r);
   field(kLora, "rank_pattern", &C::rank_pattern);
   field(kLora | kIa3, "target_modules", &C::target_modules);
   field(kAny, "task_type", &C::task_type);
-  field(kPrefix | kPrompt, "token_dim", &C::token_dim);
+  field(kPrefixKeys | kPromptKeys, "token_dim", &C::token_dim);
   field(kLora, "use_dora", &C::use_dora);
   field(kLora, "use_rslora", &C::use_rslora);
 }
@@ -68,7 +68,7 @@ struct Beside {
   unsigned of;
   const char *key, *json;
 };
-constexpr unsigned kPefts = kLora | kIa3 | kPrefix | kPrompt;
+constexpr unsigned kPefts = kLora | kIa3 | kPrefixKeys | kPromptKeys;
 constexpr Beside kBeside[] = {
     {kLora, "alora_invocation_tokens", "null"},
     {kLora, "arrow_config", "null"},
@@ -78,7 +78,7 @@ constexpr Beside kBeside[] = {
     {kLora, "eva_config", "null"},
     {kIa3, "init_ia3_weights", "true"},
     {kLora, "init_lora_weights", "true"},
-    {kPrefix, "init_weights", "null"},
+    {kPrefixKeys, "init_weights", "null"},
     {kLora, "kasa_config", "null"},
     {kLora, "layer_replication", "null"},
     {kLora, "loftq_config", "{}"},
@@ -88,13 +88,13 @@ constexpr Beside kBeside[] = {
     {kLora, "megatron_core", "\"megatron.core\""},
     {kLora, "monteclora_config", "null"},
     {kPefts, "peft_version", "\"0.21.2\""},
-    {kPrompt, "prompt_tuning_init", "\"RANDOM\""},
-    {kPrompt, "prompt_tuning_init_text", "null"},
+    {kPromptKeys, "prompt_tuning_init", "\"RANDOM\""},
+    {kPromptKeys, "prompt_tuning_init_text", "null"},
     {kLora, "qalora_group_size", "16"},
     {kPefts, "revision", "null"},
     {kLora, "target_parameters", "null"},
-    {kPrompt, "tokenizer_kwargs", "null"},
-    {kPrompt, "tokenizer_name_or_path", "null"},
+    {kPromptKeys, "tokenizer_kwargs", "null"},
+    {kPromptKeys, "tokenizer_name_or_path", "null"},
     {kLora, "trainable_token_indices", "null"},
     {kLora, "use_bdlora", "null"},
     {kLora, "use_qalora", "false"},
@@ -237,7 +237,7 @@ void check_values(const PeftConfig& c, const std::string& source) {
              "{}: \"num_transformer_submodules\" is {}; hone has no encoder-decoder models", source,
              c.num_transformer_submodules);
   // Their tensors would stand under names of another pattern.
-  const bool prompt = (methods_of(c.peft_type) & (kPrefix | kPrompt)) != 0;
+  const bool prompt = (methods_of(c.peft_type) & (kPrefixKeys | kPromptKeys)) != 0;
   HONE_CHECK(!prompt || c.modules_to_save.empty(), unsupported, "{}: \"modules_to_save\" beside {}",
              source, c.peft_type);
 }

@@ -15,7 +15,7 @@
 #include "formats/printable.h"
 
 namespace hone {
-namespace {
+namespace rwkv_cpp {
 
 constexpr uint32_t kMagic = 0x67676d66;
 constexpr int64_t kMaxRank = 3, kMaxName = 256, kMaxTensors = 1 << 20;
@@ -226,13 +226,15 @@ std::unique_ptr<Checkpoint> open(const fs::path& path) {
 
 std::string refusal(const WeightInfo&) { return "rwkv.cpp files are only read"; }
 
-}  // namespace
+}  // namespace rwkv_cpp
 
 namespace layout_entry {
 
 const Layout& rwkv_cpp() {
   static constexpr Layout kLayout = {
-      "rwkv_cpp", "rwkv.cpp file (read only)", can_open, open, refusal, nullptr, nullptr};
+      "rwkv_cpp",     "rwkv.cpp file (read only)", rwkv_cpp::can_open,
+      rwkv_cpp::open, rwkv_cpp::refusal,           nullptr,
+      nullptr};
   return kLayout;
 }
 

@@ -18,7 +18,7 @@ namespace {
 constexpr uint64_t kMaxHeader = 100'000'000;  // the reference library's limit
 constexpr int64_t kLengthBytes = 8;
 
-constexpr SafetensorsType kTypes[] = {
+constexpr SafetensorsType kSafetensorsTypes[] = {
     {"U64", DType::i64, true},          {"I64", DType::i64, false},
     {"F64", DType::f64, false},         {"F32", DType::f32, false},
     {"U32", DType::i32, true},          {"I32", DType::i32, false},
@@ -174,16 +174,16 @@ void place_tensors(std::vector<SafetensorsEntry>& entries, int64_t data, int64_t
 
 }  // namespace
 
-std::span<const SafetensorsType> safetensors_types() { return kTypes; }
+std::span<const SafetensorsType> safetensors_types() { return kSafetensorsTypes; }
 
 const SafetensorsType* find_safetensors_type(std::string_view name) {
-  for (const SafetensorsType& t : kTypes)
+  for (const SafetensorsType& t : kSafetensorsTypes)
     if (t.name == name) return &t;
   return nullptr;
 }
 
 const SafetensorsType& safetensors_type_of(DType dtype) {
-  for (const SafetensorsType& t : kTypes)
+  for (const SafetensorsType& t : kSafetensorsTypes)
     if (t.dtype == dtype && !t.alias) return t;
   fail(ErrorKind::internal, "safetensors has no type for {}", dtype_name(dtype));
 }

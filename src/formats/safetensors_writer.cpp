@@ -11,7 +11,7 @@
 namespace hone {
 namespace {
 
-constexpr size_t kMaxHeader = 100'000'000;
+constexpr size_t kMaxWrittenHeader = 100'000'000;
 
 /// Place of a type in the file: larger alignments first, as the reference library sorts.
 size_t type_rank(DType dtype) {
@@ -65,8 +65,9 @@ void SafetensorsWriter::write_header() {
   if (header.empty()) header = "{";
   header += '}';
   header.resize(static_cast<size_t>(round_up(static_cast<int64_t>(header.size()), 8)), ' ');
-  HONE_CHECK(header.size() <= kMaxHeader, unsupported, "{}: a header of {} bytes, at most {}",
-             path_.string(), header.size(), kMaxHeader);
+  HONE_CHECK(header.size() <= kMaxWrittenHeader, unsupported,
+             "{}: a header of {} bytes, at most {}", path_.string(), header.size(),
+             kMaxWrittenHeader);
   uint64_t length = header.size();
   file_.write(&length, sizeof(length));
   file_.write(header);

@@ -11,7 +11,7 @@ namespace {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-bool is_hex(char c) { return is_digit(c) || (c >= 'a' && c <= 'f'); }
+bool is_hex_digit(char c) { return is_digit(c) || (c >= 'a' && c <= 'f'); }
 bool is_control(char c) { return static_cast<unsigned char>(c) < 32 || c == 127; }
 
 bool is_name_part(std::string_view part) {
@@ -38,7 +38,7 @@ void check_repository_name(std::string_view text) {
 }
 
 bool is_commit(std::string_view text) {
-  return text.size() == 40 && std::all_of(text.begin(), text.end(), is_hex);
+  return text.size() == 40 && std::all_of(text.begin(), text.end(), is_hex_digit);
 }
 
 bool is_safe_path(std::string_view path) {

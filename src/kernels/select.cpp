@@ -32,6 +32,8 @@ extern const KernelTable kTable;
 namespace avx512_vnni {
 extern const KernelTable kTable;
 }
+#endif
+#ifdef HONE_AMX
 namespace avx512_amx {
 extern const KernelTable kTable;
 }
@@ -42,7 +44,7 @@ namespace {
 std::atomic<const KernelTable*> g_table{nullptr};
 std::atomic<bool> g_bf16_dots{false};
 
-#ifdef HONE_AVX512
+#ifdef HONE_AMX
 // Matrix tiles for int8 and bf16, and the system's leave to use them: their registers are so large
 // that Linux keeps them only for processes that ask. Asked once, for all threads.
 bool has_tiles() {
@@ -83,7 +85,9 @@ std::vector<const KernelTable*> available_tables() {
 #endif
   bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
   if (vnni) out.push_back(&avx512_vnni::kTable);
+#ifdef HONE_AMX
   if (vnni && has_tiles()) out.push_back(&avx512_amx::kTable);
+#endif
 #endif
   return out;
 }

@@ -6,7 +6,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace bloom {
 
 constexpr float kAlibi = 8;
 
@@ -69,17 +69,17 @@ Slot fused(Role role, int part) {
           .gguf_parts_whole = true};
 }
 
-}  // namespace
+}  // namespace bloom
 
 extern const Family kBloomFamily;
 const Family kBloomFamily = {
     .name = "bloom",
     .hf_types = {"bloom"},
     .gguf_architectures = {"bloom"},
-    .from_hf = from_hf,
-    .from_gguf = from_gguf,
-    .to_hf = to_hf,
-    .to_gguf = to_gguf,
+    .from_hf = bloom::from_hf,
+    .from_gguf = bloom::from_gguf,
+    .to_hf = bloom::to_hf,
+    .to_gguf = bloom::to_gguf,
     .slots =
         {
             {Role::embedding, "transformer.word_embeddings", "token_embd"},
@@ -87,9 +87,9 @@ const Family kBloomFamily = {
             {Role::final_norm, "transformer.ln_f", "output_norm"},
             {Role::head, "lm_head", "output"},
             {Role::mixer_norm, "transformer.h.{}.input_layernorm", "blk.{}.attn_norm"},
-            fused(Role::q, 0),
-            fused(Role::k, 1),
-            fused(Role::v, 2),
+            bloom::fused(Role::q, 0),
+            bloom::fused(Role::k, 1),
+            bloom::fused(Role::v, 2),
             {Role::o, "transformer.h.{}.self_attention.dense", "blk.{}.attn_output"},
             {Role::mlp_norm, "transformer.h.{}.post_attention_layernorm", "blk.{}.ffn_norm"},
             {Role::up, "transformer.h.{}.mlp.dense_h_to_4h", "blk.{}.ffn_up"},

@@ -9,7 +9,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace falcon {
 
 constexpr float kAlibi = 8;
 
@@ -118,51 +118,51 @@ constexpr Slot kSecondNorm{Role::mlp_norm, "transformer.h.{}.post_attention_laye
 
 const Family& variant(const ModelConfig& config);
 
-}  // namespace
+}  // namespace falcon
 
 extern const Family kFalconFamily, kFalcon40bFamily, kFalconRwFamily;
 const Family kFalconFamily = {
     .name = "falcon",
     .hf_types = {"falcon"},
     .gguf_architectures = {"falcon"},
-    .from_hf = from_hf,
-    .from_gguf = from_gguf,
-    .to_hf = to_hf,
-    .to_gguf = to_gguf,
-    .slots = slots(kInputNorm, kSecondNorm),
+    .from_hf = falcon::from_hf,
+    .from_gguf = falcon::from_gguf,
+    .to_hf = falcon::to_hf,
+    .to_gguf = falcon::to_gguf,
+    .slots = falcon::slots(falcon::kInputNorm, falcon::kSecondNorm),
     .one_head_count = true,
-    .variant = variant,
+    .variant = falcon::variant,
 };
 const Family kFalcon40bFamily = {
     .name = "falcon_40b",
     .hf_types = {},
     .gguf_architectures = {"falcon"},
-    .from_hf = from_hf,
-    .from_gguf = from_gguf,
-    .to_hf = to_hf,
-    .to_gguf = to_gguf,
-    .slots = slots({Role::mixer_norm, "transformer.h.{}.ln_attn", "blk.{}.attn_norm_2"},
-                   {Role::mlp_norm, "transformer.h.{}.ln_mlp", "blk.{}.attn_norm"}),
+    .from_hf = falcon::from_hf,
+    .from_gguf = falcon::from_gguf,
+    .to_hf = falcon::to_hf,
+    .to_gguf = falcon::to_gguf,
+    .slots = falcon::slots({Role::mixer_norm, "transformer.h.{}.ln_attn", "blk.{}.attn_norm_2"},
+                           {Role::mlp_norm, "transformer.h.{}.ln_mlp", "blk.{}.attn_norm"}),
     .one_head_count = true,
 };
 const Family kFalconRwFamily = {
     .name = "falcon_rw",
     .hf_types = {},
     .gguf_architectures = {},
-    .from_hf = from_hf,
+    .from_hf = falcon::from_hf,
     .from_gguf = nullptr,
-    .to_hf = to_hf,
+    .to_hf = falcon::to_hf,
     .to_gguf = nullptr,
-    .slots = slots(kInputNorm, kSecondNorm),
+    .slots = falcon::slots(falcon::kInputNorm, falcon::kSecondNorm),
     .one_head_count = true,
 };
 
-namespace {
+namespace falcon {
 
 const Family& variant(const ModelConfig& m) {
   if (m.alibi > 0 || !m.parallel_residual) return kFalconRwFamily;
   return m.shared_norm ? kFalconFamily : kFalcon40bFamily;
 }
 
-}  // namespace
+}  // namespace falcon
 }  // namespace hone

@@ -7,7 +7,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace gemma2 {
 
 void common(ModelConfig& m) {
   m.post_norms = true;
@@ -95,17 +95,17 @@ void to_gguf(const ModelConfig& m, std::vector<GgufEntry>& out) {
   out.push_back({"gemma2.final_logit_softcapping", GgufValue::f32(m.logit_softcap)});
 }
 
-}  // namespace
+}  // namespace gemma2
 
 extern const Family kGemma2Family;
 const Family kGemma2Family = {
     .name = "gemma2",
     .hf_types = {"gemma2"},
     .gguf_architectures = {"gemma2"},
-    .from_hf = from_hf,
-    .from_gguf = from_gguf,
-    .to_hf = to_hf,
-    .to_gguf = to_gguf,
+    .from_hf = gemma2::from_hf,
+    .from_gguf = gemma2::from_gguf,
+    .to_hf = gemma2::to_hf,
+    .to_gguf = gemma2::to_gguf,
     .slots = llama_slots(
         false, {{Role::post_mixer_norm, "model.layers.{}.post_attention_layernorm",
                  "blk.{}.post_attention_norm"},

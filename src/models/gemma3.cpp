@@ -7,7 +7,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace gemma3 {
 
 // The pattern of the published models: every sixth layer sees everything.
 constexpr int64_t kGlobalEvery = 6;
@@ -124,17 +124,17 @@ void to_gguf(const ModelConfig& m, std::vector<GgufEntry>& out) {
       {"gemma3.attention.sliding_window", GgufValue::u32(static_cast<uint32_t>(m.window))});
 }
 
-}  // namespace
+}  // namespace gemma3
 
 extern const Family kGemma3Family;
 const Family kGemma3Family = {
     "gemma3",
     {"gemma3_text"},
     {"gemma3"},
-    from_hf,
-    from_gguf,
-    to_hf,
-    to_gguf,
+    gemma3::from_hf,
+    gemma3::from_gguf,
+    gemma3::to_hf,
+    gemma3::to_gguf,
     {
         {Role::embedding, "model.embed_tokens", "token_embd"},
         {Role::final_norm, "model.norm", "output_norm"},

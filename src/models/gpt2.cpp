@@ -6,7 +6,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace gpt2 {
 
 void common(ModelConfig& m) {
   m.norm = Norm::Kind::layer;
@@ -59,17 +59,17 @@ void to_gguf(const ModelConfig& m, std::vector<GgufEntry>& out) {
   out.push_back({"gpt2.attention.layer_norm_epsilon", GgufValue::f32(m.norm_eps)});
 }
 
-}  // namespace
+}  // namespace gpt2
 
 extern const Family kGpt2Family;
 const Family kGpt2Family = {
     "gpt2",
     {"gpt2"},
     {"gpt2"},
-    from_hf,
-    from_gguf,
-    to_hf,
-    to_gguf,
+    gpt2::from_hf,
+    gpt2::from_gguf,
+    gpt2::to_hf,
+    gpt2::to_gguf,
     {
         {Role::embedding, "transformer.wte", "token_embd"},
         {Role::positions, "transformer.wpe", "position_embd"},

@@ -6,7 +6,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace gpt_bigcode {
 
 void common(ModelConfig& m) {
   m.norm = Norm::Kind::layer;
@@ -76,26 +76,26 @@ Slot fused(Role role, int part) {
           .parts = 3};
 }
 
-}  // namespace
+}  // namespace gpt_bigcode
 
 extern const Family kGptBigCodeFamily;
 const Family kGptBigCodeFamily = {
     "gpt_bigcode",
     {"gpt_bigcode"},
     {"starcoder"},
-    from_hf,
-    from_gguf,
-    to_hf,
-    to_gguf,
+    gpt_bigcode::from_hf,
+    gpt_bigcode::from_gguf,
+    gpt_bigcode::to_hf,
+    gpt_bigcode::to_gguf,
     {
         {Role::embedding, "transformer.wte", "token_embd"},
         {Role::positions, "transformer.wpe", "position_embd"},
         {Role::final_norm, "transformer.ln_f", "output_norm"},
         {Role::head, "lm_head", "output"},
         {Role::mixer_norm, "transformer.h.{}.ln_1", "blk.{}.attn_norm"},
-        fused(Role::q, 0),
-        fused(Role::k, 1),
-        fused(Role::v, 2),
+        gpt_bigcode::fused(Role::q, 0),
+        gpt_bigcode::fused(Role::k, 1),
+        gpt_bigcode::fused(Role::v, 2),
         {Role::o, "transformer.h.{}.attn.c_proj", "blk.{}.attn_output"},
         {Role::mlp_norm, "transformer.h.{}.ln_2", "blk.{}.ffn_norm"},
         {Role::up, "transformer.h.{}.mlp.c_fc", "blk.{}.ffn_up"},

@@ -6,7 +6,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace gpt_neox {
 
 void common(ModelConfig& m) {
   m.norm = Norm::Kind::layer;
@@ -68,25 +68,25 @@ Slot fused(Role role, int part) {
           .gguf_parts_whole = true};
 }
 
-}  // namespace
+}  // namespace gpt_neox
 
 extern const Family kGptNeoxFamily;
 const Family kGptNeoxFamily = {
     "gpt_neox",
     {"gpt_neox"},
     {"gptneox"},
-    from_hf,
-    from_gguf,
-    to_hf,
-    to_gguf,
+    gpt_neox::from_hf,
+    gpt_neox::from_gguf,
+    gpt_neox::to_hf,
+    gpt_neox::to_gguf,
     {
         {Role::embedding, "gpt_neox.embed_in", "token_embd"},
         {Role::final_norm, "gpt_neox.final_layer_norm", "output_norm"},
         {Role::head, "embed_out", "output"},
         {Role::mixer_norm, "gpt_neox.layers.{}.input_layernorm", "blk.{}.attn_norm"},
-        fused(Role::q, 0),
-        fused(Role::k, 1),
-        fused(Role::v, 2),
+        gpt_neox::fused(Role::q, 0),
+        gpt_neox::fused(Role::k, 1),
+        gpt_neox::fused(Role::v, 2),
         {Role::o, "gpt_neox.layers.{}.attention.dense", "blk.{}.attn_output"},
         {Role::mlp_norm, "gpt_neox.layers.{}.post_attention_layernorm", "blk.{}.ffn_norm"},
         {Role::up, "gpt_neox.layers.{}.mlp.dense_h_to_4h", "blk.{}.ffn_up"},

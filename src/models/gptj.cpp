@@ -7,7 +7,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace gptj {
 
 void from_hf(const Json& c, ModelConfig& m) {
   m.vocabulary = require_int(c, "vocab_size");
@@ -45,16 +45,16 @@ Slot rotated(Role role, const char* name) {
   return {.role = role, .hf = name, .gguf = nullptr, .hf_paired_rows = true};
 }
 
-}  // namespace
+}  // namespace gptj
 
 extern const Family kGptJFamily;
 const Family kGptJFamily = {
     .name = "gptj",
     .hf_types = {"gptj"},
     .gguf_architectures = {},
-    .from_hf = from_hf,
+    .from_hf = gptj::from_hf,
     .from_gguf = nullptr,
-    .to_hf = to_hf,
+    .to_hf = gptj::to_hf,
     .to_gguf = nullptr,
     .slots =
         {
@@ -62,8 +62,8 @@ const Family kGptJFamily = {
             {Role::final_norm, "transformer.ln_f", nullptr},
             {Role::head, "lm_head", nullptr},
             {Role::mixer_norm, "transformer.h.{}.ln_1", nullptr},
-            rotated(Role::q, "transformer.h.{}.attn.q_proj"),
-            rotated(Role::k, "transformer.h.{}.attn.k_proj"),
+            gptj::rotated(Role::q, "transformer.h.{}.attn.q_proj"),
+            gptj::rotated(Role::k, "transformer.h.{}.attn.k_proj"),
             {Role::v, "transformer.h.{}.attn.v_proj", nullptr},
             {Role::o, "transformer.h.{}.attn.out_proj", nullptr},
             {Role::up, "transformer.h.{}.mlp.fc_in", nullptr},

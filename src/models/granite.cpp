@@ -6,7 +6,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace granite {
 
 void check_factors(const ModelConfig& m, const std::string& source) {
   for (float f : {m.embedding_scale, m.attention_scale, m.residual_scale, m.logit_scale})
@@ -56,11 +56,12 @@ void to_gguf(const ModelConfig& m, std::vector<GgufEntry>& out) {
   out.push_back({"granite.logit_scale", GgufValue::f32(1 / m.logit_scale)});
 }
 
-}  // namespace
+}  // namespace granite
 
 extern const Family kGraniteFamily;
 const Family kGraniteFamily = {
-    "granite", {"granite"}, {"granite"}, from_hf, from_gguf, to_hf, to_gguf, llama_slots(true),
+    "granite",          {"granite"},    {"granite"},      granite::from_hf,
+    granite::from_gguf, granite::to_hf, granite::to_gguf, llama_slots(true),
 };
 
 }  // namespace hone

@@ -6,7 +6,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace llama {
 
 void from_hf(const Json& c, ModelConfig& m) { read_llama_hf(c, m); }
 
@@ -23,7 +23,7 @@ void to_gguf(const ModelConfig& m, std::vector<GgufEntry>& out) {
   write_llama_gguf("llama", m, out);
 }
 
-}  // namespace
+}  // namespace llama
 
 void read_llama_hf(const Json& c, ModelConfig& m) {
   read_common_hf(c, m);
@@ -73,32 +73,32 @@ std::vector<Slot> llama_slots(bool paired, std::vector<Slot> more) {
 
 extern const Family kMixtralFamily;
 
-namespace {
+namespace llama {
 
 // GGUF calls Mixtral a llama.
 const Family& variant(const ModelConfig& m);
 
-}  // namespace
+}  // namespace llama
 
 extern const Family kLlamaFamily;
 const Family kLlamaFamily = {
     .name = "llama",
     .hf_types = {"llama"},
     .gguf_architectures = {"llama"},
-    .from_hf = from_hf,
-    .from_gguf = from_gguf,
-    .to_hf = to_hf,
-    .to_gguf = to_gguf,
+    .from_hf = llama::from_hf,
+    .from_gguf = llama::from_gguf,
+    .to_hf = llama::to_hf,
+    .to_gguf = llama::to_gguf,
     .slots = llama_slots(true),
-    .variant = variant,
+    .variant = llama::variant,
 };
 
-namespace {
+namespace llama {
 
 const Family& variant(const ModelConfig& m) {
   return m.experts > 0 ? kMixtralFamily : kLlamaFamily;
 }
 
-}  // namespace
+}  // namespace llama
 
 }  // namespace hone

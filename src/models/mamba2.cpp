@@ -6,7 +6,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace mamba2 {
 
 void from_hf(const Json& c, ModelConfig& m) {
   m.vocabulary = require_int(c, "vocab_size");
@@ -53,16 +53,16 @@ void to_hf(const ModelConfig& m, Json& c) {
   c["use_bias"] = s.bias;
 }
 
-}  // namespace
+}  // namespace mamba2
 
 extern const Family kMamba2Family;
 const Family kMamba2Family = {
     "mamba2",
     {"mamba2"},
     {},
-    from_hf,
+    mamba2::from_hf,
     nullptr,
-    to_hf,
+    mamba2::to_hf,
     nullptr,
     {
         {Role::embedding, "backbone.embeddings", nullptr},

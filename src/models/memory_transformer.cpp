@@ -14,7 +14,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace memory_transformer {
 
 constexpr int64_t kMostTokens = 1 << 20;  // of a segment and its memory
 
@@ -71,16 +71,16 @@ void to_hf(const ModelConfig& m, Json& c) {
   if (m.mixer == "infini") c["memory_delta"] = m.mixing.delta;
 }
 
-}  // namespace
+}  // namespace memory_transformer
 
 extern const Family kMemoryTransformerFamily;
 const Family kMemoryTransformerFamily = {
     "memory_transformer",
     {"memory_transformer"},
     {},
-    from_hf,
+    memory_transformer::from_hf,
     nullptr,
-    to_hf,
+    memory_transformer::to_hf,
     nullptr,
     {
         {Role::embedding, "model.embed_tokens", nullptr},

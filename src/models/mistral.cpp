@@ -5,7 +5,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace mistral {
 
 void from_hf(const Json& c, ModelConfig& m) {
   read_llama_hf(c, m);
@@ -30,11 +30,12 @@ void to_gguf(const ModelConfig& m, std::vector<GgufEntry>& out) {
   write_llama_gguf("llama", m, out);
 }
 
-}  // namespace
+}  // namespace mistral
 
 extern const Family kMistralFamily;
 const Family kMistralFamily = {
-    "mistral", {"mistral"}, {"llama"}, from_hf, from_gguf, to_hf, to_gguf, llama_slots(true),
+    "mistral",          {"mistral"},    {"llama"},        mistral::from_hf,
+    mistral::from_gguf, mistral::to_hf, mistral::to_gguf, llama_slots(true),
 };
 
 }  // namespace hone

@@ -5,7 +5,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace mixtral {
 
 void from_hf(const Json& c, ModelConfig& m) {
   read_llama_hf(c, m);
@@ -35,17 +35,17 @@ void to_gguf(const ModelConfig& m, std::vector<GgufEntry>& out) {
   write_llama_gguf("llama", m, out);
 }
 
-}  // namespace
+}  // namespace mixtral
 
 extern const Family kMixtralFamily;
 const Family kMixtralFamily = {
     "mixtral",
     {"mixtral"},
     {"llama"},
-    from_hf,
-    from_gguf,
-    to_hf,
-    to_gguf,
+    mixtral::from_hf,
+    mixtral::from_gguf,
+    mixtral::to_hf,
+    mixtral::to_gguf,
     llama_slots(true,
                 {
                     {Role::router, "model.layers.{}.block_sparse_moe.gate", "blk.{}.ffn_gate_inp"},

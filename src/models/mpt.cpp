@@ -6,7 +6,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace mpt {
 
 void common(ModelConfig& m) {
   m.norm = Norm::Kind::layer;
@@ -87,26 +87,26 @@ Slot fused(Role role, int part) {
           .parts = 3};
 }
 
-}  // namespace
+}  // namespace mpt
 
 extern const Family kMptFamily;
 const Family kMptFamily = {
     .name = "mpt",
     .hf_types = {"mpt"},
     .gguf_architectures = {"mpt"},
-    .from_hf = from_hf,
-    .from_gguf = from_gguf,
-    .to_hf = to_hf,
-    .to_gguf = to_gguf,
+    .from_hf = mpt::from_hf,
+    .from_gguf = mpt::from_gguf,
+    .to_hf = mpt::to_hf,
+    .to_gguf = mpt::to_gguf,
     .slots =
         {
             {Role::embedding, "transformer.wte", "token_embd"},
             {Role::final_norm, "transformer.norm_f", "output_norm"},
             {Role::head, "lm_head", "output"},
             {Role::mixer_norm, "transformer.blocks.{}.norm_1", "blk.{}.attn_norm"},
-            fused(Role::q, 0),
-            fused(Role::k, 1),
-            fused(Role::v, 2),
+            mpt::fused(Role::q, 0),
+            mpt::fused(Role::k, 1),
+            mpt::fused(Role::v, 2),
             {Role::o, "transformer.blocks.{}.attn.out_proj", "blk.{}.attn_output"},
             {Role::mlp_norm, "transformer.blocks.{}.norm_2", "blk.{}.ffn_norm"},
             {Role::up, "transformer.blocks.{}.ffn.up_proj", "blk.{}.ffn_up"},

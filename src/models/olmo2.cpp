@@ -5,7 +5,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace olmo2 {
 
 void common(ModelConfig& m) {
   m.pre_norms = false;
@@ -34,17 +34,17 @@ void to_gguf(const ModelConfig& m, std::vector<GgufEntry>& out) {
   write_llama_gguf("olmo2", m, out);
 }
 
-}  // namespace
+}  // namespace olmo2
 
 extern const Family kOlmo2Family;
 const Family kOlmo2Family = {
     .name = "olmo2",
     .hf_types = {"olmo2"},
     .gguf_architectures = {"olmo2"},
-    .from_hf = from_hf,
-    .from_gguf = from_gguf,
-    .to_hf = to_hf,
-    .to_gguf = to_gguf,
+    .from_hf = olmo2::from_hf,
+    .from_gguf = olmo2::from_gguf,
+    .to_hf = olmo2::to_hf,
+    .to_gguf = olmo2::to_gguf,
     .slots =
         {
             {Role::embedding, "model.embed_tokens", "token_embd"},

@@ -5,7 +5,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace opt {
 
 constexpr int64_t kUnusedPositions = 2;
 
@@ -51,16 +51,16 @@ void to_hf(const ModelConfig& m, Json& c) {
   c["enable_bias"] = m.attention_bias;
 }
 
-}  // namespace
+}  // namespace opt
 
 extern const Family kOptFamily;
 const Family kOptFamily = {
     .name = "opt",
     .hf_types = {"opt"},
     .gguf_architectures = {},
-    .from_hf = from_hf,
+    .from_hf = opt::from_hf,
     .from_gguf = nullptr,
-    .to_hf = to_hf,
+    .to_hf = opt::to_hf,
     .to_gguf = nullptr,
     .slots =
         {

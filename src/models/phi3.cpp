@@ -6,7 +6,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace phi3 {
 
 constexpr const char* kShort = "rope_factors_short.weight";
 constexpr const char* kLong = "rope_factors_long.weight";
@@ -104,19 +104,19 @@ Slot fused_mlp(Role role, int part) {
           .parts = 2};
 }
 
-}  // namespace
+}  // namespace phi3
 
 extern const Family kPhi3Family;
 const Family kPhi3Family = {
     "phi3",
     {"phi3"},
     {"phi3"},
-    from_hf,
-    from_gguf,
-    to_hf,
-    to_gguf,
-    llama_slots(false, {fused(Role::q, 0), fused(Role::k, 1), fused(Role::v, 2),
-                        fused_mlp(Role::gate, 0), fused_mlp(Role::up, 1)}),
+    phi3::from_hf,
+    phi3::from_gguf,
+    phi3::to_hf,
+    phi3::to_gguf,
+    llama_slots(false, {phi3::fused(Role::q, 0), phi3::fused(Role::k, 1), phi3::fused(Role::v, 2),
+                        phi3::fused_mlp(Role::gate, 0), phi3::fused_mlp(Role::up, 1)}),
 };
 
 }  // namespace hone

@@ -7,7 +7,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace qwen2 {
 
 // Windows exist where use_sliding_window says so: in the layers of layer_types, or from
 // max_window_layers on.
@@ -103,24 +103,26 @@ std::vector<Slot> with_norms(std::vector<Slot> more = {}) {
   return llama_slots(false, more);
 }
 
-}  // namespace
+}  // namespace qwen2
 
 extern const Family kQwen2Family, kQwen3Family, kQwen3MoeFamily;
 const Family kQwen2Family = {
-    "qwen2", {"qwen2"}, {"qwen2"}, from_hf2, from_gguf2, to_hf2, to_gguf2, llama_slots(false),
+    "qwen2",           {"qwen2"},     {"qwen2"},       qwen2::from_hf2,
+    qwen2::from_gguf2, qwen2::to_hf2, qwen2::to_gguf2, llama_slots(false),
 };
 const Family kQwen3Family = {
-    "qwen3", {"qwen3"}, {"qwen3"}, from_hf3, from_gguf3, to_hf3, to_gguf3, with_norms(),
+    "qwen3",           {"qwen3"},     {"qwen3"},       qwen2::from_hf3,
+    qwen2::from_gguf3, qwen2::to_hf3, qwen2::to_gguf3, qwen2::with_norms(),
 };
 const Family kQwen3MoeFamily = {
     "qwen3_moe",
     {"qwen3_moe"},
     {"qwen3moe"},
-    from_hf3_moe,
-    from_gguf3,
-    to_hf3_moe,
-    to_gguf3_moe,
-    with_norms({
+    qwen2::from_hf3_moe,
+    qwen2::from_gguf3,
+    qwen2::to_hf3_moe,
+    qwen2::to_gguf3_moe,
+    qwen2::with_norms({
         {Role::router, "model.layers.{}.mlp.gate", "blk.{}.ffn_gate_inp"},
         {Role::expert_gate, "model.layers.{}.mlp.experts.{}.gate_proj", "blk.{}.ffn_gate_exps"},
         {Role::expert_up, "model.layers.{}.mlp.experts.{}.up_proj", "blk.{}.ffn_up_exps"},

@@ -6,9 +6,9 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace qwen35 {
 
-void read_layers(const Json& c, ModelConfig& m) {
+void read_qwen_layers(const Json& c, ModelConfig& m) {
   if (m.layers > ModelConfig::kMaxLayers) return;  // validate() refuses it
   if (!c.contains("layer_types") || !c["layer_types"].is_array()) {
     const int64_t every = config_int(c, "full_attention_interval", 4);
@@ -48,7 +48,7 @@ void from_hf(const Json& c, ModelConfig& m) {
   s.eps = m.norm_eps;
   HONE_CHECK(s.filter >= 2 && s.filter <= 64, corrupt, "config.json: linear_conv_kernel_dim {}",
              s.filter);
-  read_layers(c, m);
+  read_qwen_layers(c, m);
 }
 
 void to_hf(const ModelConfig& m, Json& c) {
@@ -65,16 +65,16 @@ void to_hf(const ModelConfig& m, Json& c) {
   c["linear_conv_kernel_dim"] = s.filter;
 }
 
-}  // namespace
+}  // namespace qwen35
 
 extern const Family kQwen35Family;
 const Family kQwen35Family = {
     "qwen3_5",
     {"qwen3_5_text"},
     {},
-    from_hf,
+    qwen35::from_hf,
     nullptr,
-    to_hf,
+    qwen35::to_hf,
     nullptr,
     {
         {Role::embedding, "model.embed_tokens", nullptr},

@@ -3,7 +3,7 @@
 #include "models/rwkv.h"
 
 namespace hone {
-namespace {
+namespace rwkv5 {
 
 using Kept = MixerSlot::Kept;
 
@@ -18,16 +18,16 @@ MixerSlot mix(const char* parameter, const char* name, int ones) {
   return {parameter, name, ones, false, false, Kept::complement};
 }
 
-}  // namespace
+}  // namespace rwkv5
 
 extern const Family kRwkv5Family, kRwkv5CppFamily;
 const Family kRwkv5Family = {
     "rwkv5",
     {"rwkv5"},
     {},
-    from_hf,
+    rwkv5::from_hf,
     nullptr,
-    to_hf,
+    rwkv5::to_hf,
     nullptr,
     rwkv_slots(),
     0,
@@ -40,12 +40,12 @@ const Family kRwkv5Family = {
         {"norm", "rwkv.blocks.{}.attention.ln_x"},
         {"decay", "rwkv.blocks.{}.attention.time_decay", 0, true},
         {"bonus", "rwkv.blocks.{}.attention.time_faaaa", 0, true},
-        mix("mix_r", "rwkv.blocks.{}.attention.time_mix_receptance", 2),
-        mix("mix_k", "rwkv.blocks.{}.attention.time_mix_key", 2),
-        mix("mix_v", "rwkv.blocks.{}.attention.time_mix_value", 2),
-        mix("mix_g", "rwkv.blocks.{}.attention.time_mix_gate", 2),
-        mix("ffn_mix_k", "rwkv.blocks.{}.feed_forward.time_mix_key", 2),
-        mix("ffn_mix_r", "rwkv.blocks.{}.feed_forward.time_mix_receptance", 2),
+        rwkv5::mix("mix_r", "rwkv.blocks.{}.attention.time_mix_receptance", 2),
+        rwkv5::mix("mix_k", "rwkv.blocks.{}.attention.time_mix_key", 2),
+        rwkv5::mix("mix_v", "rwkv.blocks.{}.attention.time_mix_value", 2),
+        rwkv5::mix("mix_g", "rwkv.blocks.{}.attention.time_mix_gate", 2),
+        rwkv5::mix("ffn_mix_k", "rwkv.blocks.{}.feed_forward.time_mix_key", 2),
+        rwkv5::mix("ffn_mix_r", "rwkv.blocks.{}.feed_forward.time_mix_receptance", 2),
         {"ffn_key", "rwkv.blocks.{}.feed_forward.key.weight"},
         {"ffn_receptance", "rwkv.blocks.{}.feed_forward.receptance.weight"},
         {"ffn_value", "rwkv.blocks.{}.feed_forward.value.weight"},
@@ -56,9 +56,9 @@ const Family kRwkv5CppFamily = {
     "rwkv5",
     {"rwkv5.cpp"},
     {},
-    from_hf,
+    rwkv5::from_hf,
     nullptr,
-    to_hf,
+    rwkv5::to_hf,
     nullptr,
     rwkv_cpp_slots(),
     0,
@@ -69,14 +69,14 @@ const Family kRwkv5CppFamily = {
         {"g", "blocks.{}.att.gate.weight"},
         {"o", "blocks.{}.att.output.weight"},
         {"norm", "blocks.{}.att.ln_x"},
-        {"decay", "blocks.{}.att.time_decay", 0, true, false, Kept::decay},
+        {"decay", "blocks.{}.att.time_decay", 0, true, false, rwkv5::Kept::decay},
         {"bonus", "blocks.{}.att.time_faaaa", 0, true},
-        mix("mix_r", "blocks.{}.att.time_mix_r", 0),
-        mix("mix_k", "blocks.{}.att.time_mix_k", 0),
-        mix("mix_v", "blocks.{}.att.time_mix_v", 0),
-        mix("mix_g", "blocks.{}.att.time_mix_g", 0),
-        mix("ffn_mix_k", "blocks.{}.ffn.time_mix_k", 0),
-        mix("ffn_mix_r", "blocks.{}.ffn.time_mix_r", 0),
+        rwkv5::mix("mix_r", "blocks.{}.att.time_mix_r", 0),
+        rwkv5::mix("mix_k", "blocks.{}.att.time_mix_k", 0),
+        rwkv5::mix("mix_v", "blocks.{}.att.time_mix_v", 0),
+        rwkv5::mix("mix_g", "blocks.{}.att.time_mix_g", 0),
+        rwkv5::mix("ffn_mix_k", "blocks.{}.ffn.time_mix_k", 0),
+        rwkv5::mix("ffn_mix_r", "blocks.{}.ffn.time_mix_r", 0),
         {"ffn_key", "blocks.{}.ffn.key.weight"},
         {"ffn_receptance", "blocks.{}.ffn.receptance.weight"},
         {"ffn_value", "blocks.{}.ffn.value.weight"},

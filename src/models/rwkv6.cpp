@@ -5,7 +5,7 @@
 #include "models/rwkv.h"
 
 namespace hone {
-namespace {
+namespace rwkv6 {
 
 void from_hf(const Json& c, ModelConfig& m) {
   rwkv_from_hf(c, m);
@@ -24,16 +24,16 @@ void to_hf(const ModelConfig& m, Json& c) {
 
 constexpr auto kValue = MixerSlot::Kept::value;
 
-}  // namespace
+}  // namespace rwkv6
 
 extern const Family kRwkv6Family, kRwkv6CppFamily;
 const Family kRwkv6Family = {
     "rwkv6",
     {"rwkv6"},
     {},
-    from_hf,
+    rwkv6::from_hf,
     nullptr,
-    to_hf,
+    rwkv6::to_hf,
     nullptr,
     rwkv_slots(),
     0,
@@ -53,11 +53,11 @@ const Family kRwkv6Family = {
         {"mix_r", "rwkv.blocks.{}.attention.time_maa_r", 2},
         {"mix_g", "rwkv.blocks.{}.attention.time_maa_g", 2},
         {"mix1", "rwkv.blocks.{}.attention.time_maa_w1", 0, false, true},
-        {"mix2_w", "rwkv.blocks.{}.attention.time_maa_w2", 0, false, true, kValue, 0, 5},
-        {"mix2_k", "rwkv.blocks.{}.attention.time_maa_w2", 0, false, true, kValue, 1, 5},
-        {"mix2_v", "rwkv.blocks.{}.attention.time_maa_w2", 0, false, true, kValue, 2, 5},
-        {"mix2_r", "rwkv.blocks.{}.attention.time_maa_w2", 0, false, true, kValue, 3, 5},
-        {"mix2_g", "rwkv.blocks.{}.attention.time_maa_w2", 0, false, true, kValue, 4, 5},
+        {"mix2_w", "rwkv.blocks.{}.attention.time_maa_w2", 0, false, true, rwkv6::kValue, 0, 5},
+        {"mix2_k", "rwkv.blocks.{}.attention.time_maa_w2", 0, false, true, rwkv6::kValue, 1, 5},
+        {"mix2_v", "rwkv.blocks.{}.attention.time_maa_w2", 0, false, true, rwkv6::kValue, 2, 5},
+        {"mix2_r", "rwkv.blocks.{}.attention.time_maa_w2", 0, false, true, rwkv6::kValue, 3, 5},
+        {"mix2_g", "rwkv.blocks.{}.attention.time_maa_w2", 0, false, true, rwkv6::kValue, 4, 5},
         {"decay1", "rwkv.blocks.{}.attention.time_decay_w1", 0, false, true},
         {"decay2", "rwkv.blocks.{}.attention.time_decay_w2", 0, false, true},
         {"ffn_mix_k", "rwkv.blocks.{}.feed_forward.time_maa_k", 2},
@@ -73,9 +73,9 @@ const Family kRwkv6CppFamily = {
     "rwkv6",
     {"rwkv6.cpp"},
     {},
-    from_hf,
+    rwkv6::from_hf,
     nullptr,
-    to_hf,
+    rwkv6::to_hf,
     nullptr,
     rwkv_cpp_slots(),
     0,
@@ -95,11 +95,11 @@ const Family kRwkv6CppFamily = {
         {"mix_r", "blocks.{}.att.time_maa_r"},
         {"mix_g", "blocks.{}.att.time_maa_g"},
         {"mix1", "blocks.{}.att.time_maa_w1"},
-        {"mix2_w", "blocks.{}.att.time_maa_w2", 0, false, false, kValue, 0, 5},
-        {"mix2_k", "blocks.{}.att.time_maa_w2", 0, false, false, kValue, 1, 5},
-        {"mix2_v", "blocks.{}.att.time_maa_w2", 0, false, false, kValue, 2, 5},
-        {"mix2_r", "blocks.{}.att.time_maa_w2", 0, false, false, kValue, 3, 5},
-        {"mix2_g", "blocks.{}.att.time_maa_w2", 0, false, false, kValue, 4, 5},
+        {"mix2_w", "blocks.{}.att.time_maa_w2", 0, false, false, rwkv6::kValue, 0, 5},
+        {"mix2_k", "blocks.{}.att.time_maa_w2", 0, false, false, rwkv6::kValue, 1, 5},
+        {"mix2_v", "blocks.{}.att.time_maa_w2", 0, false, false, rwkv6::kValue, 2, 5},
+        {"mix2_r", "blocks.{}.att.time_maa_w2", 0, false, false, rwkv6::kValue, 3, 5},
+        {"mix2_g", "blocks.{}.att.time_maa_w2", 0, false, false, rwkv6::kValue, 4, 5},
         {"decay1", "blocks.{}.att.time_decay_w1"},
         {"decay2", "blocks.{}.att.time_decay_w2"},
         {"ffn_mix_k", "blocks.{}.ffn.time_maa_k"},

@@ -7,7 +7,7 @@
 #include "models/rwkv.h"
 
 namespace hone {
-namespace {
+namespace rwkv7 {
 
 void from_hf(const Json& c, ModelConfig& m) {
   m.vocabulary = require_int(c, "vocab_size");
@@ -63,16 +63,16 @@ void to_hf(const ModelConfig& m, Json& c) {
 
 constexpr auto kValue = MixerSlot::Kept::value;
 
-}  // namespace
+}  // namespace rwkv7
 
 extern const Family kRwkv7Family, kRwkv7CppFamily;
 const Family kRwkv7Family = {
     "rwkv7",
     {"rwkv7"},
     {},
-    from_hf,
+    rwkv7::from_hf,
     nullptr,
-    to_hf,
+    rwkv7::to_hf,
     nullptr,
     {
         {Role::embedding, "model.embeddings", nullptr},
@@ -119,19 +119,19 @@ const Family kRwkv7CppFamily = {
     "rwkv7",
     {"rwkv7.cpp"},
     {},
-    from_hf,
+    rwkv7::from_hf,
     nullptr,
-    to_hf,
+    rwkv7::to_hf,
     nullptr,
     rwkv_cpp_slots(),
     0,
     {
-        {"mix_r", "blocks.{}.att.x_rwkvag", 0, false, false, kValue, 0, 6},
-        {"mix_w", "blocks.{}.att.x_rwkvag", 0, false, false, kValue, 1, 6},
-        {"mix_k", "blocks.{}.att.x_rwkvag", 0, false, false, kValue, 2, 6},
-        {"mix_v", "blocks.{}.att.x_rwkvag", 0, false, false, kValue, 3, 6},
-        {"mix_a", "blocks.{}.att.x_rwkvag", 0, false, false, kValue, 4, 6},
-        {"mix_g", "blocks.{}.att.x_rwkvag", 0, false, false, kValue, 5, 6},
+        {"mix_r", "blocks.{}.att.x_rwkvag", 0, false, false, rwkv7::kValue, 0, 6},
+        {"mix_w", "blocks.{}.att.x_rwkvag", 0, false, false, rwkv7::kValue, 1, 6},
+        {"mix_k", "blocks.{}.att.x_rwkvag", 0, false, false, rwkv7::kValue, 2, 6},
+        {"mix_v", "blocks.{}.att.x_rwkvag", 0, false, false, rwkv7::kValue, 3, 6},
+        {"mix_a", "blocks.{}.att.x_rwkvag", 0, false, false, rwkv7::kValue, 4, 6},
+        {"mix_g", "blocks.{}.att.x_rwkvag", 0, false, false, rwkv7::kValue, 5, 6},
         {"w1", "blocks.{}.att.w1"},
         {"w2", "blocks.{}.att.w2"},
         {"w0", "blocks.{}.att.w0"},

@@ -6,7 +6,7 @@
 #include "models/family.h"
 
 namespace hone {
-namespace {
+namespace stablelm {
 
 void common(ModelConfig& m) {
   m.norm = Norm::Kind::layer;
@@ -49,11 +49,12 @@ void to_gguf(const ModelConfig& m, std::vector<GgufEntry>& out) {
   out.push_back({"stablelm.use_parallel_residual", GgufValue::boolean(m.parallel_residual)});
 }
 
-}  // namespace
+}  // namespace stablelm
 
 extern const Family kStableLmFamily;
 const Family kStableLmFamily = {
-    "stablelm", {"stablelm"}, {"stablelm"}, from_hf, from_gguf, to_hf, to_gguf, llama_slots(false),
+    "stablelm",          {"stablelm"},    {"stablelm"},      stablelm::from_hf,
+    stablelm::from_gguf, stablelm::to_hf, stablelm::to_gguf, llama_slots(false),
 };
 
 }  // namespace hone

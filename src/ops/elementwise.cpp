@@ -11,14 +11,14 @@
 namespace hone::ops {
 namespace {
 
-constexpr int64_t kGrain = 1 << 14;
+constexpr int64_t kElementGrain = 1 << 14;
 
 // y[i] = f(i) for all elements of `shape`.
 template <typename F>
 Tensor each(const Shape& shape, F f) {
   Tensor y = Tensor::empty(shape, DType::f32);
   float* out = y.mutable_data<float>();
-  parallel_for(y.numel(), kGrain, [&](int64_t b, int64_t e) {
+  parallel_for(y.numel(), kElementGrain, [&](int64_t b, int64_t e) {
     for (int64_t i = b; i < e; ++i) out[i] = f(i);
   });
   return y;
@@ -44,7 +44,7 @@ Tensor scale_columns(const Tensor& x, const Tensor& c) {
     Tensor y = Tensor::empty(in.shape(), DType::f32);
     const float *p = in.data<float>(), *f = by.data<float>();
     float* out = y.mutable_data<float>();
-    parallel_for(rows, std::max<int64_t>(1, kGrain / n), [&](int64_t b, int64_t e) {
+    parallel_for(rows, std::max<int64_t>(1, kElementGrain / n), [&](int64_t b, int64_t e) {
       for (int64_t r = b; r < e; ++r)
         for (int64_t i = 0; i < n; ++i) out[r * n + i] = p[r * n + i] * f[i];
     });
@@ -72,10 +72,11 @@ Tensor add_row(const Tensor& x, const Tensor& b, float sign) {
   Tensor y = Tensor::empty(x.shape(), DType::f32);
   const float *p = x.data<float>(), *q = b.data<float>();
   float* out = y.mutable_data<float>();
-  parallel_for(x.numel() / n, std::max<int64_t>(1, kGrain / n), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r)
-      for (int64_t i = 0; i < n; ++i) out[r * n + i] = p[r * n + i] + sign * q[i];
-  });
+  parallel_for(x.numel() / n, std::max<int64_t>(1, kElementGrain / n),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t r = begin; r < end; ++r)
+                   for (int64_t i = 0; i < n; ++i) out[r * n + i] = p[r * n + i] + sign * q[i];
+               });
   if (recorded({&x, &b}))
     record(y, [x = x.hollow(), b = b.hollow(), n, sign](const Tensor& dy) {
       if (b.requires_gradient()) {

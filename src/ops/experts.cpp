@@ -10,7 +10,7 @@
 namespace hone::ops {
 namespace {
 
-constexpr int64_t kColumns = 64;
+constexpr int64_t kExpertColumns = 64;
 
 // The softmax of one row.
 std::vector<float> softmax(const float* logits, int64_t n) {
@@ -105,7 +105,7 @@ Tensor take_rows(const Tensor& x, std::vector<int64_t> rows) {
       float* sum = gradient_of(x).mutable_data<float>();
       const float* g = dy.data<float>();
       // Columns apart, so that rows that come twice are added in order.
-      parallel_for(d, kColumns, [&](int64_t b, int64_t e) {
+      parallel_for(d, kExpertColumns, [&](int64_t b, int64_t e) {
         for (size_t i = 0; i < rows.size(); ++i)
           for (int64_t c = b; c < e; ++c) sum[rows[i] * d + c] += g[int64_t(i) * d + c];
       });
@@ -153,7 +153,7 @@ Tensor add_rows(const Tensor& x, const Tensor& weights, std::vector<int64_t> row
   Tensor y = Tensor::zeros({n, d}, DType::f32);
   const float *in = x.data<float>(), *w = weights.data<float>();
   float* out = y.mutable_data<float>();
-  parallel_for(d, kColumns, [&](int64_t b, int64_t e) {
+  parallel_for(d, kExpertColumns, [&](int64_t b, int64_t e) {
     for (size_t i = 0; i < rows.size(); ++i)
       for (int64_t c = b; c < e; ++c) out[rows[i] * d + c] += w[i] * in[int64_t(i) * d + c];
   });

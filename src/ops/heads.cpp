@@ -14,12 +14,12 @@
 namespace hone::ops {
 namespace {
 
-constexpr int64_t kGrain = 1 << 14;
+constexpr int64_t kHeadGrain = 1 << 14;
 
 // body(t) for all rows, of `width` elements each.
 template <typename F>
 void each_row(int64_t rows, int64_t width, F body) {
-  parallel_for(rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, width)),
+  parallel_for(rows, std::max<int64_t>(1, kHeadGrain / std::max<int64_t>(1, width)),
                [&](int64_t b, int64_t e) {
                  for (int64_t t = b; t < e; ++t) body(t);
                });

@@ -13,7 +13,7 @@ namespace hone::ops {
 namespace {
 
 constexpr int64_t kBlock = 64;
-constexpr int64_t kStrip = 24;
+constexpr int64_t kUpdateStrip = 24;
 
 // a holds J·H·J (J reverses the order) as its upper triangle, negated. Turns it into the upper
 // triangular T with J·H·J = Tᵀ·T, row block by row block; the trailing update adds Tᵀ·T to the
@@ -33,7 +33,7 @@ bool factor(std::vector<float>& a, int64_t k) {
         for (int64_t j = r; j < k; ++j) other[j] += factor * row[j];
       }
     }
-    parallel_for(k - e, kStrip, [&](int64_t i0, int64_t i1) {
+    parallel_for(k - e, kUpdateStrip, [&](int64_t i0, int64_t i1) {
       kernels::table().accumulate_tn(&a[b * k], k, &a[b * k], k, e - b, e + i0, e + i1, e + i0, k,
                                      a.data(), k);
     });

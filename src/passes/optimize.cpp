@@ -30,7 +30,7 @@ namespace {
 constexpr int64_t kBenchPrompt = 256, kBenchDecode = 32;
 constexpr int64_t kSampleTokens = 48;
 
-LoadedModel load_canonical(const fs::path& path) {
+LoadedModel load_in_canonical_form(const fs::path& path) {
   LoadOptions options;
   options.inference = false;
   return load_model(path, options);
@@ -106,7 +106,7 @@ class Runner {
   explicit Runner(const OptimizeOptions& o) : o_(o) {}
 
   Report run() {
-    LoadedModel model = load_canonical(o_.model);
+    LoadedModel model = load_in_canonical_form(o_.model);
     auto plan = check_recipe(o_.recipe.main, model);
     std::vector<std::map<std::string, WeightForm>> plans{plan};
     for (const RecipeVariant& v : o_.recipe.compare) plans.push_back(check_recipe(v, model));
@@ -135,10 +135,10 @@ class Runner {
     Journal journal(beside_output(".journal"), run_identity(o_), o_.resume, o_.restart);
     describe(model);
     if (!text_.empty()) {
-      reference_ = load_canonical(o_.model);
+      reference_ = load_in_canonical_form(o_.model);
       measure_original();
       for (const RecipeVariant& v : o_.recipe.compare) {
-        LoadedModel other = load_canonical(o_.model);
+        LoadedModel other = load_in_canonical_form(o_.model);
         double started = monotonic_seconds();
         run_steps(v, other, calibration_pointer(), o_.seed, nullptr, nullptr);
         add_variant(v.name, other, monotonic_seconds() - started, v.noise_floor, false);

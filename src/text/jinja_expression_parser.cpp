@@ -25,7 +25,7 @@ std::string described(const Token& token) {
     case TokenKind::string:
       return "a string";
     default:
-      return quoted(token.text.substr(0, 60));
+      return jinja::quoted(token.text.substr(0, 60));
   }
 }
 

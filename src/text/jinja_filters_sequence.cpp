@@ -230,7 +230,7 @@ Value map_by_attribute(R r, V v, A a) {
     } else if (name == "default") {
       fallback = value.is_none() ? nullptr : &value;
     } else {
-      fault("map: unexpected keyword argument {}", quoted(name));
+      fault("map: unexpected keyword argument {}", jinja::quoted(name));
     }
   }
   if (!attribute) fault("map requires a filter argument");
@@ -325,7 +325,7 @@ Value attr(R r, V v, A a) {
   const auto found = v.is(Type::object) ? v.object().attribute(r, *name) : find_method(r, v, *name);
   return found ? *found
                : r.undefined(fmt::format("'{}' has no attribute {}", described_type(v),
-                                         quoted(name->substr(0, 200))));
+                                         jinja::quoted(name->substr(0, 200))));
 }
 
 Value default_filter(R r, V v, A a) {

@@ -235,7 +235,7 @@ class Percent {
       if (!values_.is_dict()) fault("format requires a mapping");
       const std::string key(format_.text.substr(format_.at, end - format_.at));
       value = values_.dict().find(runtime_.text(key));
-      if (!value) fault("no value for the format key {}", quoted(key));
+      if (!value) fault("no value for the format key {}", jinja::quoted(key));
       format_.at = end + 1;
     }
     for (; std::string_view("-+ #0").find(format_.peek()) != std::string_view::npos &&
@@ -306,7 +306,7 @@ class Percent {
       }
       return format_integer(runtime_, field, value.integer());
     }
-    fault("unsupported format character {}", quoted(std::string(1, type)));
+    fault("unsupported format character {}", jinja::quoted(std::string(1, type)));
   }
 
   static int64_t truncated(const Value& value) {
@@ -381,7 +381,7 @@ class Braces {
         text = formatted(runtime_.text(ascii_repr(runtime_, value)), spec);
         break;
       default:
-        fault("unknown conversion specifier {}", quoted(std::string(1, conversion)));
+        fault("unknown conversion specifier {}", jinja::quoted(std::string(1, conversion)));
     }
     const bool escape = markup_ && !(value.is_text() && value.text().markup && !conversion);
     return escape ? html_escaped(text) : text;
@@ -418,7 +418,7 @@ class Braces {
       for (const auto& [key, value] : arguments_.named) {
         if (key == name) return value;
       }
-      fault("no value for the format field {}", quoted(name));
+      fault("no value for the format field {}", jinja::quoted(name));
     }
     if (numbering_ != 0 && numbering_ != (automatic ? 1 : 2)) {
       fault("cannot mix automatic and manual field numbering in a format");
@@ -460,7 +460,7 @@ class Braces {
     if (scan.peek() == ',' || scan.peek() == '_') field.grouping = scan.next();
     if (scan.skip('.')) field.precision = scan.number();
     if (!scan.done()) field.type = scan.next();
-    if (!scan.done()) fault("invalid format specifier {}", quoted(spec));
+    if (!scan.done()) fault("invalid format specifier {}", jinja::quoted(spec));
     return field;
   }
 
@@ -472,7 +472,7 @@ class Braces {
     };
     if (value.is_text() && is_type("s")) {
       if (field.sign || field.alternate || field.grouping || field.align == '=') {
-        fault("format {} does not fit a string", quoted(spec));
+        fault("format {} does not fit a string", jinja::quoted(spec));
       }
       return format_text(runtime_, field, value.str(), '<');
     }
@@ -488,7 +488,7 @@ class Braces {
     if (value.is_number() && is_type("eEfFgGn%")) {
       return format_real(runtime_, field, value.real());
     }
-    fault("format {} does not fit a value of type '{}'", quoted(spec), type_name(value));
+    fault("format {} does not fit a value of type '{}'", jinja::quoted(spec), type_name(value));
   }
 
   Runtime& runtime_;

@@ -19,7 +19,8 @@ class MacroObject : public Object {
       : Object(runtime), interpreter_(interpreter), node_(node), scope_(std::move(scope)) {}
   const char* type_name() const override { return "Macro"; }
   std::string repr(Runtime&, int) override {
-    return node_.name.empty() ? "<Macro anonymous>" : fmt::format("<Macro {}>", quoted(node_.name));
+    return node_.name.empty() ? "<Macro anonymous>"
+                              : fmt::format("<Macro {}>", jinja::quoted(node_.name));
   }
   bool callable() const override { return true; }
   std::optional<Value> attribute(Runtime& runtime, const std::string& name) override {
@@ -77,7 +78,7 @@ Value Interpreter::lookup(const std::string& name) {
   if (const Native* global = find_global(name)) {
     return std::shared_ptr<Object>(std::make_shared<Function>(runtime_, *global, Value()));
   }
-  return runtime_.undefined(fmt::format("{} is undefined", quoted(name)));
+  return runtime_.undefined(fmt::format("{} is undefined", jinja::quoted(name)));
 }
 
 Value Interpreter::eval(const Expr& e) {
@@ -236,7 +237,8 @@ Value Interpreter::call_macro(const MacroNode& macro, const std::weak_ptr<Scope>
     for (auto& [name, value] : arguments.named) rest.emplace_back(runtime_.text(name), value);
     names["kwargs"] = runtime_.dict(rest);
   } else if (!arguments.named.empty()) {
-    fault("macro '{}' takes no keyword argument {}", macro.name, quoted(arguments.named[0].first));
+    fault("macro '{}' takes no keyword argument {}", macro.name,
+          jinja::quoted(arguments.named[0].first));
   }
   if (macro.uses_varargs) {
     names["varargs"] = runtime_.tuple(

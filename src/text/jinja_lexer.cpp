@@ -326,7 +326,7 @@ class Lexer {
     if (end == at_) return false;
     std::string text = source_.substr(at_, end - at_);
     if (!has_property(text, "isidentifier")) {
-      syntax_error(line_, fmt::format("{} is no name", quoted(text)));
+      syntax_error(line_, fmt::format("{} is no name", jinja::quoted(text)));
     }
     add(TokenKind::name, std::move(text));
     advance(end - at_);
@@ -340,7 +340,7 @@ class Lexer {
     if (std::find(std::begin(kPairs), std::end(kPairs), text) == std::end(kPairs)) text.resize(1);
     if (text.size() == 1 && kSingles.find(text[0]) == kSingles.npos) {
       const Utf8Char c = utf8_at(source_, at_);
-      syntax_error(line_, fmt::format("unexpected {}", quoted(rest().substr(0, c.size))));
+      syntax_error(line_, fmt::format("unexpected {}", jinja::quoted(rest().substr(0, c.size))));
     }
     balance(text[0]);
     add(TokenKind::op, text);

@@ -51,8 +51,8 @@ Value has(R, V self, A) {
 }
 constexpr char kAlpha[] = "isalpha", kAlnum[] = "isalnum", kAscii[] = "isascii",
                kDecimal[] = "isdecimal", kDigit[] = "isdigit", kIdentifier[] = "isidentifier",
-               kLower[] = "islower", kNumeric[] = "isnumeric", kPrintable[] = "isprintable",
-               kSpace[] = "isspace", kTitle[] = "istitle", kUpper[] = "isupper";
+               kLowerMethod[] = "islower", kNumeric[] = "isnumeric", kPrintable[] = "isprintable",
+               kSpace[] = "isspace", kTitle[] = "istitle", kUpperMethod[] = "isupper";
 
 template <Side side>
 Value stripped(R r, V self, A a) {
@@ -177,7 +177,7 @@ Value replace(R r, V self, A a) {
   return out.value(self.text().markup);
 }
 
-Value join(R r, V self, A a) {
+Value join_method(R r, V self, A a) {
   TextBuilder out(r);
   bool first = true;
   for (V item : to_items(r, a[0])) {
@@ -260,12 +260,12 @@ const std::vector<Native>& text_methods() {
       {"isdecimal", {}, 0, has<kDecimal>},
       {"isdigit", {}, 0, has<kDigit>},
       {"isidentifier", {}, 0, has<kIdentifier>},
-      {"islower", {}, 0, has<kLower>},
+      {"islower", {}, 0, has<kLowerMethod>},
       {"isnumeric", {}, 0, has<kNumeric>},
       {"isprintable", {}, 0, has<kPrintable>},
       {"isspace", {}, 0, has<kSpace>},
       {"istitle", {}, 0, has<kTitle>},
-      {"isupper", {}, 0, has<kUpper>},
+      {"isupper", {}, 0, has<kUpperMethod>},
       {"strip", {"chars"}, 0, stripped<Side::both>},
       {"lstrip", {"chars"}, 0, stripped<Side::left>},
       {"rstrip", {"chars"}, 0, stripped<Side::right>},
@@ -287,7 +287,7 @@ const std::vector<Native>& text_methods() {
       {"partition", {"sep"}, 1, partition<false>},
       {"rpartition", {"sep"}, 1, partition<true>},
       {"replace", {"old", "new", "count"}, 2, replace},
-      {"join", {"iterable"}, 1, join},
+      {"join", {"iterable"}, 1, join_method},
       {"center", {"width", "fillchar"}, 1, padded<Pad::center>},
       {"ljust", {"width", "fillchar"}, 1, padded<Pad::left>},
       {"rjust", {"width", "fillchar"}, 1, padded<Pad::right>},

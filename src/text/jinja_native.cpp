@@ -43,7 +43,7 @@ Value invoke(Runtime& runtime, const Native& native, const Value& self, Argument
     const auto at = std::find(native.parameters.begin(), native.parameters.end(), name);
     const size_t i = at - native.parameters.begin();
     if (i == count) {
-      if (!native.variadic) fault("{}() has no parameter {}", native.name, quoted(name));
+      if (!native.variadic) fault("{}() has no parameter {}", native.name, jinja::quoted(name));
       bound.rest.named.emplace_back(name, std::move(value));
       continue;
     }
@@ -95,13 +95,13 @@ const Native* find_filter(std::string_view name) {
 Value apply_filter(Runtime& runtime, const std::string& name, const Value& subject,
                    Arguments args) {
   const Native* filter = find_filter(name);
-  if (!filter) unsupported("no filter named {}", quoted(name.substr(0, 100)));
+  if (!filter) unsupported("no filter named {}", jinja::quoted(name.substr(0, 100)));
   return invoke(runtime, *filter, subject, std::move(args));
 }
 
 bool apply_test(Runtime& runtime, const std::string& name, const Value& subject, Arguments args) {
   const Native* test = find_test(name);
-  if (!test) unsupported("no test named {}", quoted(name.substr(0, 100)));
+  if (!test) unsupported("no test named {}", jinja::quoted(name.substr(0, 100)));
   return truth(invoke(runtime, *test, subject, std::move(args)));
 }
 

@@ -16,7 +16,7 @@ std::string Namespace::repr(Runtime& runtime, int depth) {
   out << "<Namespace {";
   const char* comma = "";
   for (const auto& [name, value] : entries_) {
-    out << comma << quoted(name) << ": " << to_repr(runtime, value, depth + 1);
+    out << comma << jinja::quoted(name) << ": " << to_repr(runtime, value, depth + 1);
     comma = ", ";
   }
   out << "}>";
@@ -31,7 +31,8 @@ std::optional<Value> Namespace::attribute(Runtime&, const std::string& name) {
 
 void Namespace::set(const std::string& name, Value value) {
   if (name.starts_with('_')) {
-    fault("a namespace cannot hold the attribute {}: it begins with an underscore", quoted(name));
+    fault("a namespace cannot hold the attribute {}: it begins with an underscore",
+          jinja::quoted(name));
   }
   const auto [at, fresh] = index_.emplace(name, entries_.size());
   if (fresh) {

@@ -133,7 +133,7 @@ bool repeatable(const Value& v) {
 Value missing(Runtime& runtime, const Value& object, const Value& key) {
   if (key.is_text()) {
     return runtime.undefined(fmt::format("'{}' has no attribute {}", described_type(object),
-                                         quoted(key.str().substr(0, 200))));
+                                         jinja::quoted(key.str().substr(0, 200))));
   }
   return runtime.undefined(fmt::format("{} has no element {}", described_type(object),
                                        depth_of(key) ? type_name(key) : to_repr(runtime, key)));
@@ -144,7 +144,7 @@ std::optional<Value> python_attribute(Runtime& runtime, const Value& object,
                                       const std::string& name) {
   if (name.size() > 4 && name.starts_with("__") && name.ends_with("__")) {
     return runtime.undefined(fmt::format("access to attribute {} of '{}' object is unsafe",
-                                         quoted(name.substr(0, 200)), type_name(object)));
+                                         jinja::quoted(name.substr(0, 200)), type_name(object)));
   }
   if (object.is(Type::object)) return object.object().attribute(runtime, name);
   return find_method(runtime, object, name);

@@ -105,7 +105,7 @@ class Parser : private ExpressionParser {
                     tag.line};
       }
     }
-    error(tag.line, fmt::format("unknown tag {}", quoted(name.substr(0, 60))));
+    error(tag.line, fmt::format("unknown tag {}", jinja::quoted(name.substr(0, 60))));
   }
 
   If if_() {

@@ -10,13 +10,13 @@
 namespace hone::jinja {
 namespace {
 
-utf8proc_category_t category(char32_t code) {
+utf8proc_category_t category_of(char32_t code) {
   return utf8proc_category(static_cast<utf8proc_int32_t>(code));
 }
 
 bool printable(char32_t code) {
   if (code < 0x80) return code >= ' ' && code < 0x7F;
-  switch (category(code)) {
+  switch (category_of(code)) {
     case UTF8PROC_CATEGORY_CN:
     case UTF8PROC_CATEGORY_CC:
     case UTF8PROC_CATEGORY_CF:
@@ -32,11 +32,11 @@ bool printable(char32_t code) {
 }
 
 bool decimal(char32_t code) {
-  return code < 0x80 ? code >= '0' && code <= '9' : category(code) == UTF8PROC_CATEGORY_ND;
+  return code < 0x80 ? code >= '0' && code <= '9' : category_of(code) == UTF8PROC_CATEGORY_ND;
 }
 
 /// Decimal digits and the superscripts, subscripts and circled digits of category No.
-bool digit(char32_t c) {
+bool python_digit(char32_t c) {
   return decimal(c) || c == 0xB2 || c == 0xB3 || c == 0xB9 || c == 0x2070 ||
          (c >= 0x2074 && c <= 0x2079) || (c >= 0x2080 && c <= 0x2089) ||
          (c >= 0x2460 && c <= 0x2468) || (c >= 0x2474 && c <= 0x247C) ||
@@ -46,7 +46,7 @@ bool digit(char32_t c) {
 bool identifier(const std::vector<char32_t>& codes) {
   for (size_t i = 0; i < codes.size(); ++i) {
     const char32_t c = codes[i];
-    const bool start = c == '_' || is_letter(c) || category(c) == UTF8PROC_CATEGORY_NL;
+    const bool start = c == '_' || is_letter(c) || category_of(c) == UTF8PROC_CATEGORY_NL;
     if (!start && (i == 0 || !is_word(c))) return false;
   }
   return !codes.empty();
@@ -56,7 +56,7 @@ bool identifier(const std::vector<char32_t>& codes) {
 bool all_cased(const std::vector<char32_t>& codes, utf8proc_category_t wanted) {
   bool any = false;
   for (char32_t c : codes) {
-    const auto k = category(c);
+    const auto k = category_of(c);
     if (k == wanted) {
       any = true;
     } else if (k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LL ||
@@ -70,7 +70,7 @@ bool all_cased(const std::vector<char32_t>& codes, utf8proc_category_t wanted) {
 bool titled(const std::vector<char32_t>& codes) {
   bool any = false, in_word = false;
   for (char32_t c : codes) {
-    const auto k = category(c);
+    const auto k = category_of(c);
     const bool begins = k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LT;
     const bool continues = k == UTF8PROC_CATEGORY_LL;
     if ((begins && in_word) || (continues && !in_word)) return false;
@@ -148,8 +148,9 @@ bool has_property(std::string_view text, std::string_view property) {
   };
   if (property == "isalpha") return all(is_letter);
   if (property == "isdecimal") return all(decimal);
-  if (property == "isdigit") return all(digit);
-  if (property == "isnumeric") return all([](char32_t c) { return is_number(c) || digit(c); });
+  if (property == "isdigit") return all(python_digit);
+  if (property == "isnumeric")
+    return all([](char32_t c) { return is_number(c) || python_digit(c); });
   if (property == "isalnum") return all([](char32_t c) { return is_letter(c) || is_number(c); });
   if (property == "isspace") return all(py_space);
   if (property == "isascii") return codes.empty() || all([](char32_t c) { return c < 0x80; });

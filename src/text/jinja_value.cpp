@@ -285,7 +285,7 @@ void write_repr(Runtime& runtime, const Value& v, TextBuilder& out, int depth) {
     case Type::text:
       out << (v.text().markup ? "Markup(" : "");
       runtime.check_room(v.str().size() * 4);
-      out << quoted(v.str()) << (v.text().markup ? ")" : "");
+      out << jinja::quoted(v.str()) << (v.text().markup ? ")" : "");
       return;
     case Type::sequence:
       write_sequence(runtime, v.sequence(), out, depth + 1);

@@ -10,11 +10,11 @@ namespace {
 
 enum class Category { Lu, Ll, Lm, Lo, Mn, Mc, Nd, No, Pd, Po, Sm, So, Cf };
 
-struct Range {
+struct NewRange {
   char32_t first, last;
   Category category;
 };
-constexpr Range kNewer[] = {
+constexpr NewRange kNewer[] = {
 #include "text/newer_characters.inc"
 };
 
@@ -38,8 +38,9 @@ constexpr char32_t kIdeographs = 0x20000;  // from here on all letters are of th
 
 // What stands for `code`; 0: itself.
 char32_t older(char32_t code) {
-  const Range* r = std::upper_bound(std::begin(kNewer), std::end(kNewer), code,
-                                    [](char32_t c, const Range& range) { return c < range.first; });
+  const NewRange* r =
+      std::upper_bound(std::begin(kNewer), std::end(kNewer), code,
+                       [](char32_t c, const NewRange& range) { return c < range.first; });
   if (r == std::begin(kNewer) || code > (--r)->last) return 0;
   return code >= kIdeographs ? kIdeographs : kOlder[static_cast<int>(r->category)][code > 0xFFFF];
 }

@@ -11,8 +11,8 @@ namespace {
 
 using namespace testing;
 
-AttentionSpec spec(int64_t heads, int64_t kv_heads, int64_t k_dim, int64_t v_dim,
-                   Pattern pattern = Pattern::causal()) {
+AttentionSpec backward_spec(int64_t heads, int64_t kv_heads, int64_t k_dim, int64_t v_dim,
+                            Pattern pattern = Pattern::causal()) {
   return attention_spec(heads, kv_heads, k_dim, v_dim, pattern);
 }
 
@@ -44,11 +44,11 @@ void expect_attention(const AttentionSpec& s, const std::vector<AttentionSpan>& 
 TEST(AttentionBackward, HeadRatiosAndSizes) {
   for (auto [heads, kv_heads, k, v] :
        {std::tuple(2, 2, 4, 4), {4, 2, 3, 5}, {3, 1, 8, 2}, {1, 1, 17, 20}})
-    expect_attention(spec(heads, kv_heads, k, v), {{0, 9, 0, 9}});
+    expect_attention(backward_spec(heads, kv_heads, k, v), {{0, 9, 0, 9}});
 }
 
 TEST(AttentionBackward, LengthsAroundATile) {
-  for (int64_t n : {1, 64, 65, 100}) expect_attention(spec(2, 1, 2, 2), {{0, n, 0, n}});
+  for (int64_t n : {1, 64, 65, 100}) expect_attention(backward_spec(2, 1, 2, 2), {{0, n, 0, n}});
 }
 
 TEST(AttentionBackward, Patterns) {
@@ -57,11 +57,11 @@ TEST(AttentionBackward, Patterns) {
         "window(7)", "band(3, 2)", "block(16) | global(3)", "strided(9)", "fixed(16, 2)",
         "causal & documents(5, 31, 66)", "block_list(8, 0:0, 3:1, 8:2, 8:8)",
         "bigbird(8, 1, 9, 4)"})
-    expect_attention(spec(1, 1, 1, 1, Pattern::parse(text)), {{0, 70, 0, 70}});
+    expect_attention(backward_spec(1, 1, 1, 1, Pattern::parse(text)), {{0, 70, 0, 70}});
 }
 
 TEST(AttentionBackward, Softcap) {
-  AttentionSpec s = spec(2, 1, 4, 4);
+  AttentionSpec s = backward_spec(2, 1, 4, 4);
   s.scale = 1.5f;
   s.softcap = 2;
   expect_attention(s, {{0, 20, 0, 20}});
@@ -69,7 +69,7 @@ TEST(AttentionBackward, Softcap) {
 
 // Alone, and beside those of the result.
 TEST(AttentionBackward, LogSumsHaveGradients) {
-  AttentionSpec s = spec(2, 1, 3, 2);
+  AttentionSpec s = backward_spec(2, 1, 3, 2);
   s.softcap = 2;
   const std::vector<AttentionSpan> spans{{0, 5, 0, 5}, {5, 12, 5, 75}};
   for (bool both : {false, true})
@@ -95,7 +95,7 @@ TEST(AttentionBackward, AlibiInEveryOrderAndSign) {
   for (bool is_signed : {false, true})
     for (bool before_cap : {false, true})
       for (float softcap : {0.0f, 2.0f}) {
-        AttentionSpec s = spec(4, 2, 3, 3, Pattern());
+        AttentionSpec s = backward_spec(4, 2, 3, 3, Pattern());
         s.scale = 1.2f;
         s.softcap = softcap;
         s.alibi = {alibi_slopes(4), is_signed, before_cap};
@@ -106,7 +106,7 @@ TEST(AttentionBackward, AlibiInEveryOrderAndSign) {
 TEST(AttentionBackward, BiasOfEachHeadAndShared) {
   for (int64_t heads : {1, 4})
     for (float softcap : {0.0f, 2.0f}) {
-      AttentionSpec s = spec(4, 2, 3, 3);
+      AttentionSpec s = backward_spec(4, 2, 3, 3);
       s.softcap = softcap;
       AttentionTerms terms;
       terms.bias = random_tensor({heads, 12, 66}, 4);
@@ -115,7 +115,7 @@ TEST(AttentionBackward, BiasOfEachHeadAndShared) {
 }
 
 TEST(AttentionBackward, ABiasOfMinusInfinityHidesKeys) {
-  AttentionSpec s = spec(2, 1, 3, 3, Pattern());
+  AttentionSpec s = backward_spec(2, 1, 3, 3, Pattern());
   Tensor bias = random_tensor({2, 5, 68}, 4);
   Tensor q = random_tensor({5, 6}, 1), k = random_tensor({68, 3}, 2), v = random_tensor({68, 3}, 3);
   for (int64_t i = 0; i < bias.numel(); ++i)
@@ -145,7 +145,8 @@ TEST(AttentionBackward, Sinks) {
   for (const char* text : {"causal", "causal & !window(3)"}) {
     AttentionTerms terms;
     terms.sinks = Tensor::from(std::vector<float>{0.5f, -2, 3, 0});
-    expect_attention(spec(4, 2, 3, 3, Pattern::parse(text)), {{0, 7, 0, 7}, {7, 12, 7, 75}}, terms);
+    expect_attention(backward_spec(4, 2, 3, 3, Pattern::parse(text)),
+                     {{0, 7, 0, 7}, {7, 12, 7, 75}}, terms);
   }
 }
 
@@ -153,11 +154,11 @@ TEST(AttentionBackward, Dropout) {
   AttentionTerms terms;
   terms.dropout = 0.3f;
   terms.dropout_seed = 9;
-  expect_attention(spec(4, 2, 3, 3), {{0, 7, 0, 7}, {7, 20, 7, 75}}, terms);
+  expect_attention(backward_spec(4, 2, 3, 3), {{0, 7, 0, 7}, {7, 20, 7, 75}}, terms);
 }
 
 TEST(AttentionBackward, EverythingTogether) {
-  AttentionSpec s = spec(4, 2, 5, 3, Pattern::parse("causal & (window(20) | prefix(2))"));
+  AttentionSpec s = backward_spec(4, 2, 5, 3, Pattern::parse("causal & (window(20) | prefix(2))"));
   s.softcap = 3;
   s.alibi = {alibi_slopes(4), false, false};
   AttentionTerms terms;
@@ -169,15 +170,15 @@ TEST(AttentionBackward, EverythingTogether) {
 
 // Packed sequences do not see each other; queries behind keys of their own (a prefix).
 TEST(AttentionBackward, SeveralSequences) {
-  expect_attention(spec(2, 1, 3, 3), {{0, 7, 0, 7}, {7, 20, 7, 20}, {20, 21, 20, 21}});
-  expect_attention(spec(2, 1, 3, 3), {{0, 7, 0, 12}, {7, 20, 12, 30}});
+  expect_attention(backward_spec(2, 1, 3, 3), {{0, 7, 0, 7}, {7, 20, 7, 20}, {20, 21, 20, 21}});
+  expect_attention(backward_spec(2, 1, 3, 3), {{0, 7, 0, 12}, {7, 20, 12, 30}});
 }
 
 // More queries than keys: aligned at the end the first see nothing; aligned at the start the last
 // see all. Sequences without queries, or without keys.
 TEST(AttentionBackward, BothAlignmentsOfUnequalLengths) {
   for (bool top_left : {false, true}) {
-    AttentionSpec s = spec(2, 1, 3, 3);
+    AttentionSpec s = backward_spec(2, 1, 3, 3);
     s.top_left = top_left;
     expect_attention(s, {{0, 12, 0, 5}, {12, 15, 5, 20}, {15, 15, 20, 23}, {15, 17, 23, 23}});
     s.pattern = Pattern::parse("block(4) | stride(3)");
@@ -186,7 +187,7 @@ TEST(AttentionBackward, BothAlignmentsOfUnequalLengths) {
 }
 
 TEST(AttentionBackward, RowsThatSeeNothingAreZero) {
-  const AttentionSpec s = spec(2, 1, 3, 3);
+  const AttentionSpec s = backward_spec(2, 1, 3, 3);
   Tensor q = random_tensor({9, 6}, 1), k = random_tensor({4, 3}, 2), v = random_tensor({4, 3}, 3);
   Tensor sums, o = attention(s, q, k, v, {{0, 7, 0, 4}}, {}, &sums);
   for (int64_t row = 0; row < 9; ++row) {
@@ -209,11 +210,11 @@ TEST(AttentionBackward, WhatDoesNotFitIsRefused) {
       EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what();
     }
   };
-  AttentionSpec good = spec(2, 1, 3, 3);
+  AttentionSpec good = backward_spec(2, 1, 3, 3);
   const std::vector<AttentionSpan> spans{{0, 3, 0, 4}};
   EXPECT_NO_THROW(attention(good, q, k, k, spans));
-  refuses("no multiple", spec(3, 2, 2, 3), spans);
-  refuses("expected q [T, 8]", spec(2, 1, 4, 4), spans);
+  refuses("no multiple", backward_spec(3, 2, 2, 3), spans);
+  refuses("expected q [T, 8]", backward_spec(2, 1, 4, 4), spans);
   refuses("there are 3 and 4", good, {{0, 3, 0, 5}});
   refuses("there are 3 and 4", good, {{2, 1, 0, 4}});
   AttentionSpec slopes = good;
@@ -233,7 +234,7 @@ TEST(AttentionBackward, WhatDoesNotFitIsRefused) {
 }
 
 TEST(AttentionBackward, ThreadsChangeNoBit) {
-  AttentionSpec s = spec(4, 2, 16, 16);
+  AttentionSpec s = backward_spec(4, 2, 16, 16);
   s.alibi.slopes = alibi_slopes(4);
   const std::vector<AttentionSpan> spans{{0, 90, 0, 90}, {90, 230, 90, 230}};
   for (int64_t bias_heads : {1, 4}) {

@@ -75,7 +75,7 @@ std::vector<Tensor> random_inputs(const Variant& x, int64_t t, float decay = 0.7
   if (x.bonus) in[7] = random_tensor({s.heads * s.k_dim}, 8);
   return in;
 }
-LinearAttentionInputs inputs_of(const std::vector<Tensor>& x) {
+LinearAttentionInputs linear_inputs_of(const std::vector<Tensor>& x) {
   return {x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]};
 }
 
@@ -174,7 +174,7 @@ void expect_variant(const Variant& x, std::vector<LinearSpan> spans, int64_t row
       [&](const std::vector<Tensor>& y) {
         std::vector<LinearSpan> own = spans;
         for (size_t i = 0; i < own.size(); ++i) own[i].state = y[inputs + i];
-        return joined(linear_attention(x.spec, inputs_of(all(y)), own, form));
+        return joined(linear_attention(x.spec, linear_inputs_of(all(y)), own, form));
       },
       [&](const std::vector<Doubles>& y) {
         return plain(x, spans, rows, all(y), {y.begin() + std::ptrdiff_t(inputs), y.end()});
@@ -207,7 +207,7 @@ TEST(LinearAttention, StatesMayBeAbsentAndResultsUnread) {
     for (const Tensor& t : in) values.push_back(t.empty_handle() ? Doubles() : doubles_of(t));
     Tape tape;
     LinearAttentionResult r =
-        linear_attention(x.spec, inputs_of(in), {{0, 20, {}}}, LinearForm::chunked);
+        linear_attention(x.spec, linear_inputs_of(in), {{0, 20, {}}}, LinearForm::chunked);
     const Doubles want = plain(x, {{0, 20, {}}}, 20, values, {});
     for (int64_t i = 0; i < r.o.numel(); ++i) EXPECT_NEAR(r.o.data<float>()[i], want[i], 1e-4);
     // Only the state is read: no gradient for q.
@@ -230,7 +230,7 @@ TEST(LinearAttention, PrefillAndDecodeAgreeBitForBit) {
     const int64_t rows = 100;
     const std::vector<Tensor> in = random_inputs(x, rows);
     auto part = [&](int64_t b, int64_t e) {
-      LinearAttentionInputs y = inputs_of(in);
+      LinearAttentionInputs y = linear_inputs_of(in);
       for (Tensor* t : {&y.q, &y.k, &y.v, &y.g, &y.beta, &y.a, &y.b})
         if (!t->empty_handle() && t->dim(0) == rows) *t = t->rows(b, e);
       return y;
@@ -238,7 +238,8 @@ TEST(LinearAttention, PrefillAndDecodeAgreeBitForBit) {
     for (LinearForm form : {LinearForm::recurrent, LinearForm::chunked}) {
       SCOPED_TRACE(x.name);
       std::vector<LinearSpan> whole{{0, rows, Tensor::zeros(x.spec.state_shape(), DType::f32)}};
-      const std::vector<float> want = floats_of(linear_attend(x.spec, inputs_of(in), whole, form));
+      const std::vector<float> want =
+          floats_of(linear_attend(x.spec, linear_inputs_of(in), whole, form));
       const int64_t first = form == LinearForm::recurrent ? 29 : 32;
       std::vector<LinearSpan> one{{0, first, Tensor::zeros(x.spec.state_shape(), DType::f32)}};
       std::vector<float> got = floats_of(linear_attend(x.spec, part(0, first), one, form));
@@ -256,7 +257,7 @@ TEST(LinearAttention, PrefillAndDecodeAgreeBitForBit) {
         two.push_back({b, b == 0 ? 32 : rows, Tensor::zeros(x.spec.state_shape(), DType::f32)});
       std::vector<LinearSpan> alone{
           {0, rows - 32, Tensor::zeros(x.spec.state_shape(), DType::f32)}};
-      linear_attend(x.spec, inputs_of(in), two, form);
+      linear_attend(x.spec, linear_inputs_of(in), two, form);
       linear_attend(x.spec, part(32, rows), alone, form);
       EXPECT_EQ(floats_of(two[1].state), floats_of(alone[0].state));
     }
@@ -276,9 +277,9 @@ TEST(LinearAttention, ThreadsChangeNoBit) {
         own.push_back({b, e, Tensor::zeros(x.spec.state_shape(), DType::f32)});
       std::vector<std::vector<float>> now;
       for (LinearForm form : {LinearForm::recurrent, LinearForm::chunked})
-        now.push_back(floats_of(linear_attend(x.spec, inputs_of(in), own, form)));
+        now.push_back(floats_of(linear_attend(x.spec, linear_inputs_of(in), own, form)));
       Tape tape;
-      Tensor y = joined(linear_attention(x.spec, inputs_of(in), own, LinearForm::chunked));
+      Tensor y = joined(linear_attention(x.spec, linear_inputs_of(in), own, LinearForm::chunked));
       tape.backward(y, random_tensor({y.numel()}, 4));
       for (const Tensor& t : in)
         if (!t.empty_handle()) now.push_back(floats_of(t.gradient()));
@@ -298,7 +299,8 @@ TEST(LinearAttention, LongSequencesAndExtremeDecays) {
       const Doubles want = plain(x, {{0, rows, {}}}, rows, values, {});
       const std::vector<float> expected(want.begin(), want.end());
       for (LinearForm form : {LinearForm::recurrent, LinearForm::chunked}) {
-        LinearAttentionResult r = linear_attention(x.spec, inputs_of(in), {{0, rows, {}}}, form);
+        LinearAttentionResult r =
+            linear_attention(x.spec, linear_inputs_of(in), {{0, rows, {}}}, form);
         EXPECT_LT(relative_distance(r.o.data<float>(), expected.data(), r.o.numel()), 2e-5)
             << x.name << ", " << rows << " tokens, decay " << decay;
         EXPECT_LT(relative_distance(r.states[0].data<float>(), expected.data() + r.o.numel(),
@@ -311,7 +313,7 @@ TEST(LinearAttention, LongSequencesAndExtremeDecays) {
 
 TEST(LinearAttention, RefusesWhatDoesNotFit) {
   const Variant x{"", gated_delta_net(4, 2, 8, 8), false, true};
-  const LinearAttentionInputs good = inputs_of(random_inputs(x, 5));
+  const LinearAttentionInputs good = linear_inputs_of(random_inputs(x, 5));
   const std::vector<LinearSpan> span{{0, 5, {}}};
   EXPECT_NO_THROW(linear_attention(x.spec, good, span));
   auto refused = [&](const LinearAttentionSpec& s, const LinearAttentionInputs& in,

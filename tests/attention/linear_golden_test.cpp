@@ -13,7 +13,7 @@ namespace {
 
 using namespace testing;
 
-constexpr int64_t kTokens = 21, kHeads = 4, kKeys = 6, kValues = 5;
+constexpr int64_t kTokens = 21, kGoldenHeads = 4, kKeys = 6, kValues = 5;
 
 class LinearGolden : public ::testing::Test {
  protected:
@@ -38,7 +38,7 @@ class LinearGolden : public ::testing::Test {
       for (size_t i = 0; i < 8; ++i) {
         if (names[i].empty()) continue;
         x[i] = read(names[i]);
-        if (i < 2 && spec.qk_heads < kHeads)
+        if (i < 2 && spec.qk_heads < kGoldenHeads)
           x[i] = ops::slice_columns(x[i], 0, spec.qk_heads * kKeys).clone();
         x[i].require_gradient();
       }
@@ -50,7 +50,7 @@ class LinearGolden : public ::testing::Test {
         in.q = ops::apply(ops::Nonlinearity::elu_plus_one, x[0]);
         in.k = ops::apply(ops::Nonlinearity::elu_plus_one, x[1]);
       }
-      if (spec.decay == Decay::head && in.g.empty_handle()) in.g = retnet_decay(kHeads);
+      if (spec.decay == Decay::head && in.g.empty_handle()) in.g = retnet_decay(kGoldenHeads);
       LinearAttentionResult r =
           linear_attention(spec, in, {{0, kTokens, states ? state : Tensor()}}, form);
       expect_same(r.o, name + ".o");
@@ -71,31 +71,32 @@ class LinearGolden : public ::testing::Test {
 };
 
 TEST_F(LinearGolden, FlashLinearAttention) {
-  expect_case("linear", katharopoulos(kHeads, kKeys, kValues, false), {"q", "k", "v"});
-  expect_case("normalised", katharopoulos(kHeads, kKeys, kValues, true), {"q", "k", "v"}, false,
-              true);
-  expect_case("retnet", retnet(kHeads, kKeys, kValues), {"q", "k", "v"}, false);
-  LinearAttentionSpec simple = mamba2(kHeads, kHeads, kKeys, kValues);
+  expect_case("linear", katharopoulos(kGoldenHeads, kKeys, kValues, false), {"q", "k", "v"});
+  expect_case("normalised", katharopoulos(kGoldenHeads, kKeys, kValues, true), {"q", "k", "v"},
+              false, true);
+  expect_case("retnet", retnet(kGoldenHeads, kKeys, kValues), {"q", "k", "v"}, false);
+  LinearAttentionSpec simple = mamba2(kGoldenHeads, kGoldenHeads, kKeys, kValues);
   simple.scale = 1 / std::sqrt(float{kKeys});
   expect_case("simple_gla", simple, {"q", "k", "v", "g_head"});
-  expect_case("gla", gla(kHeads, kKeys, kValues), {"q", "k", "v", "g"});
-  LinearAttentionSpec finch = rwkv6(kHeads, kKeys);
+  expect_case("gla", gla(kGoldenHeads, kKeys, kValues), {"q", "k", "v", "g"});
+  LinearAttentionSpec finch = rwkv6(kGoldenHeads, kKeys);
   finch.v_dim = kValues;
   expect_case("rwkv6", finch, {"q", "k", "v", "g", "", "", "", "u"});
-  expect_case("delta_net", delta_net(kHeads, kKeys, kValues), {"q", "k_unit", "v", "", "beta"});
-  expect_case("gated_delta", gated_delta_net(kHeads, kHeads, kKeys, kValues),
+  expect_case("delta_net", delta_net(kGoldenHeads, kKeys, kValues),
+              {"q", "k_unit", "v", "", "beta"});
+  expect_case("gated_delta", gated_delta_net(kGoldenHeads, kGoldenHeads, kKeys, kValues),
               {"q", "k_unit", "v", "g_head", "beta"});
-  LinearAttentionSpec kimi = gated_delta_net(kHeads, 2, kKeys, kValues);
+  LinearAttentionSpec kimi = gated_delta_net(kGoldenHeads, 2, kKeys, kValues);
   kimi.decay = Decay::channel;
   expect_case("kda", kimi, {"q", "k_unit", "v", "g", "beta"});
-  LinearAttentionSpec goose = rwkv7(kHeads, kKeys);
+  LinearAttentionSpec goose = rwkv7(kGoldenHeads, kKeys);
   goose.v_dim = kValues;
   goose.scale = 1 / std::sqrt(float{kKeys});
   expect_case("dplr", goose, {"q", "k_unit", "v", "g", "", "a", "b"});
 }
 
 TEST_F(LinearGolden, Qwen3Next) {
-  expect_case("qwen3_next", gated_delta_net(kHeads, 2, kKeys, kValues),
+  expect_case("qwen3_next", gated_delta_net(kGoldenHeads, 2, kKeys, kValues),
               {"q", "k_unit", "v", "g_head", "beta"});
 }
 
@@ -108,10 +109,10 @@ TEST_F(LinearGolden, Mamba2Mixer) {
       short_conv(ops::slice_columns(all, inner, inner + channels), read("mixer.conv_weight"),
                  read("mixer.conv_bias"), true, {{0, kTokens, {}}})
           .y;
-  const Tensor dt =
-      ops::apply(ops::Nonlinearity::softplus,
-                 ops::add_row(ops::slice_columns(all, inner + channels, inner + channels + kHeads),
-                              read("mixer.dt_bias"), 1));
+  const Tensor dt = ops::apply(
+      ops::Nonlinearity::softplus,
+      ops::add_row(ops::slice_columns(all, inner + channels, inner + channels + kGoldenHeads),
+                   read("mixer.dt_bias"), 1));
   const Tensor rate = ops::scale(ops::apply(ops::Nonlinearity::exp, read("mixer.A_log")), -1);
   LinearAttentionInputs in;
   in.v = ops::slice_columns(x, 0, inner);
@@ -119,12 +120,13 @@ TEST_F(LinearGolden, Mamba2Mixer) {
   in.q = ops::slice_columns(x, inner + groups * size, channels);
   in.beta = dt;
   in.g = ops::scale_columns(dt, rate);
-  const LinearAttentionSpec spec = mamba2(kHeads, groups, size, inner / kHeads);
+  const LinearAttentionSpec spec = mamba2(kGoldenHeads, groups, size, inner / kGoldenHeads);
   for (LinearForm form : {LinearForm::recurrent, LinearForm::chunked}) {
     const Tensor y = linear_attention(spec, in, {{0, kTokens, {}}}, form).o;
-    const Tensor skip = ops::scale_columns(
-        in.v, ops::repeat_heads(read("mixer.D").reshape({1, kHeads}), kHeads, inner / kHeads)
-                  .reshape({inner}));
+    const Tensor skip =
+        ops::scale_columns(in.v, ops::repeat_heads(read("mixer.D").reshape({1, kGoldenHeads}),
+                                                   kGoldenHeads, inner / kGoldenHeads)
+                                     .reshape({inner}));
     expect_same(ops::group_rms_norm(ops::silu_mul(gate, ops::add(y, skip)), read("mixer.norm"),
                                     groups, 1e-5f),
                 "mixer.out");

@@ -11,7 +11,7 @@ namespace {
 
 using namespace testing;
 
-std::vector<float> floats_of(const Tensor& t) {
+std::vector<float> values_of(const Tensor& t) {
   return {t.data<float>(), t.data<float>() + t.numel()};
 }
 
@@ -85,20 +85,20 @@ TEST(ShortConv, StepsAndCutsGiveTheSameBits) {
     const Tensor y = short_conv_step(x.rows(t, t + n), w, bias, true, one);
     got.insert(got.end(), y.data<float>(), y.data<float>() + y.numel());
   }
-  EXPECT_EQ(got, floats_of(whole.y));
-  EXPECT_EQ(floats_of(one[0].state), floats_of(whole.states[0]));
+  EXPECT_EQ(got, values_of(whole.y));
+  EXPECT_EQ(values_of(one[0].state), values_of(whole.states[0]));
 }
 
 TEST(ShortConv, TokenShift) {
   Tensor x = random_tensor({6, 3}, 1);
   const Tensor before = random_tensor({1, 3}, 2);
   const ConvResult r = token_shift(x, {{0, 2, {}}, {2, 6, before}});
-  std::vector<float> want(3), rest = floats_of(x);
+  std::vector<float> want(3), rest = values_of(x);
   want.insert(want.end(), rest.begin(), rest.begin() + 3);
   want.insert(want.end(), before.data<float>(), before.data<float>() + 3);
   want.insert(want.end(), rest.begin() + 6, rest.begin() + 15);
-  EXPECT_EQ(floats_of(r.y), want);
-  EXPECT_EQ(floats_of(r.states[1]), std::vector<float>(rest.end() - 3, rest.end()));
+  EXPECT_EQ(values_of(r.y), want);
+  EXPECT_EQ(values_of(r.states[1]), std::vector<float>(rest.end() - 3, rest.end()));
 }
 
 TEST(ShortConv, RefusesWhatDoesNotFit) {

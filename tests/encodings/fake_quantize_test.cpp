@@ -12,17 +12,17 @@ namespace {
 using testing::Doubles;
 using testing::random_tensor;
 
-struct Case {
+struct FakeCase {
   int bits;
   int64_t group;
   bool symmetric;
   DType scale_type;
 };
 
-class FakeQuantize : public ::testing::TestWithParam<Case> {
+class FakeQuantize : public ::testing::TestWithParam<FakeCase> {
  protected:
   WeightParams params() const {
-    const Case& c = GetParam();
+    const FakeCase& c = GetParam();
     return integer_params(c.bits, c.group, c.symmetric, c.scale_type);
   }
   static constexpr int64_t kN = 5, kK = 70;
@@ -127,10 +127,10 @@ TEST_P(FakeQuantize, BeginsNoWorseThanRoundToNearest) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, FakeQuantize,
-    ::testing::Values(Case{2, 0, true, DType::f16}, Case{2, 32, false, DType::f16},
-                      Case{3, 16, true, DType::f32}, Case{4, 32, true, DType::f16},
-                      Case{4, 0, false, DType::bf16}, Case{8, 32, true, DType::f32},
-                      Case{8, 0, false, DType::f16}));
+    ::testing::Values(FakeCase{2, 0, true, DType::f16}, FakeCase{2, 32, false, DType::f16},
+                      FakeCase{3, 16, true, DType::f32}, FakeCase{4, 32, true, DType::f16},
+                      FakeCase{4, 0, false, DType::bf16}, FakeCase{8, 32, true, DType::f32},
+                      FakeCase{8, 0, false, DType::f16}));
 
 TEST(FakeQuantizeOptions, AreChecked) {
   for (int64_t bits : {1, 9, -3}) EXPECT_THROW(integer_params(bits, 0, true, DType::f16), Error);

@@ -12,9 +12,9 @@ const std::vector<std::string> kLaterCopied = {"tq1_0", "tq2_0", "gguf_nvfp4", "
 const std::vector<std::string> kMeasured = {"q2_k", "q3_k",   "q4_k",  "q5_k",
                                             "q6_k", "iq4_nl", "iq4_xs"};
 
-class GgufType : public ::testing::TestWithParam<std::string> {};
+class GgufEncoding : public ::testing::TestWithParam<std::string> {};
 
-TEST_P(GgufType, DecodesAsGgufPy) {
+TEST_P(GgufEncoding, DecodesAsGgufPy) {
   SafetensorsFile file = golden("gguf");
   Tensor expected = file.tensor(GetParam() + ".decoded");
   Weight w;
@@ -25,7 +25,7 @@ TEST_P(GgufType, DecodesAsGgufPy) {
 }
 
 // ggml's own test: values 0.1 + 2·cos(i), RMSE / n below .002 (.004 at 3 bits, .0075 at 2).
-TEST_P(GgufType, MeetsGgmlsErrorBounds) {
+TEST_P(GgufEncoding, MeetsGgmlsErrorBounds) {
   constexpr int64_t kCount = 32 * 128;
   std::vector<float> x(kCount);
   for (int64_t i = 0; i < kCount; ++i) x[i] = 0.1f + 2 * std::cos(static_cast<float>(i));
@@ -40,7 +40,7 @@ std::vector<std::string> all_types() {
   return all;
 }
 auto type_name = [](const auto& info) { return info.param; };
-INSTANTIATE_TEST_SUITE_P(All, GgufType, ::testing::ValuesIn(all_types()), type_name);
+INSTANTIATE_TEST_SUITE_P(All, GgufEncoding, ::testing::ValuesIn(all_types()), type_name);
 
 class GgufCopied : public ::testing::TestWithParam<std::string> {};
 

@@ -21,13 +21,13 @@ using testing::expect_gradients;
 using testing::random_tensor;
 using testing::relative_distance;
 
-struct Case {
+struct ProductCase {
   std::string encoding;
   WeightParams params;
 };
 
-std::vector<Case> cases() {
-  std::vector<Case> all;
+std::vector<ProductCase> cases() {
+  std::vector<ProductCase> all;
   for (const Encoding* e : encodings()) {
     WeightParams p;
     if (e->id() == "nf4" || e->id() == "fp4") p.block = 64;
@@ -47,7 +47,7 @@ std::vector<Case> cases() {
   return all;
 }
 
-class ProductTest : public ::testing::TestWithParam<Case> {
+class ProductTest : public ::testing::TestWithParam<ProductCase> {
  protected:
   void TearDown() override { kernels::set_table(table_); }
   const kernels::KernelTable& table_ = kernels::table();  // what --isa may have forced
@@ -292,7 +292,7 @@ TEST(Products, GradientsEqualDifferences) {
 
 INSTANTIATE_TEST_SUITE_P(AllEncodings, ProductTest, ::testing::ValuesIn(cases()),
                          [](const auto& info) {
-                           const Case& c = info.param;
+                           const ProductCase& c = info.param;
                            if (c.encoding != "int_group") return c.encoding;
                            return fmt::format("int{}_{}_g{}", c.params.bits,
                                               c.params.symmetric ? "sym" : "asym", c.params.group);

@@ -7,13 +7,13 @@
 namespace hone {
 namespace {
 
-struct Case {
+struct ScalesCase {
   std::string name, id;
   WeightParams params;
 };
 
-std::vector<Case> cases() {
-  std::vector<Case> all;
+std::vector<ScalesCase> scales_cases() {
+  std::vector<ScalesCase> all;
   for (const Encoding* e : encodings())
     all.push_back({std::string(e->id()), std::string(e->id()), {}});
   all.push_back({"int_group_3_asym_g48_f32",
@@ -26,7 +26,7 @@ std::vector<Case> cases() {
 }
 
 // Encodings whose scales are floats of their own; a new one is one or the other.
-bool trained(const Case& c) {
+bool trained(const ScalesCase& c) {
   if (c.params.double_quant) return false;
   for (const char* id : {"int_group", "int8_row", "nf4", "fp4", "q4_0", "q4_1", "q5_0", "q5_1",
                          "q8_0", "iq4_nl", "tq1_0", "tq2_0", "q2_0", "q1_0", "f8_e4m3", "f8_e5m2"})
@@ -34,14 +34,14 @@ bool trained(const Case& c) {
   return false;
 }
 
-Weight weight_of(const Case& c, int64_t n = 6, int64_t k = 256) {
+Weight weight_of(const ScalesCase& c, int64_t n = 6, int64_t k = 256) {
   const std::vector<float> x = random_values(size_t(n * k), 4);
   EncodeOptions options;
   options.params = c.params;
   return encoding(c.id).encode(x.data(), n, k, options);
 }
 
-class Scales : public ::testing::TestWithParam<Case> {};
+class Scales : public ::testing::TestWithParam<ScalesCase> {};
 
 TEST_P(Scales, AreTrainedOrRefused) {
   const Encoding& e = encoding(GetParam().id);
@@ -115,7 +115,7 @@ TEST_P(Scales, VjpIsTheTransposeOfDecode) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Scales, ::testing::ValuesIn(cases()),
+INSTANTIATE_TEST_SUITE_P(All, Scales, ::testing::ValuesIn(scales_cases()),
                          [](const auto& info) { return info.param.name; });
 
 TEST(ScalesOfGroups, FollowTheIndexOfColumns) {

@@ -18,7 +18,7 @@ namespace {
 using namespace training_curves;
 using Lines = std::vector<std::string>;
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kChartInfinity = std::numeric_limits<double>::infinity();
 
 /// Losses that fall along a line from 6 to 2, evaluations a little above.
 TrainingLog falling(int64_t steps, int64_t every) {
@@ -32,14 +32,14 @@ TrainingLog falling(int64_t steps, int64_t every) {
   return log;
 }
 
-Lines lines(const std::string& text) {
+Lines chart_lines(const std::string& text) {
   Lines result;
   std::istringstream stream(text);
   for (std::string line; std::getline(stream, line);) result.push_back(line);
   return result;
 }
 
-int count(const std::string& text, const std::string& part) {
+int times_in(const std::string& text, const std::string& part) {
   int found = 0;
   for (size_t at = 0; (at = text.find(part, at)) != std::string::npos; at += part.size()) ++found;
   return found;
@@ -59,9 +59,9 @@ TEST(TrainingCurves, SmoothingNeitherLagsNorMovesTheBeginning) {
 TEST(TrainingCurves, LeaveOutWhatIsNotFinite) {
   TrainingLog log = falling(5, 2);
   log.steps[1].loss = std::nan("");
-  log.steps[2].loss = kInfinity;
+  log.steps[2].loss = kChartInfinity;
   log.steps[3].loss = 1e200;
-  log.evaluations[0].loss = kInfinity;
+  log.evaluations[0].loss = kChartInfinity;
   EXPECT_EQ(curve(log, &TrainingLog::Step::loss).size(), 2u);
   EXPECT_EQ(evaluations(log).size(), 1u);
   log.steps[0].seconds = 0;
@@ -135,10 +135,11 @@ TEST(TextChart, FitsItsSize) {
         style.height = height;
         style.utf8 = utf8;
         const std::string chart = text_chart(log, style);
-        EXPECT_EQ(count(chart, "\n"), height);
-        for (const auto& line : lines(chart)) EXPECT_LE(report_text::columns(line), width) << line;
+        EXPECT_EQ(times_in(chart, "\n"), height);
+        for (const auto& line : chart_lines(chart))
+          EXPECT_LE(report_text::columns(line), width) << line;
         EXPECT_TRUE(utf8 || std::all_of(chart.begin(), chart.end(), [](char c) { return c > 0; }));
-        EXPECT_EQ(count(chart, "\033"), 0);
+        EXPECT_EQ(times_in(chart, "\033"), 0);
       }
 }
 
@@ -147,14 +148,14 @@ TEST(TextChart, BearsOddLogs) {
   TrainingLog none = falling(1, 5);
   none.steps[0].loss = std::nan("");
   EXPECT_EQ(text_chart(none, {}), "");
-  EXPECT_EQ(count(text_chart(falling(1, 5), {}), "\n"), 16);
+  EXPECT_EQ(times_in(text_chart(falling(1, 5), {}), "\n"), 16);
   TrainingLog only = falling(1, 1);
   only.steps.clear();
-  EXPECT_EQ(count(text_chart(only, {}), "●"), 2);  // the legend's, and its own
+  EXPECT_EQ(times_in(text_chart(only, {}), "●"), 2);  // the legend's, and its own
   for (double loss : {0.0, -3.0, 1e-9, 1e12, 5.5}) {
     TrainingLog flat = falling(50, 10);
     for (auto& s : flat.steps) s.loss = loss;
-    EXPECT_EQ(count(text_chart(flat, {}), "\n"), 16) << loss;
+    EXPECT_EQ(times_in(text_chart(flat, {}), "\n"), 16) << loss;
   }
 }
 
@@ -162,7 +163,7 @@ TEST(TextChart, ColoursEndWithEachLine) {
   TextChartStyle style;
   style.colours = true;
   const std::string coloured = text_chart(falling(100, 10), style);
-  for (const auto& line : lines(coloured)) {
+  for (const auto& line : chart_lines(coloured)) {
     const size_t last = line.rfind('\033');
     EXPECT_TRUE(last == std::string::npos || line.substr(last, 4) == "\033[0m") << line;
   }
@@ -212,7 +213,7 @@ class LiveChartTest : public ::testing::Test {
 };
 
 TEST_F(LiveChartTest, OffATerminalItSaysPlainLines) {
-  const Lines text = lines(said(falling(500, 200)));
+  const Lines text = chart_lines(said(falling(500, 200)));
   ASSERT_EQ(text.size(), 6u);
   EXPECT_EQ(text[0].find("step   1/500  loss  6.000  held out      -"), 0u) << text[0];
   EXPECT_EQ(text[1].find("step 200/500"), 0u) << text[1];
@@ -246,7 +247,7 @@ TEST_F(LiveChartTest, OnATerminalItStandsBelowTheLog) {
   EXPECT_EQ(screen[24].find("step 500/500"), 0u) << screen[24];
   EXPECT_EQ(screen[25], "after");
   // At most twice a second: the first, perhaps one in the middle, and the last.
-  EXPECT_LE(count(fake.bytes(), "\033[19F"), 3 + 5);
+  EXPECT_LE(times_in(fake.bytes(), "\033[19F"), 3 + 5);
 }
 
 TEST_F(LiveChartTest, OnASmallTerminalThereIsOnlyTheStatus) {
@@ -266,7 +267,7 @@ TEST(TrainingPage, Headline) {
   log.steps.resize(1);
   log.steps[0].seconds = 0;
   EXPECT_EQ(training_headline(log), "loss 6.00 → 6.00 in 1 step");
-  log.steps[0].loss = kInfinity;
+  log.steps[0].loss = kChartInfinity;
   EXPECT_EQ(training_headline(log), "no finite loss in 1 step");
   EXPECT_EQ(training_headline({}), "no step was logged");
 }
@@ -299,7 +300,7 @@ TEST(TrainingPage, HasItsSections) {
        {"<h2>Loss</h2>", "perplexity</text>", "All 14 evaluations", "Learning rate",
         "Gradient norm", "Tokens a second", "<dt>optimizer</dt>"})
     EXPECT_NE(page.find(part), std::string::npos) << part;
-  EXPECT_EQ(count(page, "<circle"), 2 * 14);  // for a wide column, and for a phone
+  EXPECT_EQ(times_in(page, "<circle"), 2 * 14);  // for a wide column, and for a phone
   EXPECT_EQ(page.find("Loss scale"), std::string::npos);
   EXPECT_EQ(page.find("skipped</b>"), std::string::npos);
   EXPECT_EQ(page.find("<script"), std::string::npos);
@@ -309,11 +310,11 @@ TEST(TrainingPage, HasItsSections) {
 TEST(TrainingPage, MarksSkippedSteps) {
   TrainingLog log = falling(300, 100);
   for (auto& s : log.steps) s.loss_scale = s.step < 150 ? 65536 : 32768;
-  for (size_t i : {149u, 250u}) log.steps[i].skipped = true, log.steps[i].norm = kInfinity;
+  for (size_t i : {149u, 250u}) log.steps[i].skipped = true, log.steps[i].norm = kChartInfinity;
   log.steps[10].loss = std::nan("");
   const std::string page = training_page(log);
   expect_balanced(page);
-  EXPECT_EQ(count(page, "class='skipped'"), 2);
+  EXPECT_EQ(times_in(page, "class='skipped'"), 2);
   EXPECT_NE(page.find("2 steps skipped"), std::string::npos);
   EXPECT_NE(page.find("Loss scale"), std::string::npos);
   EXPECT_NE(page.find("The loss of 1 step was not finite"), std::string::npos);
@@ -330,12 +331,12 @@ TEST(TrainingPage, EscapesWhatItShows) {
   const std::string page = training_page(log);
   expect_balanced(page);
   EXPECT_EQ(page.find("<b>&'"), std::string::npos);
-  EXPECT_EQ(count(page, "&lt;b&gt;&amp;&#39;&quot;\xEF\xBF\xBD"), 8);
+  EXPECT_EQ(times_in(page, "&lt;b&gt;&amp;&#39;&quot;\xEF\xBF\xBD"), 8);
 }
 
 TEST(TrainingPage, BearsOddLogsAndStaysSmall) {
   expect_balanced(training_page({}));
-  for (double value : {0.0, -3.0, 1e12, 1e300, kInfinity, std::nan("")}) {
+  for (double value : {0.0, -3.0, 1e12, 1e300, kChartInfinity, std::nan("")}) {
     TrainingLog log = falling(20, 5);
     for (auto& s : log.steps) s.loss = s.norm = s.lr = s.seconds = s.loss_scale = value;
     for (auto& e : log.evaluations) e.loss = value;

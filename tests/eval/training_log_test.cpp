@@ -14,7 +14,7 @@ namespace {
 using testing::put_file;
 using testing::TemporaryDirectory;
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kLogInfinity = std::numeric_limits<double>::infinity();
 constexpr const char* kHeader =
     R"({"format":"hone training log","format_version":1,"title":"t","settings":{"lr":"3e-4"}})"
     "\n";
@@ -110,14 +110,14 @@ TEST(TrainingLog, KeepsNumbersThatAreNotFinite) {
   TemporaryDirectory directory;
   {
     TrainingLogFile file(directory / "log.jsonl", {});
-    file.add(TrainingLog::Step{1, std::nan(""), kInfinity, 0.1, 8, 1, 1, true});
-    file.add(TrainingLog::Evaluation{1, -kInfinity});
+    file.add(TrainingLog::Step{1, std::nan(""), kLogInfinity, 0.1, 8, 1, 1, true});
+    file.add(TrainingLog::Evaluation{1, -kLogInfinity});
     file.add(TrainingLog::Evaluation{2, 1000});  // its perplexity is infinite
   }
   const TrainingLog log = read_training_log(directory / "log.jsonl");
   EXPECT_TRUE(std::isnan(log.steps[0].loss));
-  EXPECT_EQ(log.steps[0].norm, kInfinity);
-  EXPECT_EQ(log.evaluations[0].loss, -kInfinity);
+  EXPECT_EQ(log.steps[0].norm, kLogInfinity);
+  EXPECT_EQ(log.evaluations[0].loss, -kLogInfinity);
   EXPECT_EQ(log.evaluations[1].loss, 1000);
 }
 

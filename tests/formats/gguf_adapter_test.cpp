@@ -8,12 +8,12 @@
 namespace hone {
 namespace {
 
-const fs::path kGolden = fs::path(HONE_SOURCE_DIR) / "tests" / "golden";
-const fs::path kLora = kGolden / "training" / "lora";
+const fs::path kAdapterGolden = fs::path(HONE_SOURCE_DIR) / "tests" / "golden";
+const fs::path kLora = kAdapterGolden / "training" / "lora";
 
 TEST(GgufAdapter, RewritesReferenceFilesByteForByte) {
   Scratch scratch;
-  for (const fs::path& golden : {kLora / "initial.gguf", kGolden / "peft" / "odd.gguf"}) {
+  for (const fs::path& golden : {kLora / "initial.gguf", kAdapterGolden / "peft" / "odd.gguf"}) {
     SCOPED_TRACE(golden.string());
     write_gguf_adapter(scratch / "out.gguf", read_gguf_adapter(golden));
     EXPECT_EQ(get_file(scratch / "out.gguf"), get_file(golden));
@@ -43,7 +43,7 @@ TEST(GgufAdapter, HoldsThePairsOfThePeftDirectory) {
 }
 
 TEST(GgufAdapter, ReadsTypesAndTheEmbeddingsPair) {
-  const GgufAdapter odd = read_gguf_adapter(kGolden / "peft" / "odd.gguf");
+  const GgufAdapter odd = read_gguf_adapter(kAdapterGolden / "peft" / "odd.gguf");
   ASSERT_EQ(odd.pairs.size(), 3u);
   EXPECT_EQ(odd.pairs[0].a.encoding, "q8_0");
   EXPECT_EQ(odd.pairs[0].b.encoding, "f16");
@@ -82,7 +82,7 @@ TEST(GgufAdapter, WritesAdaptersOfOurOwn) {
   EXPECT_EQ(keys, (std::vector<std::string>{"general.architecture", "general.type", "adapter.type",
                                             "general.name", "adapter.lora.alpha"}));
   EXPECT_TRUE(is_gguf_adapter(GgufFile::open(scratch / "a.gguf")));
-  EXPECT_FALSE(is_gguf_adapter(GgufFile::open(kGolden / "formats.gguf")));
+  EXPECT_FALSE(is_gguf_adapter(GgufFile::open(kAdapterGolden / "formats.gguf")));
 
   adapter.pairs[0].b = matrix(24, 3);
   expect_error(ErrorKind::corrupt, {"attn_qkv", "ranks", "[24, 3]"},

@@ -7,7 +7,7 @@
 namespace hone {
 namespace {
 
-const fs::path kGolden = fs::path(HONE_SOURCE_DIR) / "tests" / "golden";
+const fs::path kGgufGolden = fs::path(HONE_SOURCE_DIR) / "tests" / "golden";
 
 float golden_value(int64_t i, int seed) { return static_cast<float>((i + seed) % 23 - 11) * 0.25f; }
 
@@ -66,7 +66,7 @@ class Gguf : public ::testing::Test {
 };
 
 TEST_F(Gguf, ReadsTheReferenceFile) {
-  GgufFile f = GgufFile::open(kGolden / "formats.gguf");
+  GgufFile f = GgufFile::open(kGgufGolden / "formats.gguf");
   EXPECT_EQ(f.get_string("general.architecture"), "llama");
   EXPECT_EQ(f.get_u64("scalar.uint8"), 200u);
   EXPECT_EQ(f.get_f64("scalar.int8"), -100);
@@ -106,7 +106,7 @@ TEST_F(Gguf, ReadsTheReferenceFile) {
 }
 
 TEST_F(Gguf, RewritesTheReferenceFileByteForByte) {
-  GgufFile f = GgufFile::open(kGolden / "formats.gguf");
+  GgufFile f = GgufFile::open(kGgufGolden / "formats.gguf");
   GgufWriter writer(scratch_ / "copy.gguf");
   for (const GgufEntry& e : f.metadata()) writer.set(e.key, e.value);
   for (const GgufTensor& t : f.tensors())
@@ -118,20 +118,20 @@ TEST_F(Gguf, RewritesTheReferenceFileByteForByte) {
       writer.write(t.name, f.weight(t.name));
   }
   writer.finish();
-  EXPECT_EQ(get_file(scratch_ / "copy.gguf"), get_file(kGolden / "formats.gguf"));
+  EXPECT_EQ(get_file(scratch_ / "copy.gguf"), get_file(kGgufGolden / "formats.gguf"));
 }
 
 TEST_F(Gguf, OpensASplitSetFromAnyFile) {
   for (const char* name :
        {"formats_split-00001-of-00002.gguf", "formats_split-00002-of-00002.gguf"}) {
-    GgufFile f = GgufFile::open(kGolden / name);
+    GgufFile f = GgufFile::open(kGgufGolden / name);
     EXPECT_EQ(f.get_string("general.name"), "split");
     ASSERT_EQ(f.tensors().size(), 3u);
     for (int t = 0; t < 3; ++t)
       for (int i = 0; i < 8; ++i)
         EXPECT_EQ(f.tensor("t" + std::to_string(t)).data<float>()[i], golden_value(i, 20 + t));
   }
-  std::string first = get_file(kGolden / "formats_split-00001-of-00002.gguf");
+  std::string first = get_file(kGgufGolden / "formats_split-00001-of-00002.gguf");
   put_file(scratch_ / "m-00001-of-00002.gguf", first);
   expect_error(ErrorKind::io, {"m-00002-of-00002.gguf"},
                [&] { GgufFile::open(scratch_ / "m-00001-of-00002.gguf"); });

@@ -9,8 +9,8 @@
 namespace hone {
 namespace {
 
-const fs::path kGolden = fs::path(HONE_SOURCE_DIR) / "tests" / "golden";
-const fs::path kTraining = kGolden / "training";
+const fs::path kPeftGolden = fs::path(HONE_SOURCE_DIR) / "tests" / "golden";
+const fs::path kTraining = kPeftGolden / "training";
 constexpr const char* kQ = "base_model.model.model.layers.0.self_attn.q_proj.";
 
 /// Every directory that peft wrote.
@@ -19,11 +19,11 @@ std::vector<fs::path> peft_directories() {
   for (const char* name :
        {"lora", "rslora", "dora", "lora_gpt2", "ia3", "prefix", "prefix_projection", "prompt"})
     for (const char* when : {"initial", "final"}) found.push_back(kTraining / name / when);
-  found.push_back(kGolden / "peft" / "odd");
+  found.push_back(kPeftGolden / "peft" / "odd");
   return found;
 }
 
-Tensor matrix(int64_t rows, int64_t cols) { return Tensor::zeros({rows, cols}, DType::f32); }
+Tensor peft_matrix(int64_t rows, int64_t cols) { return Tensor::zeros({rows, cols}, DType::f32); }
 
 TEST(Peft, RewritesWhatPeftWroteByteForByte) {
   Scratch scratch;
@@ -78,7 +78,7 @@ TEST(Peft, ReadsTheFieldsOfEachMethod) {
   EXPECT_EQ(c.num_layers, 2);
   EXPECT_EQ(c.num_attention_heads, 2);
 
-  PeftAdapter odd = read_peft_directory(kGolden / "peft" / "odd");
+  PeftAdapter odd = read_peft_directory(kPeftGolden / "peft" / "odd");
   EXPECT_EQ(odd.config.target_modules.pattern, R"(.*\.(q_proj|up_proj|embed_tokens))");
   EXPECT_EQ(odd.config.exclude_modules.names.size(), 1u);
   EXPECT_EQ(odd.config.lora_alpha, 16.5);
@@ -108,7 +108,7 @@ TEST(Peft, SplitsTensorNames) {
 }
 
 TEST(Peft, MatchesModulesAsPeftDoes) {
-  const fs::path path = kGolden / "peft" / "modules.json";
+  const fs::path path = kPeftGolden / "peft" / "modules.json";
   const Json golden = parse_json(get_file(path), path.string());
   std::vector<std::string> linears = golden["linears"];
   for (Json config : golden["cases"]) {
@@ -214,8 +214,8 @@ TEST(Peft, WritesAdaptersOfOurOwn) {
   adapter.config.r = 3;
   adapter.config.lora_alpha = 6;
   adapter.config.rank_pattern = {{"v_proj", 2}};
-  adapter.tensors[std::string(kQ) + "lora_A.weight"] = matrix(3, 8);
-  adapter.tensors[std::string(kQ) + "lora_B.weight"] = matrix(16, 3);
+  adapter.tensors[std::string(kQ) + "lora_A.weight"] = peft_matrix(3, 8);
+  adapter.tensors[std::string(kQ) + "lora_B.weight"] = peft_matrix(16, 3);
   write_peft_directory(scratch / "out", adapter);
   PeftAdapter again = read_peft_directory(scratch / "out");
   EXPECT_EQ(again.config, adapter.config);
@@ -229,7 +229,7 @@ TEST(Peft, WritesAdaptersOfOurOwn) {
   expect_error(ErrorKind::corrupt, {"lora_B", "missing"},
                [&] { write_peft_directory(scratch / "half", adapter); });
   adapter.config.base_model_name_or_path = "\xff";
-  adapter.tensors[std::string(kQ) + "lora_B.weight"] = matrix(16, 3);
+  adapter.tensors[std::string(kQ) + "lora_B.weight"] = peft_matrix(16, 3);
   expect_error(ErrorKind::invalid_argument, {"UTF-8"},
                [&] { write_peft_directory(scratch / "half", adapter); });
   EXPECT_FALSE(fs::exists(scratch / "half") || fs::exists(scratch / "half.hone-tmp"));
@@ -352,18 +352,20 @@ TEST_F(SpoiledPeft, SpoiledTensorsAreRefused) {
   const std::string q = kQ;
   refuse(with_tensors("lora", [&](auto& t) { t.erase(q + "lora_A.weight"); }),
          {"q_proj.lora_A.weight", "missing"});
-  refuse(with_tensors("lora", [&](auto& t) { t[q + "lora_B.weight"] = matrix(4, 32); }),
+  refuse(with_tensors("lora", [&](auto& t) { t[q + "lora_B.weight"] = peft_matrix(4, 32); }),
          {"q_proj.lora_B.weight", "[-1, 4]", "[4, 32]"});
-  refuse(with_tensors("lora", [&](auto& t) { t[q + "lora_B.weight"] = matrix(0, 4); }),
+  refuse(with_tensors("lora", [&](auto& t) { t[q + "lora_B.weight"] = peft_matrix(0, 4); }),
          {"q_proj.lora_B.weight"});
-  refuse(with_tensors("lora", [&](auto& t) { t[q + "lora_embedding_A"] = matrix(4, 32); }),
+  refuse(with_tensors("lora", [&](auto& t) { t[q + "lora_embedding_A"] = peft_matrix(4, 32); }),
          {"q_proj.lora_embedding_B", "missing"});
-  refuse(with_tensors("lora", [&](auto& t) { t["model.x.lora_A.weight"] = matrix(4, 32); }),
+  refuse(with_tensors("lora", [&](auto& t) { t["model.x.lora_A.weight"] = peft_matrix(4, 32); }),
          {"base_model.model."});
   refuse(with_tensors("lora", [&](auto& t) { t.clear(); }), {"no tensors", "LORA"});
-  refuse(with_tensors("dora", [&](auto& t) { t[q + "lora_magnitude_vector"] = matrix(1, 32); }),
-         {"lora_magnitude_vector", "[32]"});
-  refuse(with_tensors("prompt", [&](auto& t) { t[q + "ia3_l"] = matrix(1, 32); }), {"no other"});
+  refuse(
+      with_tensors("dora", [&](auto& t) { t[q + "lora_magnitude_vector"] = peft_matrix(1, 32); }),
+      {"lora_magnitude_vector", "[32]"});
+  refuse(with_tensors("prompt", [&](auto& t) { t[q + "ia3_l"] = peft_matrix(1, 32); }),
+         {"no other"});
   refuse(with_tensors("lora",
                       [&](auto& t) {
                         t[q + "lora_A.weight"] = Tensor::zeros({4, 32}, DType::i32);

@@ -10,11 +10,11 @@
 namespace hone {
 namespace {
 
-const fs::path kLayouts = fs::path(HONE_SOURCE_DIR) / "tests" / "golden" / "layouts";
+const fs::path kQuantisedLayouts = fs::path(HONE_SOURCE_DIR) / "tests" / "golden" / "layouts";
 
 /// What `checkpoint` holds but for the modules `without`.
-CheckpointContents contents_of(std::shared_ptr<const Checkpoint> checkpoint,
-                               const std::set<std::string>& without = {}) {
+CheckpointContents quantised_contents_of(std::shared_ptr<const Checkpoint> checkpoint,
+                                         const std::set<std::string>& without = {}) {
   CheckpointContents c;
   c.config = checkpoint->config;
   for (const std::string& name : checkpoint->names()) {
@@ -30,7 +30,7 @@ class QuantisedLayouts : public ::testing::Test {
  protected:
   fs::path copy(const std::string& name) {
     fs::path to = scratch_ / ("copy-" + std::to_string(copies_++));
-    fs::copy(kLayouts / name, to, fs::copy_options::recursive);
+    fs::copy(kQuantisedLayouts / name, to, fs::copy_options::recursive);
     return to;
   }
   void set(const fs::path& directory, const std::string& key, const Json& value) {
@@ -77,10 +77,11 @@ TEST_F(QuantisedLayouts, WritesTheTensorsOfTheReferenceLibraries) {
   };
   for (const Rewrite& r : all) {
     SCOPED_TRACE(r.golden);
-    write_checkpoint(r.layout, scratch_ / r.golden,
-                     contents_of(open_checkpoint(kLayouts / r.golden), r.without));
+    write_checkpoint(
+        r.layout, scratch_ / r.golden,
+        quantised_contents_of(open_checkpoint(kQuantisedLayouts / r.golden), r.without));
     const auto ours = SafetensorsFile::open(scratch_ / r.golden / "model.safetensors");
-    const auto theirs = SafetensorsFile::open(kLayouts / r.golden / "model.safetensors");
+    const auto theirs = SafetensorsFile::open(kQuantisedLayouts / r.golden / "model.safetensors");
     EXPECT_GE(ours.entries().size(), 3u);
     for (const SafetensorsEntry& e : ours.entries()) {
       SCOPED_TRACE(e.name);
@@ -108,12 +109,14 @@ TEST_F(QuantisedLayouts, ReadsOlderConfigFiles) {
 }
 
 TEST_F(QuantisedLayouts, MovesCodesFromOneToAnother) {
-  auto awq = open_checkpoint(kLayouts / "awq_gemm");
-  write_checkpoint("compressed-tensors", scratch_ / "ct", contents_of(awq));
-  write_checkpoint("gptq_v2", scratch_ / "gptq", contents_of(open_checkpoint(scratch_ / "ct")));
-  write_checkpoint("awq", scratch_ / "awq", contents_of(open_checkpoint(scratch_ / "gptq")));
+  auto awq = open_checkpoint(kQuantisedLayouts / "awq_gemm");
+  write_checkpoint("compressed-tensors", scratch_ / "ct", quantised_contents_of(awq));
+  write_checkpoint("gptq_v2", scratch_ / "gptq",
+                   quantised_contents_of(open_checkpoint(scratch_ / "ct")));
+  write_checkpoint("awq", scratch_ / "awq",
+                   quantised_contents_of(open_checkpoint(scratch_ / "gptq")));
   EXPECT_TRUE(get_file(scratch_ / "awq" / "model.safetensors") ==
-              get_file(kLayouts / "awq_gemm" / "model.safetensors"));
+              get_file(kQuantisedLayouts / "awq_gemm" / "model.safetensors"));
 }
 
 TEST_F(QuantisedLayouts, RefusesSpoiledAwq) {

@@ -12,9 +12,9 @@ namespace {
 
 using Names = std::vector<std::string>;
 
-const std::string kCommit(40, 'a');
+const std::string kListedCommit(40, 'a');
 
-std::string answer(const Names& files, const std::string& sha = kCommit) {
+std::string answer(const Names& files, const std::string& sha = kListedCommit) {
   Json j = {{"sha", sha}, {"siblings", Json::array()}};
   for (const std::string& f : files) j["siblings"].push_back({{"rfilename", f}});
   return j.dump();
@@ -22,7 +22,7 @@ std::string answer(const Names& files, const std::string& sha = kCommit) {
 
 TEST(Listing, CommitAndFilesOnce) {
   const HubListing l = parse_hub_listing(answer({"a", "b/c", "a"}), "org/name");
-  EXPECT_EQ(l.commit, kCommit);
+  EXPECT_EQ(l.commit, kListedCommit);
   EXPECT_EQ(l.files, (Names{"a", "b/c"}));
 }
 

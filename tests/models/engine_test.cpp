@@ -11,7 +11,7 @@ namespace {
 
 using namespace testing;
 
-bool same_bits(const Tensor& a, const Tensor& b) {
+bool equal_bits(const Tensor& a, const Tensor& b) {
   return a.shape() == b.shape() &&
          std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.byte_size())) == 0;
 }
@@ -52,7 +52,7 @@ TEST_P(EngineTest, EachRequestGetsTheBitsThatItGetsAlone) {
       if (step == 2) begin(2, 40);
       for (const Engine::Output& out : e.step()) {
         const size_t i = index[out.id];
-        ASSERT_TRUE(same_bits(out.logits, alone[i].append(given[out.id])))
+        ASSERT_TRUE(equal_bits(out.logits, alone[i].append(given[out.id])))
             << "request " << i << " at step " << step;
         EXPECT_EQ(e.length(out.id), alone[i].length());
         // Now and then several at once: the next turn of a dialogue.
@@ -145,13 +145,13 @@ TEST_P(EngineStepTest, RefusesWhatItCannotRunAndChangesNothing) {
   EXPECT_THROW(e.end(a + 1), Error);
   EXPECT_THROW(e.length(a + 1), Error);
   Session alone = session();
-  EXPECT_TRUE(same_bits(e.step()[0].logits, alone.append(prompt)));
+  EXPECT_TRUE(equal_bits(e.step()[0].logits, alone.append(prompt)));
   e.end(a);
   EXPECT_THROW(e.append(a, next), Error);
   Session fresh = session();
   const Engine::Id b = e.add(prompt);
   EXPECT_NE(a, b);
-  EXPECT_TRUE(same_bits(e.step()[0].logits, fresh.append(prompt))) << "in pages of another";
+  EXPECT_TRUE(equal_bits(e.step()[0].logits, fresh.append(prompt))) << "in pages of another";
 }
 
 }  // namespace

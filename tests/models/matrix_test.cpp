@@ -33,7 +33,7 @@ Tensor logits_of(LoadedModel& m) {
   return s.logits(s.hidden(tiny_ids(12, 9)));
 }
 
-class Matrix : public ::testing::TestWithParam<TinyFixture> {
+class FamilyMatrix : public ::testing::TestWithParam<TinyFixture> {
  protected:
   void SetUp() override { write_tiny(scratch_ / "model", GetParam()); }
 
@@ -57,7 +57,7 @@ class Matrix : public ::testing::TestWithParam<TinyFixture> {
   TemporaryDirectory scratch_;
 };
 
-TEST_P(Matrix, WhatIsWrittenHasTheSameLogits) {
+TEST_P(FamilyMatrix, WhatIsWrittenHasTheSameLogits) {
   int written = 0;
   for (const Stored& form : stored_forms()) {
     LoadedModel m = load_editable(scratch_ / "model");
@@ -88,7 +88,7 @@ TEST_P(Matrix, WhatIsWrittenHasTheSameLogits) {
   EXPECT_GE(written, 3);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, Matrix, ::testing::ValuesIn(tiny_fixtures()),
+INSTANTIATE_TEST_SUITE_P(Families, FamilyMatrix, ::testing::ValuesIn(tiny_fixtures()),
                          [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

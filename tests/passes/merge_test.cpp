@@ -14,7 +14,7 @@ namespace {
 
 using namespace testing;
 
-std::vector<float> logits_of(LoadedModel& m) {
+std::vector<float> merged_logits_of(LoadedModel& m) {
   Session session(*m.model, Activations::f32);
   const std::vector<int32_t> ids = tiny_ids(12, 4);
   const Tensor y = m.model->logits(session.hidden(ids), Activations::f32);
@@ -73,7 +73,7 @@ struct Merge : ::testing::Test {
       all.push_back(load_adapter(*m.model, read_peft_directory(s.path)));
       all.back()->set_weight(s.weight);
     }
-    return logits_of(m);
+    return merged_logits_of(m);
   }
   MergeOptions options(const fs::path& model, std::vector<AdapterSource> sources) {
     MergeOptions o;
@@ -115,9 +115,9 @@ TEST_P(MergeFamilies, TheWrittenModelIsTheTunedOneAndGoesBack) {
     MergeOptions o = options(model, sources);
     const MergeChoice merged = merge_adapters(o);
     LoadedModel out = load_editable(o.out), before = load_editable(model);
-    const std::vector<float> plain = logits_of(before), with = tuned(model, sources);
+    const std::vector<float> plain = merged_logits_of(before), with = tuned(model, sources);
     EXPECT_GT(distance(with, plain), 1e-2);
-    EXPECT_LT(distance(logits_of(out), with), 1e-4);
+    EXPECT_LT(distance(merged_logits_of(out), with), 1e-4);
     EXPECT_FALSE(merged.layers.empty());
     // f32 has nothing to lose but its last bit.
     EXPECT_LT(merged.worst_ratio(), 1e-5);
@@ -129,7 +129,7 @@ TEST_P(MergeFamilies, TheWrittenModelIsTheTunedOneAndGoesBack) {
     }
     merge_adapters(back);
     LoadedModel again = load_editable(back.out);
-    EXPECT_LT(distance(logits_of(again), plain), 1e-4);
+    EXPECT_LT(distance(merged_logits_of(again), plain), 1e-4);
   }
 }
 INSTANTIATE_TEST_SUITE_P(Tiny, MergeFamilies,
@@ -143,8 +143,8 @@ TEST_F(Merge, SeveralAreMixedByTheirWeights) {
   MergeOptions o = options(model, sources);
   merge_adapters(o);
   LoadedModel out = load_editable(o.out);
-  EXPECT_LT(distance(logits_of(out), tuned(model, sources)), 1e-4);
-  EXPECT_GT(distance(logits_of(out), tuned(model, {sources[0]})), 1e-2);
+  EXPECT_LT(distance(merged_logits_of(out), tuned(model, sources)), 1e-4);
+  EXPECT_GT(distance(merged_logits_of(out), tuned(model, {sources[0]})), 1e-2);
 }
 
 TEST_F(Merge, AnEmbeddingsAdapterUntiesTheHead) {
@@ -154,8 +154,8 @@ TEST_F(Merge, AnEmbeddingsAdapterUntiesTheHead) {
   const MergeChoice merged = merge_adapters(o);
   LoadedModel out = load_editable(o.out), plain = load_editable(model);
   EXPECT_FALSE(out.model->tied_head);
-  EXPECT_LT(distance(logits_of(out), tuned(model, sources)), 1e-4);
-  EXPECT_GT(distance(logits_of(out), logits_of(plain)), 1e-2);
+  EXPECT_LT(distance(merged_logits_of(out), tuned(model, sources)), 1e-4);
+  EXPECT_GT(distance(merged_logits_of(out), merged_logits_of(plain)), 1e-2);
   EXPECT_EQ(merged.layers[0].module, "model.embed_tokens");
 }
 
@@ -173,7 +173,7 @@ TEST_F(Merge, AQuantisedBaseBecomesBf16OrStaysInItsEncoding) {
     MergeOptions o = options(model, sources);
     const MergeChoice to_float = merge_adapters(o);
     LoadedModel out = load_editable(o.out);
-    EXPECT_LT(distance(logits_of(out), with), 0.02);
+    EXPECT_LT(distance(merged_logits_of(out), with), 0.02);
     for (Linear* l : out.model->linears()) EXPECT_NE(l->weight().encoding, b.id) << l->name();
     for (const MergedLayer& l : to_float.layers) EXPECT_EQ(l.after, "bf16");
 
@@ -276,7 +276,7 @@ TEST_F(Merge, WholeParametersAreWritten) {
   MergeOptions o = options(model, sources);
   merge_adapters(o);
   LoadedModel out = load_editable(o.out);
-  EXPECT_LT(distance(logits_of(out), tuned(model, sources)), 1e-4);
+  EXPECT_LT(distance(merged_logits_of(out), tuned(model, sources)), 1e-4);
   MergeOptions back = options(o.out, sources);
   back.unmerge = true;
   expect_refused(back, "replaced parameters");

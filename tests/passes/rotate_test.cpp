@@ -28,7 +28,7 @@ Tensor logits_of(Model& m, const std::vector<int32_t>& ids) {
   return session.logits(session.hidden(ids));
 }
 
-double distance(const Tensor& a, const Tensor& b) {
+double largest_distance(const Tensor& a, const Tensor& b) {
   return relative_distance(a.data<float>(), b.data<float>(), a.numel());
 }
 
@@ -53,11 +53,11 @@ TEST_P(RotateTest, KeepsTheLogitsAndChangesTheWeights) {
   std::vector<Tensor> weights;
   for (Linear* l : m.model->linears()) weights.push_back(decode_weight(l->weight()).clone());
   rotate(m, options());
-  EXPECT_LT(distance(logits_of(*m.model, ids), before), 1e-4);
+  EXPECT_LT(largest_distance(logits_of(*m.model, ids), before), 1e-4);
   int changed = 0;
   auto linears = m.model->linears();
   for (size_t i = 0; i < linears.size(); ++i)
-    changed += distance(decode_weight(linears[i]->weight()), weights[i]) > 0.3;
+    changed += largest_distance(decode_weight(linears[i]->weight()), weights[i]) > 0.3;
   // Values alone touch v and o of each block.
   EXPECT_EQ(changed, post_norms() ? 2 * int(m.model->blocks.size()) : int(linears.size()));
 }
@@ -71,7 +71,7 @@ TEST_P(RotateTest, SurvivesTheTripThroughAFile) {
   export_model(m, scratch / "rotated", {});
   LoadedModel copy = load_model(scratch / "rotated");
   EXPECT_EQ(copy.model->tied_head, m.model->tied_head);
-  EXPECT_LT(distance(logits_of(*copy.model, ids), before), 1e-4);
+  EXPECT_LT(largest_distance(logits_of(*copy.model, ids), before), 1e-4);
 }
 
 TEST_P(RotateTest, TheSeedDecides) {
@@ -82,8 +82,8 @@ TEST_P(RotateTest, TheSeedDecides) {
   auto o = [](LoadedModel& m) {
     return decode_weight(m.model->blocks[0].mixer->output().weight());
   };
-  EXPECT_EQ(distance(o(a), o(b)), 0);
-  EXPECT_GT(distance(o(a), o(c)), 0.3);
+  EXPECT_EQ(largest_distance(o(a), o(b)), 0);
+  EXPECT_GT(largest_distance(o(a), o(c)), 0.3);
 }
 
 INSTANTIATE_TEST_SUITE_P(Goldens, RotateTest,

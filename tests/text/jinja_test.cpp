@@ -66,9 +66,9 @@ ChatOptions chat_options(const Json& variant, const Json& tokens) {
   return options;
 }
 
-class ChatTemplateGolden : public testing::TestWithParam<const char*> {};
+class ChatTemplateGolden : public ::testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(All, ChatTemplateGolden,
-                         testing::Values("chat_templates", "chat_template_families"));
+                         ::testing::Values("chat_templates", "chat_template_families"));
 
 TEST_P(ChatTemplateGolden, PromptsEqualTransformers) {
   const Json data = golden(GetParam());

@@ -25,7 +25,7 @@ std::string streamed(const Tokenizer& tokenizer, const Ids& ids, bool skip, bool
   return text + decoder.finish();
 }
 
-class StreamGolden : public testing::TestWithParam<std::string> {};
+class StreamGolden : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(StreamGolden, PiecesMakeUpTheDecodedText) {
   const auto tokenizer = golden_tokenizer(GetParam());
@@ -58,7 +58,7 @@ TEST_P(StreamGolden, RandomIdsToo) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, StreamGolden, testing::ValuesIn(golden_names()),
+INSTANTIATE_TEST_SUITE_P(All, StreamGolden, ::testing::ValuesIn(golden_names()),
                          [](const auto& info) { return info.param; });
 
 TEST(StreamDecoder, HoldsUnfinishedCharactersBack) {

@@ -12,7 +12,7 @@ namespace {
 using Ids = std::vector<int32_t>;
 using nlohmann::json;
 
-class TokenizerGolden : public testing::TestWithParam<std::string> {};
+class TokenizerGolden : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(TokenizerGolden, GivesTheIdsOfHuggingFace) {
   const auto tokenizer = golden_tokenizer(GetParam());
@@ -52,7 +52,7 @@ TEST_P(TokenizerGolden, NamesItsTokens) {
   EXPECT_THROW(tokenizer->decode(Ids{1 << 30}), Error);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, TokenizerGolden, testing::ValuesIn(golden_names()),
+INSTANTIATE_TEST_SUITE_P(All, TokenizerGolden, ::testing::ValuesIn(golden_names()),
                          [](const auto& info) { return info.param; });
 
 TEST(TokenizerJson, ThreadsAgree) {
@@ -280,7 +280,7 @@ const Broken kBroken[] = {
      "unsupported"},
 };
 
-class TokenizerBroken : public testing::TestWithParam<Broken> {};
+class TokenizerBroken : public ::testing::TestWithParam<Broken> {};
 TEST_P(TokenizerBroken, IsRefused) {
   json document = small();
   GetParam().damage(document);
@@ -289,7 +289,7 @@ TEST_P(TokenizerBroken, IsRefused) {
   EXPECT_EQ(error.find('\n'), error.npos);
   EXPECT_LT(error.size(), 500u);
 }
-INSTANTIATE_TEST_SUITE_P(All, TokenizerBroken, testing::ValuesIn(kBroken),
+INSTANTIATE_TEST_SUITE_P(All, TokenizerBroken, ::testing::ValuesIn(kBroken),
                          [](const auto& info) { return std::string(info.param.name); });
 
 TEST(TokenizerJson, BrokenTextIsRefused) {

@@ -90,7 +90,7 @@ TEST(TokenizerSpec, Stories260K) {
 }
 
 // tokenizer.json -> GGUF metadata -> tokenizer -> tokenizer.json -> tokenizer: the same ids.
-class TokenizerConversion : public testing::TestWithParam<std::string> {};
+class TokenizerConversion : public ::testing::TestWithParam<std::string> {};
 TEST_P(TokenizerConversion, KeepsTheIds) {
   const auto original = golden_tokenizer(GetParam());
   TokenizerSpec spec = original->spec();
@@ -119,9 +119,9 @@ TEST_P(TokenizerConversion, KeepsTheIds) {
   EXPECT_GT(compared, 150);
 }
 INSTANTIATE_TEST_SUITE_P(All, TokenizerConversion,
-                         testing::Values("gpt2", "llama3", "qwen2", "smollm", "gpt4o", "llama2",
-                                         "llama2_metaspace", "metaspace_split", "gemma", "bloom",
-                                         "olmo2"),
+                         ::testing::Values("gpt2", "llama3", "qwen2", "smollm", "gpt4o", "llama2",
+                                           "llama2_metaspace", "metaspace_split", "gemma", "bloom",
+                                           "olmo2"),
                          [](const auto& info) { return info.param; });
 
 TEST(TokenizerSpec, SaysWhatGgufCannotExpress) {

@@ -23,7 +23,7 @@ Ids encode(const WordModel& model, std::string_view word) {
   return out;
 }
 
-Vocabulary vocabulary_of(const std::vector<std::string>& tokens) {
+Vocabulary words_vocabulary_of(const std::vector<std::string>& tokens) {
   Vocabulary v(static_cast<int32_t>(tokens.size()));
   for (size_t i = 0; i < tokens.size(); ++i) v.add(tokens[i], static_cast<int32_t>(i));
   return v;
@@ -80,7 +80,7 @@ TEST(Unigram, TakesTheBestOfAllWays) {
     for (size_t i = 0; i < tokens.size(); ++i)
       scores.push_back(-1 - 3 * std::generate_canonical<double, 32>(rng));
     const double unk_score = -20;
-    const Unigram model(vocabulary_of(tokens), scores, std::vector<bool>(tokens.size(), true),
+    const Unigram model(words_vocabulary_of(tokens), scores, std::vector<bool>(tokens.size(), true),
                         {.unk = 0, .unk_score = unk_score});
     for (int i = 0; i < 100; ++i) {
       const std::string word = random_word(rng, rng() % 12, 3);
@@ -113,7 +113,8 @@ TEST(Unigram, UnknownTextBecomesBytesOrUnkOrAnError) {
   const std::vector<std::string> tokens = {"<unk>", "a", "<0xC3>", "<0xA9>"};
   const auto make = [&](UnigramOptions options) {
     options.unk_score = -20;
-    return Unigram(vocabulary_of(tokens), {-1, -1, -1, -1}, {true, true, true, true}, options);
+    return Unigram(words_vocabulary_of(tokens), {-1, -1, -1, -1}, {true, true, true, true},
+                   options);
   };
   EXPECT_EQ(encode(make({.unk = 0, .byte_fallback = true}), "aéa"), (Ids{1, 2, 3, 1}));
   EXPECT_EQ(encode(make({.unk = 0, .byte_fallback = true}), "aéüa"), (Ids{1, 0, 1}));  // as one
@@ -125,37 +126,37 @@ TEST(Unigram, UnknownTextBecomesBytesOrUnkOrAnError) {
 
 TEST(WordPiece, TakesTheLongestPieceOrNone) {
   const std::vector<std::string> tokens = {"[UNK]", "un", "##aff", "##able", "una", "##ff", "##é"};
-  const WordPiece model(vocabulary_of(tokens), {.unk = 0});
+  const WordPiece model(words_vocabulary_of(tokens), {.unk = 0});
   EXPECT_EQ(encode(model, "una"), (Ids{4}));
   EXPECT_EQ(encode(model, "unaffable"), (Ids{4, 5, 3}));
   EXPECT_EQ(encode(model, "uné"), (Ids{1, 6}));
   EXPECT_EQ(encode(model, "unx"), (Ids{0}));
   EXPECT_EQ(encode(model, "aff"), (Ids{0}));
   EXPECT_EQ(encode(model, "##aff"), (Ids{2}));  // what looks like a piece, at the beginning
-  const WordPiece small(vocabulary_of(tokens), {.max_characters = 3, .unk = 0});
+  const WordPiece small(words_vocabulary_of(tokens), {.max_characters = 3, .unk = 0});
   EXPECT_EQ(encode(small, "uné"), (Ids{1, 6}));  // characters, not bytes
   EXPECT_EQ(encode(small, "unaff"), (Ids{0}));
-  EXPECT_THROW(encode(WordPiece(vocabulary_of(tokens), {}), "x"), Error);
+  EXPECT_THROW(encode(WordPiece(words_vocabulary_of(tokens), {}), "x"), Error);
 }
 
 TEST(GreedyBytes, TakesTheLongestToken) {
   std::vector<std::string> tokens;
   for (int b = 0; b < 256; ++b) tokens.emplace_back(1, static_cast<char>(b));
   tokens.insert(tokens.end(), {"ab", "abcd", "bc", "\xC3\xA9"});
-  const GreedyBytes model(vocabulary_of(tokens), "test");
+  const GreedyBytes model(words_vocabulary_of(tokens), "test");
   EXPECT_EQ(encode(model, "abcabcdé"), (Ids{256, 'c', 257, 259}));
   tokens[7] = "other";
-  EXPECT_EQ(error_of([&] { GreedyBytes(vocabulary_of(tokens), "v.txt"); }),
+  EXPECT_EQ(error_of([&] { GreedyBytes(words_vocabulary_of(tokens), "v.txt"); }),
             "corrupt: v.txt: the vocabulary has no token for the byte 0x07");
 }
 
 TEST(WordModel, LongWordsTakeLinearTime) {
   const std::string text(2'000'000, 'a');
   const std::vector<std::string> tokens = {"<unk>", "a", "aa", "aaaa"};
-  const Unigram unigram(vocabulary_of(tokens), {-9, -4, -3, -2},
+  const Unigram unigram(words_vocabulary_of(tokens), {-9, -4, -3, -2},
                         std::vector<bool>(tokens.size(), true), {.unk = 0, .unk_score = -20});
   EXPECT_EQ(encode(unigram, text).size(), text.size() / 4);
-  const WordPiece pieces(vocabulary_of(tokens),
+  const WordPiece pieces(words_vocabulary_of(tokens),
                          {.prefix = "", .max_characters = SIZE_MAX, .unk = 0});
   EXPECT_EQ(encode(pieces, text).size(), text.size() / 4);
 }

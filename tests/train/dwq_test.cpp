@@ -14,10 +14,10 @@ namespace {
 
 using testing::error_of;
 
-class Tiny {
+class DwqModel {
  public:
-  explicit Tiny(const std::string& id = {}, const WeightParams& params = {},
-                const char* name = "llama") {
+  explicit DwqModel(const std::string& id = {}, const WeightParams& params = {},
+                    const char* name = "llama") {
     testing::write_tiny(directory_ / "model", testing::tiny_fixture(name));
     loaded_ = testing::load_editable(directory_ / "model");
     if (id.empty()) return;
@@ -35,7 +35,7 @@ class Tiny {
   LoadedModel loaded_;
 };
 
-TrainingBatch batch_of(uint32_t seed) {
+TrainingBatch dwq_batch_of(uint32_t seed) {
   TrainingBatch b;
   const auto ids = testing::tiny_ids(65, seed);
   b.tokens.assign(ids.begin(), ids.end() - 1);
@@ -65,7 +65,7 @@ struct Form {
 class DwqForms : public ::testing::TestWithParam<Form> {};
 
 TEST_P(DwqForms, TrainsScalesTowardsTheOriginal) {
-  Tiny original, tiny(GetParam().id, GetParam().params);
+  DwqModel original, tiny(GetParam().id, GetParam().params);
   Model& m = tiny.model();
   std::vector<Weight> before;
   for (Linear* l : m.linears()) before.push_back(l->weight());
@@ -82,7 +82,7 @@ TEST_P(DwqForms, TrainsScalesTowardsTheOriginal) {
   Trainer trainer(m, made.parameters, o, [&] { m.values_changed(); });
   Distillation objective(original.model(), Activations::f32,
                          {.lambda = 1, .temperature = kDwqTemperature});
-  const std::vector<TrainingBatch> batches = {batch_of(5), batch_of(6)};
+  const std::vector<TrainingBatch> batches = {dwq_batch_of(5), dwq_batch_of(6)};
   const double at_first = trainer.evaluate(batches, objective);
   for (int64_t i = 0; i < o.steps; ++i) trainer.step({&batches[size_t(i) % 2], 1}, objective);
   EXPECT_LT(trainer.evaluate(batches, objective), 0.95 * at_first);
@@ -117,7 +117,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 // The gradients of scales beside differences of the loss in scales of f32.
 TEST(Dwq, GradientsEqualDifferences) {
-  Tiny tiny("int_group", {.bits = 3, .group = 32, .scale_type = DType::f32});
+  DwqModel tiny("int_group", {.bits = 3, .group = 32, .scale_type = DType::f32});
   Model& m = tiny.model();
   const auto made = prepare_dwq(m);
   const auto ids = testing::tiny_ids(20, 3), targets = testing::tiny_ids(20, 4);
@@ -160,16 +160,16 @@ TEST(Dwq, GradientsEqualDifferences) {
 
 TEST(Dwq, RefusesScalesThatAreNotFloats) {
   // Of 256 columns: what K-quants need.
-  Tiny plain;
+  DwqModel plain;
   EXPECT_EQ(error_of([&] { prepare_dwq(plain.model()); }).substr(0, 33),
             "unsupported: no scales can be tra");
-  Tiny nested("nf4", {.double_quant = true});
+  DwqModel nested("nf4", {.double_quant = true});
   EXPECT_NE(error_of([&] {
               prepare_dwq(nested.model());
             }).find("nf4: its scales are quantised themselves"),
             std::string::npos);
   // Mixed: what can be trained is, and the other is named.
-  Tiny mixed("int_group", {.bits = 4, .group = 32});
+  DwqModel mixed("int_group", {.bits = 4, .group = 32});
   Linear& down = mixed.model().blocks[0].mlp()->down;
   const Tensor values = decode_weight(down.weight());
   down.set_weight(encoding("q4_k").encode(values.data<float>(), values.dim(0), values.dim(1), {}));

@@ -17,9 +17,9 @@ namespace {
 using testing::error_of;
 using testing::relative_distance;
 
-class Tiny {
+class QatModel {
  public:
-  explicit Tiny(const char* name = "llama", uint32_t seed = 1) {
+  explicit QatModel(const char* name = "llama", uint32_t seed = 1) {
     testing::write_tiny(directory_ / "model", testing::tiny_fixture(name), seed);
     loaded_ = testing::load_editable(directory_ / "model");
   }
@@ -32,7 +32,7 @@ class Tiny {
   LoadedModel loaded_;
 };
 
-TrainingBatch batch_of(uint32_t seed) {
+TrainingBatch qat_batch_of(uint32_t seed) {
   TrainingBatch b;
   for (int64_t length : {24, 17}) {
     const auto ids = testing::tiny_ids(length + 1, seed++);
@@ -47,14 +47,14 @@ TrainingBatch batch_of(uint32_t seed) {
   return b;
 }
 
-Tensor logits_of(Model& m, Activations a = Activations::f32) {
+Tensor qat_logits_of(Model& m, Activations a = Activations::f32) {
   Batch batch;
   batch.activations = a;
   batch.append(testing::tiny_ids(20, 3), nullptr);
   return m.logits(m.forward(batch), a);
 }
 
-::testing::AssertionResult same(const Tensor& a, const Tensor& b) {
+::testing::AssertionResult equal_tensors(const Tensor& a, const Tensor& b) {
   if (a.numel() == b.numel() &&
       std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.byte_size())) == 0)
     return ::testing::AssertionSuccess();
@@ -77,7 +77,7 @@ Losses train(Model& model, const std::vector<Parameter>& parameters, int64_t ste
   o.precision = precision;
   Trainer trainer(model, parameters, o, [&] { model.values_changed(); });
   Objective objective;
-  const TrainingBatch b = batch_of(7);
+  const TrainingBatch b = qat_batch_of(7);
   Losses run;
   for (int64_t i = 0; i < steps; ++i) {
     run.last = trainer.step({&b, 1}, objective).loss;
@@ -105,7 +105,7 @@ const Parameter& named(const std::vector<Parameter>& all, const std::string& nam
 
 TEST(Qat, PreparedWithoutTrainingIsRoundToNearest) {
   for (bool symmetric : {true, false}) {
-    Tiny tiny, plain;
+    QatModel tiny, plain;
     const QatOptions o = options(3, 32, symmetric, "min_max");
     prepare_qat(tiny.model(), o);
     convert_qat(tiny.model());
@@ -130,17 +130,17 @@ TEST(Qat, PreparedWithoutTrainingIsRoundToNearest) {
   }
 }
 
-struct Form {
+struct QatForm {
   int64_t bits, group;
   bool symmetric;
   const char* steps;
   const char* activations;
 };
 
-class QatForms : public ::testing::TestWithParam<Form> {
+class QatForms : public ::testing::TestWithParam<QatForm> {
  protected:
   static QatOptions form() {
-    const Form& f = GetParam();
+    const QatForm& f = GetParam();
     return options(f.bits, f.group, f.symmetric, f.steps, f.activations);
   }
 };
@@ -177,69 +177,71 @@ Tensor fake_quantised(const std::vector<Parameter>& all, const std::string& modu
 }
 
 TEST_P(QatForms, ConvertedIsWhatWasTrained) {
-  Tiny tiny;
+  QatModel tiny;
   Model& m = tiny.model();
   const QatOptions o = form();
   const auto parameters = prepare_qat(m, o);
-  const Tensor untrained = logits_of(m);
+  const Tensor untrained = qat_logits_of(m);
   const Losses run = train(m, parameters, 8);
   EXPECT_LT(run.last, run.first);
-  const Tensor f32 = logits_of(m), int8 = logits_of(m, Activations::int8);
-  EXPECT_FALSE(same(f32, untrained));
+  const Tensor f32 = qat_logits_of(m), int8 = qat_logits_of(m, Activations::int8);
+  EXPECT_FALSE(equal_tensors(f32, untrained));
   convert_qat(m);
   for (Linear* l : m.linears()) {
     if (l == &m.head) continue;
     EXPECT_EQ(l->weight().encoding, "int_group");
-    EXPECT_TRUE(same(decode_weight(l->weight()), fake_quantised(parameters, l->name(), o)))
+    EXPECT_TRUE(equal_tensors(decode_weight(l->weight()), fake_quantised(parameters, l->name(), o)))
         << l->name();
     // As if it came from a file.
     l->unpack();
   }
-  EXPECT_TRUE(same(logits_of(m), f32));
-  EXPECT_TRUE(same(logits_of(m, Activations::int8), int8));
+  EXPECT_TRUE(equal_tensors(qat_logits_of(m), f32));
+  EXPECT_TRUE(equal_tensors(qat_logits_of(m, Activations::int8), int8));
   // Nothing is trained through it any more.
   m.values_changed();
-  EXPECT_TRUE(same(logits_of(m), f32));
+  EXPECT_TRUE(equal_tensors(qat_logits_of(m), f32));
 }
 
 TEST_P(QatForms, CheckpointsChangeNoBit) {
   std::vector<Tensor> results;
   for (Checkpointing c : {Checkpointing::none, Checkpointing::cheap, Checkpointing::block}) {
-    Tiny tiny;
+    QatModel tiny;
     const auto parameters = prepare_qat(tiny.model(), form());
     train(tiny.model(), parameters, 2, c);
-    results.push_back(logits_of(tiny.model()));
+    results.push_back(qat_logits_of(tiny.model()));
   }
-  EXPECT_TRUE(same(results[0], results[1]));
-  EXPECT_TRUE(same(results[0], results[2]));
+  EXPECT_TRUE(equal_tensors(results[0], results[1]));
+  EXPECT_TRUE(equal_tensors(results[0], results[2]));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, QatForms,
-    ::testing::Values(Form{2, 32, true, "learned", "none"}, Form{4, 32, false, "learned", "none"},
-                      Form{4, 0, true, "min_max", "none"}, Form{3, 48, false, "min_max", "none"},
-                      Form{8, 0, true, "learned", "token"}, Form{4, 64, true, "learned", "tensor"}),
-    [](const auto& info) {
-      const Form& f = info.param;
-      return fmt::format("bits{}_group{}_{}_{}_{}", f.bits, f.group, f.symmetric ? "sym" : "asym",
-                         f.steps, f.activations);
-    });
+INSTANTIATE_TEST_SUITE_P(All, QatForms,
+                         ::testing::Values(QatForm{2, 32, true, "learned", "none"},
+                                           QatForm{4, 32, false, "learned", "none"},
+                                           QatForm{4, 0, true, "min_max", "none"},
+                                           QatForm{3, 48, false, "min_max", "none"},
+                                           QatForm{8, 0, true, "learned", "token"},
+                                           QatForm{4, 64, true, "learned", "tensor"}),
+                         [](const auto& info) {
+                           const QatForm& f = info.param;
+                           return fmt::format("bits{}_group{}_{}_{}_{}", f.bits, f.group,
+                                              f.symmetric ? "sym" : "asym", f.steps, f.activations);
+                         });
 
 TEST(Qat, EveryFamilyIsPrepared) {
   for (const auto& fixture : testing::distinct_fixtures()) {
-    Tiny tiny(fixture.name);
+    QatModel tiny(fixture.name);
     const auto parameters = prepare_qat(tiny.model(), options(4, 32, true, "learned", "tensor"));
     const Losses run = train(tiny.model(), parameters, 6);
     EXPECT_LT(run.last, run.first) << fixture.name;
-    const Tensor before = logits_of(tiny.model());
+    const Tensor before = qat_logits_of(tiny.model());
     convert_qat(tiny.model());
-    EXPECT_TRUE(same(logits_of(tiny.model()), before)) << fixture.name;
+    EXPECT_TRUE(equal_tensors(qat_logits_of(tiny.model()), before)) << fixture.name;
   }
 }
 
 // The converted model in a file, loaded again.
 TEST(Qat, ConvertedModelsAreExported) {
-  Tiny tiny;
+  QatModel tiny;
   const auto parameters = prepare_qat(tiny.model(), options(4, 32, true, "learned"));
   train(tiny.model(), parameters, 3);
   convert_qat(tiny.model());
@@ -251,14 +253,14 @@ TEST(Qat, ConvertedModelsAreExported) {
     Linear &a = *tiny.model().linears()[i], &b = *again.model->linears()[i];
     if (&a == &tiny.model().head) continue;
     EXPECT_EQ(b.weight().encoding, "int_group") << b.name();
-    EXPECT_TRUE(same(decode_weight(a.weight()), decode_weight(b.weight()))) << a.name();
+    EXPECT_TRUE(equal_tensors(decode_weight(a.weight()), decode_weight(b.weight()))) << a.name();
   }
 }
 
 // The gradients of the product that the layer does: of dW for the weight that is multiplied, what
 // f32 weights of the same values would get.
 TEST(Qat, GradientsAreThoseOfTheMultipliedWeight) {
-  Tiny tiny, plain;
+  QatModel tiny, plain;
   const auto parameters = prepare_qat(tiny.model(), options(8, 0, true, "min_max"));
   // The other model has the quantised values as floats, and is trained plainly.
   for (size_t i = 0; i < plain.model().linears().size(); ++i) {
@@ -290,12 +292,12 @@ TEST(Qat, GradientsAreThoseOfTheMultipliedWeight) {
 }
 
 TEST(Qat, ActivationsHaveLearnedSteps) {
-  Tiny tiny;
+  QatModel tiny;
   Model& m = tiny.model();
   const auto parameters = prepare_qat(m, options(4, 32, true, "learned", "tensor"));
   const std::string module = m.linears()[0]->name();
   EXPECT_EQ(named(parameters, module + ".input_step").value.data<float>()[0], 0);
-  logits_of(m);
+  qat_logits_of(m);
   const float first = named(parameters, module + ".input_step").value.data<float>()[0];
   EXPECT_GT(first, 0);
   train(m, parameters, 3);
@@ -305,11 +307,11 @@ TEST(Qat, ActivationsHaveLearnedSteps) {
   ASSERT_EQ(steps.size() + 1, m.linears().size());
   EXPECT_EQ(steps[0].value.data<float>()[0],
             named(parameters, module + ".input_step").value.data<float>()[0]);
-  const Tensor with = logits_of(m);
+  const Tensor with = qat_logits_of(m);
   remove_activation_quantizers(m);
   EXPECT_TRUE(activation_steps(m).empty());
-  const Tensor without = logits_of(m);
-  EXPECT_FALSE(same(with, without));
+  const Tensor without = qat_logits_of(m);
+  EXPECT_FALSE(equal_tensors(with, without));
   EXPECT_LT(relative_distance(with.data<float>(), without.data<float>(), with.numel()), 0.1);
 }
 
@@ -317,16 +319,16 @@ TEST(Qat, DoesNotDependOnThreads) {
   std::vector<Tensor> results;
   for (int threads : {1, 0}) {
     set_threads(threads);
-    Tiny tiny;
+    QatModel tiny;
     const auto parameters = prepare_qat(tiny.model(), options(3, 32, false, "learned", "tensor"));
     train(tiny.model(), parameters, 3, Checkpointing::none, Activations::int8);
-    results.push_back(logits_of(tiny.model()));
+    results.push_back(qat_logits_of(tiny.model()));
   }
-  EXPECT_TRUE(same(results[0], results[1]));
+  EXPECT_TRUE(equal_tensors(results[0], results[1]));
 }
 
 TEST(Qat, RefusesWhatItCannotDo) {
-  Tiny tiny;
+  QatModel tiny;
   auto error_with = [&](const std::function<void(QatOptions&)>& change) {
     QatOptions o;
     change(o);
@@ -351,15 +353,15 @@ TEST(Qat, RefusesWhatItCannotDo) {
 }
 
 TEST(Qat, TakesAHeadOfItsOwn) {
-  Tiny tiny("llama_untied");
+  QatModel tiny("llama_untied");
   Model& m = tiny.model();
   const auto parameters =
       prepare_qat(m, options(4, 32, true, "learned"), [](const std::string&) { return true; });
   train(m, parameters, 3);
-  const Tensor before = logits_of(m);
+  const Tensor before = qat_logits_of(m);
   convert_qat(m);
   EXPECT_EQ(m.head.weight().encoding, "int_group");
-  EXPECT_TRUE(same(logits_of(m), before));
+  EXPECT_TRUE(equal_tensors(qat_logits_of(m), before));
 }
 
 }  // namespace

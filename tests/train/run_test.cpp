@@ -69,7 +69,7 @@ class Part {
   std::optional<TrainingRun> run;
 };
 
-bool same(const Tensor& a, const Tensor& b) {
+bool equal_runs(const Tensor& a, const Tensor& b) {
   return a.byte_size() == b.byte_size() &&
          std::memcmp(a.raw(), b.raw(), size_t(a.byte_size())) == 0;
 }
@@ -108,7 +108,7 @@ TEST_P(Resume, GoesOnToTheSameBits) {
   const Tensor before = straight.logits();
   straight.run->run(whole);
   ASSERT_EQ(whole.steps.size(), 8u);
-  EXPECT_FALSE(same(straight.logits(), before));
+  EXPECT_FALSE(equal_runs(straight.logits(), before));
   {
     Watch first;
     first.stop_behind = 6;
@@ -122,7 +122,7 @@ TEST_P(Resume, GoesOnToTheSameBits) {
   ASSERT_EQ(rest.steps.size(), 4u);
   for (size_t i = 0; i < 4; ++i) EXPECT_EQ(rest.steps[i].loss, whole.steps[4 + i].loss) << i;
   EXPECT_EQ(rest.held_out.back(), whole.held_out.back());
-  EXPECT_TRUE(same(resumed.logits(), straight.logits()));
+  EXPECT_TRUE(equal_runs(resumed.logits(), straight.logits()));
 }
 INSTANTIATE_TEST_SUITE_P(Kinds, Resume,
                          ::testing::Values("full", "lora", "lora_dropout", "f16",

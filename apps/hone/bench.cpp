@@ -342,7 +342,7 @@ void run_machine(const CommonOptions& common) {
 void run(const BenchFlags& f, const CommonOptions& common) {
   Measured r;
   double started = monotonic_seconds();
-  LoadedModel m = f.model.load();
+  LoadedModel m = f.model.load(common);
   r.load_seconds = monotonic_seconds() - started;
   measure(f, m, common, r);
   if (common.json) return print_json(to_json(f, r, common));

@@ -31,7 +31,7 @@ class Conversation {
   Conversation(const ChatFlags& f, const CommonOptions& common)
       : flags_(f),
         common_(common),
-        model_(loaded(f)),
+        model_(loaded(f, common)),
         template_(checked_template(model_), model_.path + ": chat template"),
         session_(*model_.model, common.precision(), common.kv()) {
     options_.add_generation_prompt = true;
@@ -79,8 +79,8 @@ class Conversation {
   }
 
  private:
-  static LoadedModel loaded(const ChatFlags& f) {
-    LoadedModel m = f.model.load();
+  static LoadedModel loaded(const ChatFlags& f, const CommonOptions& common) {
+    LoadedModel m = f.model.load(common);
     f.streaming.apply(m);
     return m;
   }

@@ -50,11 +50,27 @@ std::string output_of(const std::vector<std::string>& arguments) {
 
 RunFigures bench_in_child(const CommonOptions& common, const std::filesystem::path& model,
                           int64_t prompt, int64_t decode) {
-  std::string out = output_of(
-      {"/proc/self/exe", "bench", model.string(), "--json", "--quiet", "--prompt",
-       std::to_string(prompt), "--decode", std::to_string(decode), "--runs", "3", "--threads",
-       std::to_string(thread_count()), "--isa", kernels::table().isa, "--activations",
-       common.activations, "--kv-cache", std::string(kv_type_name(common.kv()))});
+  std::string out = output_of({"/proc/self/exe",
+                               "bench",
+                               model.string(),
+                               "--json",
+                               "--quiet",
+                               "--prompt",
+                               std::to_string(prompt),
+                               "--decode",
+                               std::to_string(decode),
+                               "--runs",
+                               "3",
+                               "--threads",
+                               std::to_string(thread_count()),
+                               "--isa",
+                               kernels::table().isa,
+                               "--activations",
+                               common.activations,
+                               "--outlier-threshold",
+                               fmt::format("{}", common.outlier_threshold),
+                               "--kv-cache",
+                               std::string(kv_type_name(common.kv()))});
   Json j = parse_json(out, "hone bench");
   return {j.at("prefill_tokens_per_second").get<double>(),
           j.at("decode_tokens_per_second").get<double>(), j.at("peak_rss_bytes").get<double>(),

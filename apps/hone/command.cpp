@@ -144,6 +144,13 @@ LoadedModel ModelArgument::load(bool inference) const {
   return m;
 }
 
+LoadedModel ModelArgument::load(const CommonOptions& common) const {
+  LoadedModel m = load(true);
+  for (Linear* l : m.model->linears())
+    l->set_outlier_threshold(static_cast<float>(common.outlier_threshold));
+  return m;
+}
+
 void add_generation_flags(CLI::App& app, GenerateOptions& o) {
   app.add_option("--max-tokens", o.max_tokens, "tokens to generate at most")
       ->check(between(0, 1 << 30))

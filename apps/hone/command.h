@@ -34,6 +34,7 @@ struct CommonOptions {
   uint64_t seed = 0;
   std::string isa = "auto";
   std::string activations = "int8";
+  double outlier_threshold = 6;
   std::string kv_cache = "f32";  // of some commands several, "f32,fp8"
 
   Activations precision() const { return activations_from_name(activations); }
@@ -102,6 +103,8 @@ struct ModelArgument {
   void add(CLI::App& app, bool required = true);
   void add_with_adapters(CLI::App& app, bool required = true);
   LoadedModel load(bool inference = true) const;
+  /// To run with these activations.
+  LoadedModel load(const CommonOptions& common) const;
 };
 
 /// --streaming, --sinks and --window: text without end (nn/streaming.h).

@@ -164,7 +164,7 @@ void run(EvalFlags& f, const CommonOptions& common) {
   if (common.kv_list().size() > 1 && (f.streaming.on || f.past_context))
     throw UsageError("several types of --kv-cache go with neither --streaming nor --past-context");
   std::string text = read_utf8_file(f.text);
-  LoadedModel model = f.model.load();
+  LoadedModel model = f.model.load(common);
   f.streaming.apply(model);
   if (f.streaming.on)
     f.options.first_range = model.model->streaming->sinks + model.model->streaming->window;

@@ -148,7 +148,7 @@ void run_tasks(const TaskFlags& f, const ModelArgument& argument, const std::str
   std::string precision, activations;
   // One model at a time: their answers are compared, not their logits.
   {
-    LoadedModel model = argument.load();
+    LoadedModel model = argument.load(common);
     for (Answered& a : all) a.result = measure_task(model, a.task, options);
     precision = precision_line(model, common);
     activations = model.model->activations_used(options.activations);

@@ -34,7 +34,7 @@ Json to_json(const Generation& g, const std::string& precision) {
 void run(const GenerateFlags& f, const CommonOptions& common) {
   std::string prompt = f.prompt_file.empty() ? f.prompt : read_utf8_file(f.prompt_file);
   if (!is_valid_utf8(prompt)) throw UsageError("--prompt: not UTF-8 text");
-  LoadedModel m = f.model.load();
+  LoadedModel m = f.model.load(common);
   f.streaming.apply(m);
   std::vector<int32_t> ids = m.encode(prompt);
   if (ids.empty() && m.tokenizer->bos()) ids.push_back(*m.tokenizer->bos());

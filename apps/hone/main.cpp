@@ -53,10 +53,17 @@ void add_common_flags(CLI::App& app, CommonOptions& c, bool several_caches) {
       ->check(one_of(isas))
       ->type_name("NAME")
       ->capture_default_str();
-  common(app.add_option("--activations", c.activations,
-                        "f32, or int8 (of bf16 weights bf16) where faster"))
-      ->check(one_of({"f32", "int8"}))
+  common(
+      app.add_option("--activations", c.activations,
+                     "f32, or int8 (of bf16 weights bf16) where faster; LLM.int8(): llm_int8, or "
+                     "llm_int8_batch with outliers of the whole batch, as bitsandbytes"))
+      ->check(one_of({"f32", "int8", "llm_int8", "llm_int8_batch"}))
       ->type_name("TYPE")
+      ->capture_default_str();
+  common(app.add_option("--outlier-threshold", c.outlier_threshold,
+                        "the magnitude from which LLM.int8() keeps an activation as a float"))
+      ->check(between(1e-6, 1e30))
+      ->type_name("X")
       ->capture_default_str();
   common(app.add_option("--kv-cache", c.kv_cache, kv_type_list()))
       ->check(kv_cache_types(several_caches))

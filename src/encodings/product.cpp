@@ -273,7 +273,7 @@ class Job {
     args_.k = w_.k;
     args_.form = w_.form;
     const std::string_view activations = w_.activations(a);
-    integer_ = activations == "int8";
+    integer_ = activations == "int8" || activations.starts_with("llm_int8");
     if (activations == "bf16") {
       const Tensor& rounded = in.rounded(a == Activations::bf16 ? product.name : "");
       args_.xb = reinterpret_cast<const uint16_t*>(rounded.raw());
@@ -282,7 +282,13 @@ class Job {
     }
     if (!integer_) return;
     args_.chunk = w_.form.group % kernels::kChunk == 0 ? kernels::kChunk : 16;
-    args_.xq = in.quantized(args_.chunk, w_.form.zero);
+    if (activations == "int8") {
+      args_.xq = in.quantized(args_.chunk, w_.form.zero);
+      return;
+    }
+    outliers_ = &in.split({w_.outlier_threshold, a == Activations::llm_int8_batch}, args_.chunk,
+                          w_.form.zero);
+    args_.xq = outliers_->rows();
   }
 
   int64_t panels() const { return ceil_div(w_.n, kPanel); }
@@ -310,9 +316,12 @@ class Job {
     part.y = y;
     part.ldy = ldy;
     if (part.bias != nullptr) part.bias += p0 * kPanel;
-    if (integer_)
+    if (integer_) {
       table().gemm_codes(&part);
-    else if (w_.coded && part.t <= kFewTokens && part.xb == nullptr)
+      if (outliers_ != nullptr)
+        outliers_->add(t0, t1, w_.form, static_cast<const uint8_t*>(part.panels), w_.panel_bytes,
+                       part.n, y, ldy);
+    } else if (w_.coded && part.t <= kFewTokens && part.xb == nullptr)
       table().gemm_codes_f32(&part);
     else if (w_.coded || (part.xb != nullptr && w_.type == DType::f32))
       multiply_expanded(part, w_);
@@ -330,16 +339,31 @@ class Job {
   const PackedWeight& w_;
   kernels::GemmArgs args_{};
   bool integer_ = false;
+  const OutlierRows* outliers_ = nullptr;
 };
 
 }  // namespace
 
-std::string_view activations_name(Activations a) { return a == Activations::f32 ? "f32" : "int8"; }
+namespace {
+// Those that a user can ask for.
+constexpr std::pair<Activations, std::string_view> kNamed[] = {
+    {Activations::f32, "f32"},
+    {Activations::int8, "int8"},
+    {Activations::llm_int8, "llm_int8"},
+    {Activations::llm_int8_batch, "llm_int8_batch"}};
+}  // namespace
 
-Activations activations_from_name(std::string_view name) {
-  if (name == "f32") return Activations::f32;
-  HONE_CHECK(name == "int8", invalid_argument, "activations '{}': expected f32 or int8", name);
-  return Activations::int8;
+std::string_view activations_name(Activations a) {
+  for (const auto& [value, name] : kNamed)
+    if (value == a) return name;
+  fail(ErrorKind::internal, "activations of mixed precision have no name");
+}
+
+Activations activations_from_name(std::string_view text) {
+  for (const auto& [value, name] : kNamed)
+    if (name == text) return value;
+  fail(ErrorKind::invalid_argument,
+       "activations '{}': expected f32, int8, llm_int8 or llm_int8_batch", text);
 }
 
 kernels::QuantizedRows LinearInput::quantized(int64_t chunk, int zero) const {
@@ -362,6 +386,12 @@ kernels::QuantizedRows LinearInput::quantized(int64_t chunk, int zero) const {
                            all.lows + b * chunks});
   });
   return all;
+}
+
+const OutlierRows& LinearInput::split(const OutlierRule& rule, int64_t chunk, int zero) const {
+  auto [it, fresh] = split_.try_emplace({rule.threshold, rule.by_batch, chunk, zero});
+  if (fresh) it->second = split_outliers(x_, rule, chunk, zero);
+  return it->second;
 }
 
 const Tensor& LinearInput::rounded(std::string_view operation) const {
@@ -402,6 +432,8 @@ std::optional<kernels::Rounding> rounding_of(Activations a) {
 
 std::string_view PackedWeight::activations(Activations a) const {
   if (a == Activations::f32) return "f32";
+  if (a == Activations::llm_int8 || a == Activations::llm_int8_batch)
+    return coded ? activations_name(a) : "f32";
   if (coded && a == Activations::int8) return "int8";
   const bool bf16 = a == Activations::bf16 ? coded || type != DType::f16
                                            : a == Activations::int8 && type == DType::bf16;

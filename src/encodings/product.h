@@ -11,6 +11,8 @@
 //         adapters) stand for is rounded to it.
 //   int8  where the weight has an integer form, activations are quantised by chunks of 32 columns;
 //         where it is bf16 and dots of bf16 are the machine's fastest, they are rounded to bf16.
+//   llm_int8, llm_int8_batch   where the weight has an integer form, activations are quantised by
+//         rows, but for their outliers (encodings/outliers.h), by row or by batch; else as f32.
 #pragma once
 
 #include <functional>
@@ -19,16 +21,18 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "encodings/encoding.h"
+#include "encodings/outliers.h"
 #include "kernels/kernel_table.h"
 
 namespace hone {
 
-enum class Activations { f32, int8, bf16, f16, tf32, tf32_truncated };
+enum class Activations { f32, int8, bf16, f16, tf32, tf32_truncated, llm_int8, llm_int8_batch };
 std::string_view activations_name(Activations a);
-/// "f32" or "int8"; raises invalid_argument otherwise.
+/// "f32", "int8", "llm_int8" or "llm_int8_batch"; raises invalid_argument otherwise.
 Activations activations_from_name(std::string_view name);
 /// What mixed precision rounds to; nothing for f32 and int8.
 std::optional<kernels::Rounding> rounding_of(Activations a);
@@ -48,6 +52,8 @@ class LinearInput {
   /// Quantised in chunks of `chunk` (32 or 16) columns for weights with this zero point; not
   /// thread-safe.
   kernels::QuantizedRows quantized(int64_t chunk, int zero) const;
+  /// Without outliers, for LLM.int8(); not thread-safe.
+  const OutlierRows& split(const OutlierRule& rule, int64_t chunk, int zero) const;
   /// x rounded to bf16; recorded for `operation` unless that is empty; not thread-safe.
   const Tensor& rounded(std::string_view operation = {}) const;
   /// x as mixed precision multiplies it: f32 still; not thread-safe.
@@ -60,6 +66,7 @@ class LinearInput {
     Tensor codes, scales, starts, lows;
   };
   mutable std::map<std::pair<int64_t, int>, Quantized> quantized_;
+  mutable std::map<std::tuple<float, bool, int64_t, int>, OutlierRows> split_;
   mutable Tensor rounded_, narrowed_;
 };
 
@@ -69,11 +76,13 @@ struct PackedWeight {
   bool coded = false;
   DType type = DType::f32;  ///< of a float panel
   kernels::CodeForm form{};
+  float outlier_threshold = 6;  ///< of LLM.int8()
   Tensor bytes;
 
   bool defined() const { return n > 0; }
   int64_t byte_size() const;
-  /// The type of the activations that a product with it has: "f32", "int8" or "bf16".
+  /// The type of the activations that a product with it has: "f32", "int8", "bf16", "llm_int8" or
+  /// "llm_int8_batch".
   std::string_view activations(Activations a) const;
 };
 

@@ -99,8 +99,15 @@ void Linear::pack(bool keep) {
   if (!packed_.defined()) {
     HONE_ASSERT(weight_.defined());
     packed_ = pack_weight(packable(), !keep);
+    packed_.outlier_threshold = outlier_threshold_;
   }
   if (!keep && source_ == nullptr) weight_ = {};
+}
+
+void Linear::set_outlier_threshold(float threshold) {
+  HONE_ASSERT(threshold > 0);
+  outlier_threshold_ = threshold;
+  packed_.outlier_threshold = threshold;
 }
 
 int64_t Linear::resident_bytes() const {

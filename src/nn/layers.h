@@ -69,7 +69,9 @@ class Linear {
   void repack();
   /// Bytes that one product reads: of the kernel layout, made already or not.
   int64_t resident_bytes() const;
-  /// The type of the activations that products have: "f32", "int8" or "bf16".
+  /// From which magnitude on LLM.int8() leaves an activation as it is, above 0; 6 where not set.
+  void set_outlier_threshold(float threshold);
+  /// As PackedWeight::activations.
   std::string_view activations(Activations a);
 
   /// x·Wᵀ + b, and what adapters make of it: [T, out].
@@ -86,6 +88,7 @@ class Linear {
   Tensor bias_;
   PackedWeight packed_;
   Weight packable() const;
+  float outlier_threshold_ = 6;
   bool trained_ = false;  // the weight is plain values that require a gradient
   Activations precision_ = Activations::f32;
   std::shared_ptr<WeightSource> source_;

@@ -53,15 +53,13 @@ void add_common_flags(CLI::App& app, CommonOptions& c, bool several_caches) {
       ->check(one_of(isas))
       ->type_name("NAME")
       ->capture_default_str();
-  common(
-      app.add_option("--activations", c.activations,
-                     "f32, or int8 (of bf16 weights bf16) where faster; LLM.int8(): llm_int8, or "
-                     "llm_int8_batch with outliers of the whole batch, as bitsandbytes"))
+  common(app.add_option("--activations", c.activations,
+                        "f32; int8 or bf16 if faster; llm_int8, llm_int8_batch"))
       ->check(one_of({"f32", "int8", "llm_int8", "llm_int8_batch"}))
       ->type_name("TYPE")
       ->capture_default_str();
   common(app.add_option("--outlier-threshold", c.outlier_threshold,
-                        "the magnitude from which LLM.int8() keeps an activation as a float"))
+                        "where LLM.int8() keeps activations as floats"))
       ->check(between(1e-6, 1e30))
       ->type_name("X")
       ->capture_default_str();

@@ -90,7 +90,7 @@ namespace {
 
 // The modules of one unit, each encoded by `encoded`.
 void encode_unit(PassContext& c, const Pass& pass, const char* kept, int64_t unit,
-                 const std::function<Weight(const std::string&, const Tensor&)>& encoded) {
+                 const EncodeModule& encoded) {
   Model& m = *c.model.model;
   if (unit == -1 && c.embedding_selected(pass.ends_by_default())) {
     const std::string& name = m.embedding.name();
@@ -108,11 +108,20 @@ void encode_unit(PassContext& c, const Pass& pass, const char* kept, int64_t uni
 
 }  // namespace
 
+void encode_each_by(PassContext& c, const Pass& pass, const char* kept,
+                    const EncodeModule& encoded) {
+  auto blocks = static_cast<int64_t>(c.model.model->blocks.size());
+  for (int64_t unit = std::max<int64_t>(c.first_unit, -1); unit < blocks; ++unit) {
+    encode_unit(c, pass, kept, unit, encoded);
+    if (c.unit_done) c.unit_done(unit);
+    if (c.progress) c.progress(unit + 2, blocks + 1, "");
+  }
+}
+
 void encode_each(PassContext& c, const Pass& pass, const char* kept,
                  const std::function<void(Tensor& values)>& adjust,
                  const std::function<std::span<const float>(const std::string&)>& importance) {
-  auto blocks = static_cast<int64_t>(c.model.model->blocks.size());
-  auto encoded = [&](const std::string& module, const Tensor& values) {
+  encode_each_by(c, pass, kept, [&](const std::string& module, const Tensor& values) {
     WeightForm form = pass.form_of(c.model, module, values.dim(1));
     std::span<const float> weights;
     if (importance) weights = importance(module);
@@ -120,12 +129,7 @@ void encode_each(PassContext& c, const Pass& pass, const char* kept,
     Tensor changed = values.clone();
     adjust(changed);
     return encode_module(module, changed, form, weights);
-  };
-  for (int64_t unit = std::max<int64_t>(c.first_unit, -1); unit < blocks; ++unit) {
-    encode_unit(c, pass, kept, unit, encoded);
-    if (c.unit_done) c.unit_done(unit);
-    if (c.progress) c.progress(unit + 2, blocks + 1, "");
-  }
+  });
 }
 
 void encode_ends(PassContext& c, const Pass& pass, const char* kept) {

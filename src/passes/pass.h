@@ -127,9 +127,14 @@ Weight encode_module(const std::string& module, const Tensor& values, const Weig
                      std::span<const float> importance = {});
 /// ‖a−b‖²/‖a‖²; 0 where both are zero.
 double relative_error(const Tensor& a, const Tensor& b);
-/// Stores the selected Linears and the embedding, if selected, in the pass's form, unit by unit;
-/// `adjust`, if given, changes the f32 values [N, K] first, and `importance` gives weights of the
-/// columns, or none. All that a pass without calibration does.
+/// What becomes of a module's f32 values [N, K].
+using EncodeModule = std::function<Weight(const std::string& module, const Tensor& values)>;
+/// Stores the selected Linears and the embedding, if selected, as `encoded` makes them, unit by
+/// unit. All that a pass without calibration does.
+void encode_each_by(PassContext& context, const Pass& pass, const char* kept,
+                    const EncodeModule& encoded);
+/// The same in the pass's form; `adjust`, if given, changes the f32 values [N, K] first, and
+/// `importance` gives weights of the columns, or none.
 void encode_each(
     PassContext& context, const Pass& pass, const char* kept,
     const std::function<void(Tensor& values)>& adjust = nullptr,

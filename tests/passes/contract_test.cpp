@@ -426,7 +426,7 @@ TEST_P(PassContract, PredictionsStayNear) {
   }
 }
 
-/// GPT-2 stores matrices as [in, out], which bitsandbytes' layout cannot say.
+/// GPT-2 stores matrices as [in, out], which the layouts of bitsandbytes and hqq cannot say.
 /// Mamba-2's input projection has rows that GPTQ's layout cannot pack. Blocks of 4-bit floats
 /// cannot be joined to the rows of one matrix that some families' q, k and v are.
 bool must_refuse(const std::string& model, LoadedModel& m) {
@@ -435,7 +435,7 @@ bool must_refuse(const std::string& model, LoadedModel& m) {
   if (model != "gpt2" &&
       std::ranges::any_of(m.family->slots, [](const Slot& s) { return s.parts; }))
     return e == "nf4" || e == "fp4";
-  return model == "gpt2" && (e == "nf4" || e == "fp4" || e == "int8_row");
+  return model == "gpt2" && (e == "nf4" || e == "fp4" || e == "int8_row" || e == "hqq");
 }
 
 TEST_P(PassContract, IsWrittenInItsDefaultLayoutAndReadBack) {

@@ -33,6 +33,8 @@ constexpr Example kExamples[] = {
     {"quantize", "hone quantize MODEL --method nf4 --out nf4"},
     {"convert", "hone convert MODEL --layout gguf --out model.gguf"},
     {"convert", "hone convert DIR --base MODEL --layout gguf --out adapter.gguf"},
+    {"doctor", "hone doctor MODEL"},
+    {"doctor", "hone doctor MODEL --out mended"},
     {"precision", "hone precision MODEL --text FILE"},
     {"precision", "hone precision MODEL --to f16 --to bf16 --json"},
     {"train", "hone train examples/training/hone-austen-3m.yaml --out model"},

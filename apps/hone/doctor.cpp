@@ -33,7 +33,7 @@ Json findings_json(const std::vector<Finding>& findings) {
 }
 
 std::string findings_table(const std::vector<Finding>& findings) {
-  std::vector<std::vector<std::string>> rows{{"", "check", "where", "what"}};
+  std::vector<std::vector<std::string>> rows{{"level", "check", "where", "what"}};
   for (const Finding& f : findings)
     rows.push_back({level_name(f), f.check, f.module.empty() ? "the model" : f.module,
                     f.text + (f.mendable ? " (mendable)" : "")});

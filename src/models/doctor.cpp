@@ -20,9 +20,11 @@ bool is_matrix(const Weight& w) { return w.shape.size() == 2; }
 // Rows [r, r+n) of w, as f32, for panels of all rows.
 void each_panel(const Weight& w,
                 const std::function<void(int64_t row, int64_t n, const float*)>& f) {
-  std::vector<float> values(static_cast<size_t>(checked_mul(kPanelRows, w.cols(), "a panel")));
-  for (int64_t r = 0; r < w.rows(); r += kPanelRows) {
-    const int64_t n = std::min(kPanelRows, w.rows() - r);
+  if (w.numel() == 0) return;
+  const int64_t panel = std::min(kPanelRows, w.rows());
+  std::vector<float> values(static_cast<size_t>(checked_mul(panel, w.cols(), "a panel")));
+  for (int64_t r = 0; r < w.rows(); r += panel) {
+    const int64_t n = std::min(panel, w.rows() - r);
     encoding(w.encoding).decode(w, r, r + n, values.data());
     f(r, n, values.data());
   }

@@ -356,6 +356,16 @@ TEST_P(BadModel, IsRefusedInOneLine) {
     expect_refusal(
         run_hone({"convert", model, "--layout", "hf", "--out", (files_.scratch / "out").string()}),
         1, parts);
+  // Its findings are data; that there are some, or that nothing could be looked at, is the line.
+  const Outcome doctor = run_hone({"doctor", model, "--quiet"});
+  if (std::string(c.name) == "NoTokenizer") {
+    EXPECT_EQ(doctor.status, 0) << doctor.err;  // nothing is wrong with the weights
+    EXPECT_NE(doctor.out.find("tokenizer"), std::string::npos) << doctor.out;
+  } else {
+    EXPECT_EQ(doctor.status, 1) << doctor.out;
+    EXPECT_TRUE(doctor.err.starts_with("hone: " + model)) << doctor.err;
+    EXPECT_EQ(std::ranges::count(doctor.err, '\n'), 1) << doctor.err;
+  }
   EXPECT_EQ(names_below(files_.scratch), before);
 }
 
@@ -368,7 +378,7 @@ TEST(BadModelPath, IsNamed) {
   fs::create_directory(scratch / "empty");
   write_bytes(scratch / "text.txt", "this is a text and not a model");
   for (const char* name : {"absent", "empty", "text.txt"})
-    for (const char* command : {"info", "generate", "bench"}) {
+    for (const char* command : {"info", "generate", "bench", "doctor"}) {
       std::string path = (scratch / name).string();
       expect_refusal(run_hone({command, path}), 1, {path});
     }

@@ -105,6 +105,16 @@ TEST_F(Output, WhatALayoutCannotHoldIsRefusedBeforeTheWork) {
   EXPECT_EQ(names(), before);
 }
 
+TEST_F(Output, DoctorsCopyIsTheModelWhereNothingIsWrong) {
+  const Outcome run = run_hone({"doctor", model, "--out", out, "--json", "--quiet"});
+  ASSERT_EQ(run.status, 0) << run.err;
+  const Json found = Json::parse(run.out);
+  EXPECT_EQ(found["faults"], 0);
+  EXPECT_EQ(found["mended"], Json::array());
+  EXPECT_EQ(read_bytes(out + "/model.safetensors"), read_bytes(model + "/model.safetensors"));
+  expect_refusal(run_hone({"doctor", model, "--out", out}), 1, {out});
+}
+
 TEST_F(Output, ADeadRunsTemporaryIsReplaced) {
   fs::create_directory(out + ".hone-tmp");
   write_bytes(out + ".hone-tmp/model.safetensors", "half");

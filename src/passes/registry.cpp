@@ -11,6 +11,7 @@ std::unique_ptr<Pass> make_cast_pass();
 std::unique_ptr<Pass> make_rtn_pass();
 std::unique_ptr<Pass> make_gguf_pass();
 std::unique_ptr<Pass> make_gptq_pass();
+std::unique_ptr<Pass> make_awq_pass();
 std::unique_ptr<Pass> make_nf4_pass();
 std::unique_ptr<Pass> make_fp4_pass();
 std::unique_ptr<Pass> make_int8_pass();
@@ -29,6 +30,7 @@ std::span<const PassEntry> pass_registry() {
       {"gguf", "llama.cpp's file types: a block type for each tensor", make_gguf_pass},
       {"gptq", "integers with error feedback from calibration (Frantar et al. 2023)",
        make_gptq_pass},
+      {"awq", "scales and clips by activations, then integers (Lin et al. 2023)", make_awq_pass},
       {"nf4", "bitsandbytes' 4-bit normal float (Dettmers et al. 2023)", make_nf4_pass},
       {"fp4", "bitsandbytes' 4-bit float", make_fp4_pass},
       {"int8", "bitsandbytes' row-wise int8 (Dettmers et al. 2022)", make_int8_pass},

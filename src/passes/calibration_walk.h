@@ -30,6 +30,8 @@ class CalibrationWalk {
   void advance();
   /// Runs the rest of this block.
   void finish_block();
+  /// Back in front of the block whose stage 0 this is, whose norm has changed since.
+  void enter_again() { enter_block(); }
   /// No other block comes: what this one gives need not be computed.
   bool in_last_block() const;
 

@@ -204,7 +204,7 @@ Weight gptq_solve(const Tensor& values, const GptqFactor& factor, const GptqOpti
   return Solve(values, factor, o).run();
 }
 
-double hessian_norm(const Tensor& e, const Tensor& hessian) {
+std::vector<double> hessian_norms(const Tensor& e, const Tensor& hessian) {
   // H = G + Gᵀ for G, the upper triangle with half the diagonal, so xᵀHx = 2·xᵀGx. E·G is a product
   // of Eᵀ with row blocks of G, whose first columns are zero.
   constexpr int64_t kRows = 128;
@@ -226,7 +226,13 @@ double hessian_norm(const Tensor& e, const Tensor& hessian) {
                                      std::min(kRows, k - b), r0, r1, b, k, y, k);
     for (int64_t i = r0 * k; i < r1 * k; ++i) parts[i / k] += double{x[i]} * y[i];
   });
-  return 2 * std::accumulate(parts.begin(), parts.end(), 0.0);
+  for (double& p : parts) p *= 2;
+  return parts;
+}
+
+double hessian_norm(const Tensor& e, const Tensor& hessian) {
+  const std::vector<double> parts = hessian_norms(e, hessian);
+  return std::accumulate(parts.begin(), parts.end(), 0.0);
 }
 
 }  // namespace hone

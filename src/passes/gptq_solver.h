@@ -38,6 +38,8 @@ GptqFactor gptq_factor(const Tensor& hessian, const GptqOptions& options);
 /// without static groups the weight has a g_idx plane.
 Weight gptq_solve(const Tensor& values, const GptqFactor& factor, const GptqOptions& options);
 
+/// e·H·eᵀ of each row e of E [N, K] with H's upper triangle: [N].
+std::vector<double> hessian_norms(const Tensor& e, const Tensor& hessian);
 /// tr(E·H·Eᵀ) of E [N, K] with H's upper triangle: the squared output error over the inputs.
 double hessian_norm(const Tensor& e, const Tensor& hessian);
 

@@ -78,7 +78,47 @@ std::map<std::string, Linear*> modules_of(LoadedModel& model) {
   return all;
 }
 
-void restore_unit(const fs::path& path, LoadedModel& model, std::vector<LayerRecord>& records) {
+// Of a block, by names that no plane has: norms and biases, which a pass may have folded scales
+// into.
+std::map<std::string, Tensor> vectors_of(LoadedModel& model, int64_t unit) {
+  std::map<std::string, Tensor> all;
+  if (unit < 0) return all;
+  Block& block = model.model->blocks[unit];
+  std::vector<Norm*> norms = block.norms();
+  for (size_t i = 0; i < norms.size(); ++i) {
+    all[fmt::format("norm-{}-weight", i)] = norms[i]->weight;
+    all[fmt::format("norm-{}-bias", i)] = norms[i]->bias;
+  }
+  for (const auto& stage : block.stages())
+    for (const Linear* l : stage) all["bias-" + l->name()] = l->bias();
+  std::erase_if(all, [](const auto& entry) { return entry.second.empty_handle(); });
+  return all;
+}
+
+void restore_vectors(const SafetensorsFile& file, LoadedModel& model, int64_t unit) {
+  if (unit < 0) return;
+  Block& block = model.model->blocks[unit];
+  const auto before = vectors_of(model, unit);
+  auto stored = [&](const std::string& name) {
+    Tensor t = file.tensor(name).clone();
+    HONE_CHECK(t.dtype() == DType::f32 && t.shape() == before.at(name).shape(), corrupt,
+               "{}: {} is {} of {}; expected f32 of {}", file.path().string(), name,
+               shape_string(t.shape()), dtype_name(t.dtype()),
+               shape_string(before.at(name).shape()));
+    return t;
+  };
+  std::vector<Norm*> norms = block.norms();
+  for (size_t i = 0; i < norms.size(); ++i) {
+    norms[i]->weight = stored(fmt::format("norm-{}-weight", i));
+    if (!norms[i]->bias.empty_handle()) norms[i]->bias = stored(fmt::format("norm-{}-bias", i));
+  }
+  for (const auto& stage : block.stages())
+    for (Linear* l : stage)
+      if (!l->bias().empty_handle()) l->set_bias(stored("bias-" + l->name()));
+}
+
+void restore_unit(const fs::path& path, int64_t unit_number, LoadedModel& model,
+                  std::vector<LayerRecord>& records) {
   SafetensorsFile file = SafetensorsFile::open(path);
   Json unit = parse_json(file.metadata().at("unit"), path.string());
   auto modules = modules_of(model);
@@ -103,6 +143,7 @@ void restore_unit(const fs::path& path, LoadedModel& model, std::vector<LayerRec
       it->second->set_weight(w);
     }
   }
+  restore_vectors(file, model, unit_number);
   for (const Json& r : unit.at("records")) records.push_back(record_from(r));
 }
 
@@ -192,7 +233,7 @@ int64_t Journal::restore(int64_t step, LoadedModel& model, std::vector<LayerReco
   // A pass may have nothing to do for unit −1 and never report it.
   if (!fs::exists(unit_path(step, -1)) && fs::exists(unit_path(step, 0))) unit = 0;
   for (; unit < blocks && fs::exists(unit_path(step, unit)); ++unit)
-    restore_unit(unit_path(step, unit), model, records);
+    restore_unit(unit_path(step, unit), unit, model, records);
   return unit;
 }
 
@@ -201,7 +242,7 @@ void Journal::store(int64_t step, int64_t unit, LoadedModel& model,
   Json description = {{"modules", Json::array()}, {"records", Json::array()}};
   auto modules = modules_of(model);
   Model& m = *model.model;
-  std::map<std::string, Tensor> tensors;
+  std::map<std::string, Tensor> tensors = vectors_of(model, unit);
   for (const LayerRecord& r : records) {
     description["records"].push_back(record_json(r));
     const Weight& w =

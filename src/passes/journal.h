@@ -31,7 +31,8 @@ class Journal {
   /// Puts the weights of all finished units of a step into the model, appends their records, and
   /// returns the first unit that is not finished (−1 … blocks).
   int64_t restore(int64_t step, LoadedModel& model, std::vector<LayerRecord>& records);
-  /// Stores the named modules' weights and their records as unit `unit` of a step.
+  /// Stores the named modules' weights, the norms and biases of the block, and the records as unit
+  /// `unit` of a step.
   void store(int64_t step, int64_t unit, LoadedModel& model,
              const std::vector<LayerRecord>& records);
   /// What a conversion found for one block, and what it was; nothing where none is stored.

@@ -86,6 +86,8 @@ class Pass {
   virtual bool blocks_only() const { return false; }
   /// Without a module glob it takes embedding and head too.
   virtual bool ends_by_default() const { return false; }
+  /// Moves scales between what it stores: norms in front of it and its biases change too.
+  virtual bool folds_scales() const { return false; }
   /// A later step must not store the same module again.
   virtual bool is_final() const { return true; }
   virtual void visit_options(OptionVisitor& v) = 0;

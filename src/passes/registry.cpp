@@ -12,6 +12,8 @@ std::unique_ptr<Pass> make_rtn_pass();
 std::unique_ptr<Pass> make_gguf_pass();
 std::unique_ptr<Pass> make_gptq_pass();
 std::unique_ptr<Pass> make_hqq_pass();
+std::unique_ptr<Pass> make_awq_pass();
+std::unique_ptr<Pass> make_smoothquant_pass();
 std::unique_ptr<Pass> make_nf4_pass();
 std::unique_ptr<Pass> make_fp4_pass();
 std::unique_ptr<Pass> make_int8_pass();
@@ -32,6 +34,9 @@ std::span<const PassEntry> pass_registry() {
        make_gptq_pass},
       {"hqq", "integers with float zero points, no calibration (Badri and Shaji 2023)",
        make_hqq_pass},
+      {"awq", "scales and clips by activations, then integers (Lin et al. 2023)", make_awq_pass},
+      {"smoothquant", "int8 weights for int8 activations without outliers (Xiao et al. 2023)",
+       make_smoothquant_pass},
       {"nf4", "bitsandbytes' 4-bit normal float (Dettmers et al. 2023)", make_nf4_pass},
       {"fp4", "bitsandbytes' 4-bit float", make_fp4_pass},
       {"int8", "bitsandbytes' row-wise int8 (Dettmers et al. 2022)", make_int8_pass},

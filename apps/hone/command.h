@@ -62,6 +62,7 @@ extern const Command kConvertCommand;
 extern const Command kTrainCommand;
 extern const Command kTuneCommand;
 extern const Command kMergeCommand;
+extern const Command kPruneCommand;
 extern const Command kDoctorCommand;
 extern const Command kExplainCommand;
 extern const Command kPullCommand;

@@ -31,6 +31,8 @@ constexpr Example kExamples[] = {
     {"quantize", "hone quantize MODEL --method gptq --bits 4 --calibration TEXT --out OUT"},
     {"quantize", "hone quantize MODEL --method rtn --type q4_k --embeddings q6_k --out model.gguf"},
     {"quantize", "hone quantize MODEL --method nf4 --out nf4"},
+    {"prune", "hone prune MODEL --method wanda --sparsity 0.5 --calibration TEXT --out OUT"},
+    {"prune", "hone prune MODEL --method sparsegpt --pattern 2:4 --calibration TEXT --out OUT"},
     {"convert", "hone convert MODEL --layout gguf --out model.gguf"},
     {"convert", "hone convert DIR --base MODEL --layout gguf --out adapter.gguf"},
     {"doctor", "hone doctor MODEL"},

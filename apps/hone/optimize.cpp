@@ -303,6 +303,32 @@ std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
   };
 }
 
+// As quantize, of the passes that set weights to zero.
+std::function<void()> add_prune(CLI::App& app, CommonOptions& common) {
+  auto f = std::make_shared<QuantizeFlags>();
+  const std::vector<std::string> methods{"magnitude", "wanda", "sparsegpt"};
+  std::string footer = "\nMethods:";
+  for (const std::string& m : methods)
+    footer += fmt::format("\n  {:<28}{}", m, pass_named(m).summary);
+  app.footer(footer);
+  add_model(app, f->model);
+  app.add_option("--method", f->method, "one of the methods below")
+      ->check(one_of(methods))
+      ->type_name("NAME")
+      ->required();
+  app.add_option("--layout", f->layout, "a name of hone convert --help; else what fits")
+      ->check(layout_name())
+      ->type_name("NAME");
+  FlagOptions options(app, f->given);
+  for (const std::string& m : methods) options.visit(pass_named(m));
+  add_output_flags(app, f->options);
+  return [f, &common] {
+    f->options.model = f->model;
+    f->options.recipe = recipe_of(*f);
+    run_and_print(f->options, common);
+  };
+}
+
 }  // namespace optimize_command
 
 extern const Command kOptimizeCommand;
@@ -311,5 +337,9 @@ const Command kOptimizeCommand{"optimize", "run a recipe over a model and report
 extern const Command kQuantizeCommand;
 const Command kQuantizeCommand{"quantize", "run one quantisation pass over a model",
                                optimize_command::add_quantize, true};
+
+extern const Command kPruneCommand;
+const Command kPruneCommand{"prune", "set weights to zero, by one method",
+                            optimize_command::add_prune, true};
 
 }  // namespace hone

@@ -72,7 +72,7 @@ std::vector<LayerRecord> run_steps(const RecipeVariant& variant, LoadedModel& mo
     const RecipeStep& step = variant.steps[i];
     auto number = static_cast<int64_t>(i);
     PassContext c{model, step.modules, calibration, seed, &records, nullptr, -1, nullptr};
-    bool stored_in_units = journal != nullptr && step.made->kind() == PassKind::encode;
+    bool stored_in_units = journal != nullptr && works_on_modules(step.made->kind());
     if (stored_in_units) c.first_unit = journal->restore(number, model, records);
     if (c.first_unit >= blocks) continue;
     size_t stored = records.size();

@@ -75,7 +75,13 @@ enum class PassKind {
   /// Changes no weight but how layers use them: anywhere in a recipe.
   configure,
   encode,  ///< changes how weights are stored: once for each module
+  /// Sets weights to zero and leaves them floats: module by module, before their encoding.
+  sparsify,
 };
+/// Takes a module glob, and is stored unit by unit.
+inline bool works_on_modules(PassKind k) {
+  return k == PassKind::encode || k == PassKind::sparsify;
+}
 
 class Pass {
  public:

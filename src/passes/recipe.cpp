@@ -159,12 +159,12 @@ std::map<std::string, WeightForm> check_recipe(const RecipeVariant& variant, Loa
     const RecipeStep& s = variant.steps[i];
     std::string name = step_name(variant, i);
     s.made->check_model(m);
-    if (s.made->kind() != PassKind::encode) {
+    if (!works_on_modules(s.made->kind())) {
       HONE_CHECK(s.modules.empty(), invalid_argument,
                  "{} works on the whole model; it takes no modules", name);
       if (s.made->kind() == PassKind::configure) continue;
       HONE_CHECK(done.empty(), invalid_argument,
-                 "{} rewrites float weights, but {} has already quantised {}; put it first", name,
+                 "{} rewrites float weights, but {} has already changed {}; put it first", name,
                  step_name(variant, done.begin()->second), done.begin()->first);
       for (Linear* l : m.linears())
         plan[l->name()] = s.made->form_of(model, l->name(), l->in_features());

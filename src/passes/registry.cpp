@@ -8,6 +8,9 @@ std::unique_ptr<Pass> make_gqa_pass();
 std::unique_ptr<Pass> make_linearise_pass();
 std::unique_ptr<Pass> make_attention_pass();
 std::unique_ptr<Pass> make_cast_pass();
+std::unique_ptr<Pass> make_magnitude_pass();
+std::unique_ptr<Pass> make_wanda_pass();
+std::unique_ptr<Pass> make_sparsegpt_pass();
 std::unique_ptr<Pass> make_rtn_pass();
 std::unique_ptr<Pass> make_gguf_pass();
 std::unique_ptr<Pass> make_gptq_pass();
@@ -28,6 +31,10 @@ std::span<const PassEntry> pass_registry() {
       {"attention", "set which keys layers see: windows, sinks, local and global layers",
        make_attention_pass},
       {"cast", "store weights in another float type", make_cast_pass},
+      {"magnitude", "set the smallest weights to zero", make_magnitude_pass},
+      {"wanda", "set to zero what is small times its inputs (Sun et al. 2023)", make_wanda_pass},
+      {"sparsegpt", "set to zero with error feedback (Frantar and Alistarh 2023)",
+       make_sparsegpt_pass},
       {"rtn", "round to nearest in any encoding", make_rtn_pass},
       {"gguf", "llama.cpp's file types: a block type for each tensor", make_gguf_pass},
       {"gptq", "integers with error feedback from calibration (Frantar et al. 2023)",

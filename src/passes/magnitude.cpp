@@ -25,6 +25,8 @@ class Magnitude final : public Pass {
     o_.check("magnitude");
     HONE_CHECK(scope_ == "row" || scope_ == "layer", invalid_argument,
                "magnitude: scope '{}': expected row or layer", scope_);
+    HONE_CHECK(scope_ == "row" || o_.pattern.empty(), invalid_argument,
+               "magnitude: scope layer with pattern {}: a pattern is of rows", o_.pattern);
   }
   WeightForm form(int64_t) const override { return {"f32", {}}; }
   WeightForm form_of(const LoadedModel& model, const std::string& module,
@@ -36,7 +38,7 @@ class Magnitude final : public Pass {
       Tensor scores = values.clone();
       float* s = scores.mutable_data<float>();
       for (int64_t i = 0; i < scores.numel(); ++i) s[i] = std::fabs(s[i]);
-      if (scope_ == "row" || !o_.pattern.empty()) {
+      if (scope_ == "row") {
         prune_rows(values, scores, o_);
         return;
       }

@@ -145,6 +145,7 @@ TEST_F(Pruning, RefusesOptionsAndOrdersThatMakeNoSense) {
   EXPECT_NE(refusal("  - {pass: wanda, pattern: '2:4', sparsity: 0.3}\n"), "");
   EXPECT_NE(refusal("  - {pass: magnitude, sparsity: 1}\n"), "");
   EXPECT_NE(refusal("  - {pass: magnitude, scope: column}\n"), "");
+  EXPECT_NE(refusal("  - {pass: magnitude, scope: layer, pattern: '2:4'}\n"), "");
   EXPECT_THROW(optimized("  - {pass: rtn, bits: 8, group: 32}\n  - {pass: magnitude}\n"), Error);
   EXPECT_FALSE(fs::exists(scratch_ / "out"));
 }

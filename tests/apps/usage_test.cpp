@@ -9,9 +9,10 @@
 namespace hone::testing {
 namespace {
 
-const char* const kSubcommands[] = {
-    "info",      "generate", "chat", "eval",  "bench",   "optimize", "quantize",   "convert",
-    "precision", "train",    "tune", "merge", "explain", "pull",     "completion", "man"};
+const char* const kSubcommands[] = {"info",     "generate", "chat",    "eval",      "bench",
+                                    "optimize", "quantize", "convert", "precision", "train",
+                                    "tune",     "merge",    "explain", "pull",      "completion",
+                                    "man",      "doctor",   "prune"};
 
 struct Usage : ::testing::Test {
   Usage() : model((scratch / "model").string()), adapter((scratch / "adapter").string()) {

@@ -27,10 +27,10 @@ namespace hone {
 namespace {
 
 const Command* const kCommands[] = {
-    &kInfoCommand,       &kGenerateCommand, &kChatCommand,    &kEvalCommand,      &kBenchCommand,
-    &kOptimizeCommand,   &kQuantizeCommand, &kConvertCommand, &kPrecisionCommand, &kTrainCommand,
-    &kTuneCommand,       &kMergeCommand,    &kDoctorCommand,  &kExplainCommand,   &kPullCommand,
-    &kCompletionCommand, &kManCommand,
+    &kInfoCommand,     &kGenerateCommand,   &kChatCommand,    &kEvalCommand,      &kBenchCommand,
+    &kOptimizeCommand, &kQuantizeCommand,   &kConvertCommand, &kPrecisionCommand, &kTrainCommand,
+    &kTuneCommand,     &kMergeCommand,      &kPruneCommand,   &kDoctorCommand,    &kExplainCommand,
+    &kPullCommand,     &kCompletionCommand, &kManCommand,
 };
 
 void add_common_flags(CLI::App& app, CommonOptions& c, bool several_caches) {

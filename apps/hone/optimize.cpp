@@ -123,12 +123,14 @@ class FlagOptions : public OptionVisitor {
   void add(const std::string& name, const char* type, const std::string& value,
            const std::string& help) {
     const std::string flag = flag_of(pass_, name);
+    const std::string shown = value.empty() ? "" : " " + value;
     CLI::Option* o = app_.get_option_no_throw(flag);
     if (o != nullptr && !given_.contains(name)) return;  // a flag of the command itself
     if (o != nullptr) {
       std::string text = o->get_description();
       text.pop_back();
-      o->description(text + ", " + pass_ + " " + value + ")");
+      if (text.ends_with(shown)) text.erase(text.size() - shown.size());  // passes share a default
+      o->description(text + ", " + pass_ + shown + ")");
       return;
     }
     std::string& place = given_[name];  // empty: not given
@@ -139,8 +141,7 @@ class FlagOptions : public OptionVisitor {
     else
       o = app_.add_flag_function(flag + ",!--no-" + flag.substr(2),
                                  [&place](int64_t n) { place = n > 0 ? "true" : "false"; });
-    o->description(help + " (" + pass_ + " " + value + ")")
-        ->group("Options of methods, with defaults");
+    o->description(help + " (" + pass_ + shown + ")")->group("Options of methods, with defaults");
   }
   CLI::App& app_;
   std::map<std::string, std::string>& given_;
@@ -267,6 +268,7 @@ std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
   std::vector<std::string> methods;
   std::string footer = "\nMethods:\n";
   for (const PassEntry& e : pass_registry()) {
+    if (e.make()->kind() == PassKind::sparsify) continue;  // hone prune's
     methods.push_back(e.name);
     footer += fmt::format("  {:<28}{}\n", e.name, e.summary);
   }
@@ -292,7 +294,7 @@ std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
   name("--decode-to", f->decode_to, "f32, f16 or bf16 for what the layout cannot hold")
       ->check(decoded_type_name());
   FlagOptions options(app, f->given);
-  for (const PassEntry& e : pass_registry()) options.visit(e);
+  for (const std::string& m : methods) options.visit(pass_named(m));
   type->excludes(app.get_option("--encoding"));
   add_output_flags(app, f->options);
   return [f, &common] {
@@ -306,10 +308,13 @@ std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
 // As quantize, of the passes that set weights to zero.
 std::function<void()> add_prune(CLI::App& app, CommonOptions& common) {
   auto f = std::make_shared<QuantizeFlags>();
-  const std::vector<std::string> methods{"magnitude", "wanda", "sparsegpt"};
+  std::vector<std::string> methods;
   std::string footer = "\nMethods:";
-  for (const std::string& m : methods)
-    footer += fmt::format("\n  {:<28}{}", m, pass_named(m).summary);
+  for (const PassEntry& e : pass_registry()) {
+    if (e.make()->kind() != PassKind::sparsify) continue;
+    methods.push_back(e.name);
+    footer += fmt::format("\n  {:<28}{}", e.name, e.summary);
+  }
   app.footer(footer);
   add_model(app, f->model);
   app.add_option("--method", f->method, "one of the methods below")

@@ -31,7 +31,7 @@ class Gptq final : public Pass {
     v.option("damp", o_.damp, "share of the mean diagonal added to the diagonal");
     v.option("damp_step", o_.damp_step, "added to damp until the Hessian is positive definite");
     v.option("true_sequential", o_.true_sequential, "each stage sees the quantised earlier ones");
-    v.option("keep_better", o_.keep_better, "keep round-to-nearest where it has the smaller error");
+    v.option("keep_better", o_.keep_better, "keep round-to-nearest where it errs less");
   }
   void check_options() const override {
     HONE_CHECK(o_.bits >= 2 && o_.bits <= 8, invalid_argument, "gptq: bits {}: expected 2 to 8",

@@ -37,8 +37,8 @@ bool parse_pattern(const std::string& text, PruneOptions::NofM& p) {
 }  // namespace
 
 void PruneOptions::visit(OptionVisitor& v) {
-  v.option("sparsity", sparsity, "share of the weights that become zero");
-  v.option("pattern", pattern, "n:m keeps n of each m neighbours in a row, such as 2:4");
+  v.option("sparsity", sparsity, "share of weights that become zero");
+  v.option("pattern", pattern, "n:m keeps n of m neighbours, as 2:4");
 }
 
 void PruneOptions::check(const char* pass) const {

@@ -12,7 +12,7 @@ class Rtn final : public Pass {
   void visit_options(OptionVisitor& v) override {
     v.option("encoding", encoding_, "int_group, another encoding's id, int4, int8, ...");
     v.option("bits", bits_, "bits of an integer, 2 to 8");
-    v.option("group", group_, "columns that share a scale, 0 = the row");
+    v.option("group", group_, "columns of a scale, 0 = the row");
     v.option("symmetric", symmetric_, "no zero points");
   }
   void check_options() const override {

@@ -26,8 +26,8 @@ class SmoothQuant final : public Pass {
   bool blocks_only() const override { return true; }
   bool folds_scales() const override { return true; }
   void visit_options(OptionVisitor& v) override {
-    v.option("alpha", alpha_, "how much of the outliers moves into the weights, 0 to 1");
-    v.option("keep_better", keep_better_, "keep round-to-nearest where it has the smaller error");
+    v.option("alpha", alpha_, "share of outliers that moves into weights, 0 to 1");
+    v.option("keep_better", keep_better_, "keep round-to-nearest where it errs less");
   }
   void check_options() const override {
     HONE_CHECK(alpha_ >= 0 && alpha_ <= 1, invalid_argument,

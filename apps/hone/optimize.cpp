@@ -263,17 +263,23 @@ Recipe recipe_of(const QuantizeFlags& f) {
   }
 }
 
+// The passes that a command runs by name: hone prune those that set weights to zero, hone quantize
+// the others. They go into the footer too.
+std::vector<std::string> methods_of(CLI::App& app, bool prune) {
+  std::vector<std::string> methods;
+  std::string footer = "\nMethods:";
+  for (const PassEntry& e : pass_registry()) {
+    if ((e.make()->kind() == PassKind::sparsify) != prune) continue;
+    methods.push_back(e.name);
+    footer += fmt::format("\n  {:<28}{}", e.name, e.summary);
+  }
+  app.footer(footer);
+  return methods;
+}
+
 std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
   auto f = std::make_shared<QuantizeFlags>();
-  std::vector<std::string> methods;
-  std::string footer = "\nMethods:\n";
-  for (const PassEntry& e : pass_registry()) {
-    if (e.make()->kind() == PassKind::sparsify) continue;  // hone prune's
-    methods.push_back(e.name);
-    footer += fmt::format("  {:<28}{}\n", e.name, e.summary);
-  }
-  footer.pop_back();
-  app.footer(footer);
+  const std::vector<std::string> methods = methods_of(app, false);
   add_model(app, f->model);
   app.add_option("--method", f->method, "one of the methods below")
       ->check(one_of(methods))
@@ -308,14 +314,7 @@ std::function<void()> add_quantize(CLI::App& app, CommonOptions& common) {
 // As quantize, of the passes that set weights to zero.
 std::function<void()> add_prune(CLI::App& app, CommonOptions& common) {
   auto f = std::make_shared<QuantizeFlags>();
-  std::vector<std::string> methods;
-  std::string footer = "\nMethods:";
-  for (const PassEntry& e : pass_registry()) {
-    if (e.make()->kind() != PassKind::sparsify) continue;
-    methods.push_back(e.name);
-    footer += fmt::format("\n  {:<28}{}", e.name, e.summary);
-  }
-  app.footer(footer);
+  const std::vector<std::string> methods = methods_of(app, true);
   add_model(app, f->model);
   app.add_option("--method", f->method, "one of the methods below")
       ->check(one_of(methods))

@@ -77,23 +77,19 @@ class Examination {
 
   std::vector<Finding> run(const std::function<void(int64_t, int64_t)>& progress) {
     const std::vector<std::string> names = checkpoint_->names();
-    // Of each name by itself, so that threads change no order.
-    std::vector<std::vector<Finding>> found(names.size());
     for (size_t i = 0; i < names.size(); ++i) {
-      found[i] = tensor(names[i]);
+      tensor(names[i]);
       if (progress) progress(static_cast<int64_t>(i) + 1, static_cast<int64_t>(names.size()));
     }
-    for (auto& f : found) findings_.insert(findings_.end(), f.begin(), f.end());
     whole();
     std::ranges::stable_sort(findings_, {}, [](const Finding& f) { return f.level; });
     return std::move(findings_);
   }
 
  private:
-  std::vector<Finding> tensor(const std::string& name) const {
-    std::vector<Finding> found;
+  void tensor(const std::string& name) {
     auto add = [&](Finding::Level level, const char* check, std::string text, bool mendable) {
-      found.push_back({level, check, name, std::move(text), mendable});
+      findings_.push_back({level, check, name, std::move(text), mendable});
     };
     const auto fault = Finding::Level::fault, remark = Finding::Level::remark;
     try {
@@ -129,7 +125,6 @@ class Examination {
       add(fault, "reads", e.what(), false);
     }
     checkpoint_->release(name);
-    return found;
   }
 
   void whole() {

@@ -35,7 +35,9 @@ class Awq final : public Pass {
     HONE_CHECK(o_.steps >= 1 && o_.steps <= 1000, invalid_argument,
                "awq: steps {}: expected 1 to 1000", o_.steps);
   }
-  WeightForm form(int64_t k) const override { return awq_form(o_, k); }
+  WeightForm form(int64_t k) const override {
+    return integer_form(o_.bits, o_.group, o_.symmetric, k);
+  }
   void run(PassContext& c) override;
 
  private:
@@ -61,13 +63,11 @@ bool is_among(const std::vector<Linear*>& some, const Linear* l) {
   return std::ranges::find(some, l) != some.end();
 }
 
-// The walk stands in front of the block again afterwards.
 Awq::Statistics Awq::gather(CalibrationWalk& walk, Block& block,
                             const std::vector<Linear*>& selected) {
   const auto stages = block.stages();
-  const CalibrationWalk::Place start = walk.place();
   Statistics all(stages.size());
-  for (int stage = 0; stage < Block::kStages; ++stage) {
+  walk.visit_stages([&](int stage) {
     const auto& here = stages[stage];
     const bool shared = block.shares_input(stage);
     all[stage].resize(shared && !here.empty() ? 1 : here.size());
@@ -77,9 +77,7 @@ Awq::Statistics Awq::gather(CalibrationWalk& walk, Block& block,
                  : is_among(selected, here[i]);
       if (wanted) walk.visit_inputs(i, [&](const Tensor& x) { all[stage][i].add(x); });
     }
-    if (stage + 1 < Block::kStages) walk.advance();
-  }
-  walk.go_back(start);
+  });
   return all;
 }
 
@@ -151,18 +149,7 @@ void Awq::quantize_block(PassContext& c, CalibrationWalk& walk) {
 }
 
 void Awq::run(PassContext& c) {
-  HONE_ASSERT(c.calibration != nullptr);
-  const auto blocks = static_cast<int64_t>(c.model.model->blocks.size());
-  CalibrationWalk walk(*c.model.model, *c.calibration);
-  for (int64_t b = 0; b < blocks; ++b) {
-    if (b < c.first_unit) {
-      walk.finish_block();
-    } else {
-      quantize_block(c, walk);
-      if (c.unit_done) c.unit_done(b);
-    }
-    if (c.progress) c.progress(b + 1, blocks, fmt::format("block {} of {}", b + 1, blocks));
-  }
+  each_calibrated_block(c, [&](CalibrationWalk& walk) { quantize_block(c, walk); });
 }
 
 }  // namespace

@@ -144,18 +144,13 @@ void InputStatistics::add(const Tensor& x) {
   if (gram.empty_handle()) {
     gram = Tensor::zeros({k, k}, DType::f32);
     sum.resize(static_cast<size_t>(k));
-    largest.resize(static_cast<size_t>(k));
   }
   if (rows == 0) return;
   ops::accumulate_gram(x, gram);
   const float* v = x.data<float>();
   parallel_for(k, 64, [&](int64_t c0, int64_t c1) {
     for (int64_t r = 0; r < rows; ++r)
-      for (int64_t c = c0; c < c1; ++c) {
-        const float m = std::fabs(v[r * k + c]);
-        sum[c] += m;
-        largest[c] = std::max(largest[c], m);
-      }
+      for (int64_t c = c0; c < c1; ++c) sum[c] += std::fabs(v[r * k + c]);
   });
   tokens += rows;
 }
@@ -164,14 +159,6 @@ std::vector<float> InputStatistics::mean() const {
   std::vector<float> out;
   for (double s : sum) out.push_back(static_cast<float>(s / double(std::max<int64_t>(tokens, 1))));
   return out;
-}
-
-WeightForm awq_form(const AwqOptions& o, int64_t k) {
-  WeightForm f{"int_group", {}};
-  f.params.bits = static_cast<int>(o.bits);
-  f.params.group = o.group == k ? 0 : o.group;
-  f.params.symmetric = o.symmetric;
-  return f;
 }
 
 std::vector<double> awq_errors(const AwqLayer& layer, std::span<const float> columns,
@@ -246,7 +233,8 @@ AwqResult awq_store(const std::string& module, const AwqLayer& layer,
         std::copy_n(clipped.data<float>() + r * k, k, scaled.mutable_data<float>() + r * k);
       }
   }
-  return {encode_module(module, scaled, awq_form(o, k)), total(errors) / output, nearest / output};
+  const WeightForm form = integer_form(o.bits, o.group, o.symmetric, k);
+  return {encode_module(module, scaled, form), total(errors) / output, nearest / output};
 }
 
 }  // namespace hone

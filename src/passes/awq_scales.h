@@ -31,9 +31,8 @@ struct AwqOptions {
 
 /// What a Linear multiplied, over all calibration tokens.
 struct InputStatistics {
-  Tensor gram;                 ///< Σ x·xᵀ [K, K], upper triangle
-  std::vector<double> sum;     ///< Σ|x| [K]
-  std::vector<float> largest;  ///< max|x| [K]
+  Tensor gram;              ///< Σ x·xᵀ [K, K], upper triangle
+  std::vector<double> sum;  ///< Σ|x| [K]
   int64_t tokens = 0;
   void add(const Tensor& x);  ///< x [T, K]; results do not depend on threads
   std::vector<float> mean() const;
@@ -44,9 +43,6 @@ struct AwqLayer {
   Tensor values;            ///< [N, K] f32, before any scale
   std::vector<float> rows;  ///< [N]: what its output is divided by
 };
-
-/// The form that a row of K columns is stored in.
-WeightForm awq_form(const AwqOptions& o, int64_t k);
 
 /// Σ over tokens of the squared output error of each row, where columns are multiplied by `columns`
 /// before rounding and divided by it after: [N].

@@ -75,9 +75,15 @@ bool CalibrationWalk::in_last_block() const {
   return block_ + 1 == static_cast<int64_t>(model_.blocks.size());
 }
 
-void CalibrationWalk::go_back(const Place& place) {
-  stage_ = place.stage;
-  states_ = place.states;
+void CalibrationWalk::visit_stages(const std::function<void(int stage)>& f) {
+  HONE_ASSERT(stage_ == 0);
+  const std::vector<BlockState> start = states_;
+  for (int stage = 0; stage < Block::kStages; ++stage) {
+    f(stage);
+    if (stage + 1 < Block::kStages) advance();
+  }
+  stage_ = 0;
+  states_ = start;
 }
 
 }  // namespace hone

@@ -35,14 +35,9 @@ class CalibrationWalk {
   /// No other block comes: what this one gives need not be computed.
   bool in_last_block() const;
 
-  /// A place to come back to; costs no copy.
-  struct Place {
-    int stage;
-    std::vector<BlockState> states;
-  };
-  Place place() const { return {stage_, states_}; }
-  /// Back to a place in the same block.
-  void go_back(const Place& place);
+  /// Calls f in front of each stage of this block as it is now, then stands in front of the block
+  /// again; nothing is copied for it.
+  void visit_stages(const std::function<void(int stage)>& f);
 
  private:
   void enter_block();

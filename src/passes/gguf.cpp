@@ -145,26 +145,18 @@ void Gguf::encode_stage(PassContext& c, CalibrationWalk& walk,
 }
 
 void Gguf::run_weighed(PassContext& c) {
-  HONE_ASSERT(c.calibration != nullptr);
-  const auto blocks = static_cast<int64_t>(c.model.model->blocks.size());
   if (c.first_unit < 0) {
     encode_ends(c, *this, "gguf");
     if (c.unit_done) c.unit_done(-1);
   }
-  CalibrationWalk walk(*c.model.model, *c.calibration);
-  for (int64_t b = 0; b < blocks; ++b) {
-    if (b < c.first_unit) {
-      walk.finish_block();
-    } else {
-      const std::vector<Linear*> selected = c.selected(b, false);
-      for (int stage = 0; stage < Block::kStages; ++stage) {
-        encode_stage(c, walk, selected);
-        if (stage + 1 < Block::kStages || !walk.in_last_block()) walk.advance();
-      }
-      if (c.unit_done) c.unit_done(b);
+  each_calibrated_block(c, [&](CalibrationWalk& walk) {
+    const std::vector<Linear*> selected = c.selected(walk.block(), false);
+    const bool last = walk.in_last_block();
+    for (int stage = 0; stage < Block::kStages; ++stage) {
+      encode_stage(c, walk, selected);
+      if (stage + 1 < Block::kStages || !last) walk.advance();
     }
-    if (c.progress) c.progress(b + 1, blocks, fmt::format("block {} of {}", b + 1, blocks));
-  }
+  });
 }
 
 }  // namespace

@@ -52,11 +52,7 @@ class Gptq final : public Pass {
  private:
   // Of what keep_better compares with: the same grid, columns in their own order.
   WeightForm nearest_form(int64_t k) const {
-    WeightForm f{"int_group", {}};
-    f.params.bits = static_cast<int>(o_.bits);
-    f.params.group = o_.group == k ? 0 : o_.group;
-    f.params.symmetric = o_.symmetric;
-    return f;
+    return integer_form(o_.bits, o_.group, o_.symmetric, k);
   }
   // Of a stage's linears, or one that all share.
   using Hessians = std::vector<Tensor>;
@@ -128,31 +124,17 @@ void Gptq::quantize_block(PassContext& c, CalibrationWalk& walk) {
     }
     return;
   }
-  CalibrationWalk::Place start = walk.place();
   std::vector<Hessians> hessians(stages.size());
-  for (int stage = 0; stage < Block::kStages; ++stage) {
+  walk.visit_stages([&](int stage) {
     if (!stages[stage].empty()) hessians[stage] = hessians_here();
-    if (stage + 1 < Block::kStages) walk.advance();
-  }
-  walk.go_back(start);
+  });
   for (int stage = 0; stage < Block::kStages; ++stage)
     if (!stages[stage].empty()) quantize_stage(c, stages[stage], hessians[stage]);
   if (!walk.in_last_block()) walk.finish_block();
 }
 
 void Gptq::run(PassContext& c) {
-  HONE_ASSERT(c.calibration != nullptr);
-  auto blocks = static_cast<int64_t>(c.model.model->blocks.size());
-  CalibrationWalk walk(*c.model.model, *c.calibration);
-  for (int64_t b = 0; b < blocks; ++b) {
-    if (b < c.first_unit) {
-      walk.finish_block();
-    } else {
-      quantize_block(c, walk);
-      if (c.unit_done) c.unit_done(b);
-    }
-    if (c.progress) c.progress(b + 1, blocks, fmt::format("block {} of {}", b + 1, blocks));
-  }
+  each_calibrated_block(c, [&](CalibrationWalk& walk) { quantize_block(c, walk); });
 }
 
 }  // namespace

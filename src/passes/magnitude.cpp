@@ -4,8 +4,6 @@
 // weights on it costs language models far more than wanda and sparsegpt. The zeros stay in the
 // float type that the module had: what becomes smaller is a file that is compressed, or one whose
 // reader knows the pattern.
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
 
 #include "passes/pruning.h"
@@ -13,10 +11,8 @@
 namespace hone {
 namespace {
 
-class Magnitude final : public Pass {
+class Magnitude final : public PruningPass {
  public:
-  PassKind kind() const override { return PassKind::sparsify; }
-  bool is_final() const override { return false; }  // what quantises comes behind it
   void visit_options(OptionVisitor& v) override {
     o_.visit(v);
     v.option("scope", scope_, "row or layer: what is sorted together");
@@ -28,16 +24,9 @@ class Magnitude final : public Pass {
     HONE_CHECK(scope_ == "row" || o_.pattern.empty(), invalid_argument,
                "magnitude: scope layer with pattern {}: a pattern is of rows", o_.pattern);
   }
-  WeightForm form(int64_t) const override { return {"f32", {}}; }
-  WeightForm form_of(const LoadedModel& model, const std::string& module,
-                     int64_t k) const override {
-    return pruned_form(model, module, k, o_);
-  }
   void run(PassContext& c) override {
     encode_each(c, *this, "magnitude", [&](Tensor& values) {
-      Tensor scores = values.clone();
-      float* s = scores.mutable_data<float>();
-      for (int64_t i = 0; i < scores.numel(); ++i) s[i] = std::fabs(s[i]);
+      const Tensor scores = magnitudes(values);
       if (scope_ == "row") {
         prune_rows(values, scores, o_);
         return;
@@ -47,13 +36,13 @@ class Magnitude final : public Pass {
                  INT32_MAX);
       std::vector<int32_t> gone;
       const auto size = static_cast<size_t>(scores.numel());
-      smallest({s, size}, static_cast<int64_t>(static_cast<double>(size) * o_.sparsity), gone);
+      smallest({scores.data<float>(), size},
+               static_cast<int64_t>(static_cast<double>(size) * o_.sparsity), gone);
       for (int32_t i : gone) values.mutable_data<float>()[i] = 0;
     });
   }
 
  private:
-  PruneOptions o_;
   std::string scope_ = "row";
 };
 

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/glob.h"
+#include "passes/calibration_walk.h"
 
 namespace hone {
 bool ModuleFilter::matches(std::string_view module) const { return glob_matches(glob_, module); }
@@ -79,6 +80,30 @@ LayerRecord record_of(const std::string& module, const Weight& before, const Wei
 }
 
 }  // namespace
+
+void each_calibrated_block(PassContext& c,
+                           const std::function<void(CalibrationWalk& walk)>& change) {
+  HONE_ASSERT(c.calibration != nullptr);
+  const auto blocks = static_cast<int64_t>(c.model.model->blocks.size());
+  CalibrationWalk walk(*c.model.model, *c.calibration);
+  for (int64_t b = 0; b < blocks; ++b) {
+    if (b < c.first_unit) {
+      walk.finish_block();
+    } else {
+      change(walk);
+      if (c.unit_done) c.unit_done(b);
+    }
+    if (c.progress) c.progress(b + 1, blocks, fmt::format("block {} of {}", b + 1, blocks));
+  }
+}
+
+WeightForm integer_form(int64_t bits, int64_t group, bool symmetric, int64_t k) {
+  WeightForm f{"int_group", {}};
+  f.params.bits = static_cast<int>(bits);
+  f.params.group = group == k ? 0 : group;
+  f.params.symmetric = symmetric;
+  return f;
+}
 
 void replace_weight(PassContext& c, Linear& l, Weight w, const Tensor& values, const char* kept) {
   if (c.records) c.records->push_back(record_of(l.name(), l.weight(), w, values, kept));

@@ -20,6 +20,8 @@
 
 namespace hone {
 
+class CalibrationWalk;
+
 /// What one pass did to one Linear (or the embedding), for the report.
 struct LayerRecord {
   std::string module;
@@ -126,6 +128,13 @@ std::span<const PassEntry> pass_registry();
 /// Raises invalid_argument naming the known passes.
 const PassEntry& pass_named(const std::string& name);
 
+/// Takes the calibration through the blocks: `change` gets the walk in front of a block and leaves
+/// it in front of the next one, or in the last block. Units that a run before finished are walked
+/// through as they are; of the others each is reported as done.
+void each_calibrated_block(PassContext& context,
+                           const std::function<void(CalibrationWalk& walk)>& change);
+/// int_group of rows with K columns; a group of 0 or K is the whole row.
+WeightForm integer_form(int64_t bits, int64_t group, bool symmetric, int64_t k);
 /// Replaces a Linear's weight by `w` and records it. `values` are the f32 weights before.
 void replace_weight(PassContext& context, Linear& linear, Weight w, const Tensor& values,
                     const char* kept);

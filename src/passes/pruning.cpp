@@ -17,13 +17,6 @@ namespace {
 /// Longer groups are no pattern that anything runs faster.
 constexpr int64_t kLongestPattern = 128;
 
-Tensor magnitudes(const Tensor& values) {
-  Tensor scores = values.clone();
-  float* s = scores.mutable_data<float>();
-  for (int64_t i = 0; i < scores.numel(); ++i) s[i] = std::fabs(s[i]);
-  return scores;
-}
-
 // False where the text is no n:m.
 bool parse_pattern(const std::string& text, PruneOptions::NofM& p) {
   const char *end = text.data() + text.size(), *colon = std::find(text.data(), end, ':');
@@ -91,6 +84,13 @@ void prune_rows(Tensor& values, const Tensor& scores, const PruneOptions& o) {
   });
 }
 
+Tensor magnitudes(const Tensor& values) {
+  Tensor scores = values.clone();
+  float* s = scores.mutable_data<float>();
+  for (int64_t i = 0; i < scores.numel(); ++i) s[i] = std::fabs(s[i]);
+  return scores;
+}
+
 Tensor wanda_scores(const Tensor& values, const Tensor& hessian) {
   const int64_t n = values.dim(0), k = values.dim(1);
   std::vector<float> norm(static_cast<size_t>(k));
@@ -105,11 +105,11 @@ Tensor wanda_scores(const Tensor& values, const Tensor& hessian) {
   return scores;
 }
 
-WeightForm pruned_form(const LoadedModel& model, const std::string& module, int64_t k,
-                       const PruneOptions& o) {
-  const PruneOptions::NofM p = o.n_of_m();
+WeightForm PruningPass::form_of(const LoadedModel& model, const std::string& module,
+                                int64_t k) const {
+  const PruneOptions::NofM p = o_.n_of_m();
   HONE_CHECK(p.of == 0 || k % p.of == 0, unsupported,
-             "{}: its {} columns are no multiple of {} (pattern {})", module, k, p.of, o.pattern);
+             "{}: its {} columns are no multiple of {} (pattern {})", module, k, p.of, o_.pattern);
   const Model& m = *model.model;
   std::string now = "f32";
   if (module == m.embedding.name()) now = m.embedding.weight().encoding;
@@ -134,13 +134,10 @@ class BlockPruning {
     const std::vector<Linear*> selected = c_.selected(walk.block(), false);
     const auto stages = block.stages();
     std::vector<StageHessians> hessians(stages.size());
-    CalibrationWalk::Place start = walk.place();
-    for (int stage = 0; stage < Block::kStages; ++stage) {
+    walk.visit_stages([&](int stage) {
       if (touches(stages[stage], selected))
         hessians[stage] = hessians_of(walk, stages[stage], block.shares_input(stage));
-      if (stage + 1 < Block::kStages) walk.advance();
-    }
-    walk.go_back(start);
+    });
     for (int stage = 0; stage < Block::kStages; ++stage)
       for (size_t i = 0; i < stages[stage].size(); ++i)
         if (std::ranges::find(selected, stages[stage][i]) != selected.end())
@@ -199,18 +196,8 @@ class BlockPruning {
 
 void prune_blocks(PassContext& c, const Pass& pass, const char* kept, const PruneOptions& o,
                   const std::function<void(Tensor&, const Tensor&)>& solve) {
-  HONE_ASSERT(c.calibration != nullptr);
-  auto blocks = static_cast<int64_t>(c.model.model->blocks.size());
-  CalibrationWalk walk(*c.model.model, *c.calibration);
-  for (int64_t b = 0; b < blocks; ++b) {
-    if (b < c.first_unit) {
-      walk.finish_block();
-    } else {
-      BlockPruning(c, pass, kept, o, solve).run(walk);
-      if (c.unit_done) c.unit_done(b);
-    }
-    if (c.progress) c.progress(b + 1, blocks, fmt::format("block {} of {}", b + 1, blocks));
-  }
+  each_calibrated_block(
+      c, [&](CalibrationWalk& walk) { BlockPruning(c, pass, kept, o, solve).run(walk); });
 }
 
 }  // namespace hone

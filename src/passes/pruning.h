@@ -34,13 +34,23 @@ void smallest(std::span<const float> scores, int64_t count, std::vector<int32_t>
 /// scores is [N, K] too.
 void prune_rows(Tensor& values, const Tensor& scores, const PruneOptions& options);
 
+/// |w| of values [N, K].
+Tensor magnitudes(const Tensor& values);
 /// |w|·√Σx² of values [N, K] and the diagonal of Σ x·xᵀ [K, K]: Wanda's, but for a factor.
 Tensor wanda_scores(const Tensor& values, const Tensor& hessian);
 
-/// The float type that a module has; f32 where it has another encoding. Raises unsupported where K
-/// is no multiple of a pattern's m.
-WeightForm pruned_form(const LoadedModel& model, const std::string& module, int64_t k,
-                       const PruneOptions& options);
+/// What the pruning passes have in common. A module keeps its float type, or becomes f32 where it
+/// has another encoding; form_of raises unsupported where K is no multiple of a pattern's m.
+class PruningPass : public Pass {
+ public:
+  PassKind kind() const override { return PassKind::sparsify; }
+  bool is_final() const override { return false; }  // what quantises comes behind it
+  WeightForm form(int64_t) const override { return {"f32", {}}; }
+  WeightForm form_of(const LoadedModel& model, const std::string& module, int64_t k) const override;
+
+ protected:
+  PruneOptions o_;
+};
 
 /// Prunes block after block by calibration inputs, in bounded memory: `solve` gets values [N, K]
 /// and the Hessian Σ x·xᵀ [K, K] (upper triangle) of what the module multiplies in the untouched

@@ -58,16 +58,13 @@ class SmoothQuant final : public Pass {
   bool keep_better_ = true;
 };
 
-// Every module's inputs from the untouched block; the walk stands in front of it again afterwards.
+// Every module's inputs from the untouched block.
 void SmoothQuant::visit(CalibrationWalk& walk, std::vector<Module>& modules,
                         const std::function<void(Module&, const Tensor& x)>& f) {
-  const CalibrationWalk::Place start = walk.place();
-  for (int stage = 0; stage < Block::kStages; ++stage) {
+  walk.visit_stages([&](int stage) {
     for (Module& m : modules)
       if (m.stage == stage) walk.visit_inputs(m.place, [&](const Tensor& x) { f(m, x); });
-    if (stage + 1 < Block::kStages) walk.advance();
-  }
-  walk.go_back(start);
+  });
 }
 
 void raise_largest(const Tensor& x, std::vector<float>& largest) {
@@ -185,18 +182,7 @@ void SmoothQuant::quantize_block(PassContext& c, CalibrationWalk& walk) {
 }
 
 void SmoothQuant::run(PassContext& c) {
-  HONE_ASSERT(c.calibration != nullptr);
-  const auto blocks = static_cast<int64_t>(c.model.model->blocks.size());
-  CalibrationWalk walk(*c.model.model, *c.calibration);
-  for (int64_t b = 0; b < blocks; ++b) {
-    if (b < c.first_unit) {
-      walk.finish_block();
-    } else {
-      quantize_block(c, walk);
-      if (c.unit_done) c.unit_done(b);
-    }
-    if (c.progress) c.progress(b + 1, blocks, fmt::format("block {} of {}", b + 1, blocks));
-  }
+  each_calibrated_block(c, [&](CalibrationWalk& walk) { quantize_block(c, walk); });
 }
 
 }  // namespace

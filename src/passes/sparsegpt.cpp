@@ -7,10 +7,8 @@
 namespace hone {
 namespace {
 
-class SparseGpt final : public Pass {
+class SparseGpt final : public PruningPass {
  public:
-  PassKind kind() const override { return PassKind::sparsify; }
-  bool is_final() const override { return false; }  // what quantises comes behind it
   bool needs_calibration() const override { return true; }
   bool blocks_only() const override { return true; }
   void visit_options(OptionVisitor& v) override {
@@ -21,11 +19,6 @@ class SparseGpt final : public Pass {
     o_.check("sparsegpt");
     HONE_CHECK(damp_ >= 0 && damp_ <= 1, invalid_argument, "sparsegpt: damp {}: expected 0 to 1",
                damp_);
-  }
-  WeightForm form(int64_t) const override { return {"f32", {}}; }
-  WeightForm form_of(const LoadedModel& model, const std::string& module,
-                     int64_t k) const override {
-    return pruned_form(model, module, k, o_);
   }
   void run(PassContext& c) override {
     GptqOptions factor;
@@ -42,7 +35,6 @@ class SparseGpt final : public Pass {
   }
 
  private:
-  PruneOptions o_;
   double damp_ = 0.01;
 };
 

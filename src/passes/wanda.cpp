@@ -8,27 +8,17 @@
 namespace hone {
 namespace {
 
-class Wanda final : public Pass {
+class Wanda final : public PruningPass {
  public:
-  PassKind kind() const override { return PassKind::sparsify; }
-  bool is_final() const override { return false; }  // what quantises comes behind it
   bool needs_calibration() const override { return true; }
   bool blocks_only() const override { return true; }
   void visit_options(OptionVisitor& v) override { o_.visit(v); }
   void check_options() const override { o_.check("wanda"); }
-  WeightForm form(int64_t) const override { return {"f32", {}}; }
-  WeightForm form_of(const LoadedModel& model, const std::string& module,
-                     int64_t k) const override {
-    return pruned_form(model, module, k, o_);
-  }
   void run(PassContext& c) override {
     prune_blocks(c, *this, "wanda", o_, [&](Tensor& values, const Tensor& hessian) {
       prune_rows(values, wanda_scores(values, hessian), o_);
     });
   }
-
- private:
-  PruneOptions o_;
 };
 
 }  // namespace

@@ -41,6 +41,7 @@ class GptqCheckpoint final : public HfCheckpoint {
                "{}: the GPTQ format {} is not supported; known: gptq, gptq_v2", source_,
                printable(format));
     v2_ = format == "gptq_v2";
+    if (v2_) layout = format;
     hide_parts();
   }
 

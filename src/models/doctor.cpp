@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <optional>
 
 #include "base/checked.h"
@@ -71,6 +72,13 @@ int64_t dead_groups(const Weight& w) {
   return std::count(scales.data<float>(), scales.data<float>() + scales.numel(), 0.0f);
 }
 
+// Whether cleared() would find something: scales inside blocks of bytes are out of its reach.
+bool has_bad_floats(const Weight& w) {
+  return std::ranges::any_of(w.planes, [](const auto& plane) {
+    return is_float(plane.second.dtype()) && not_finite(plane.second) > 0;
+  });
+}
+
 class Examination {
  public:
   explicit Examination(const std::filesystem::path& path) : checkpoint_(open_checkpoint(path)) {}
@@ -99,7 +107,8 @@ class Examination {
         const MatrixFacts f = facts_of_matrix(w);
         if (f.not_finite > 0)
           add(fault, "finite",
-              fmt::format("{} of {} values are NaN or infinite", f.not_finite, w.numel()), true);
+              fmt::format("{} of {} values are NaN or infinite", f.not_finite, w.numel()),
+              has_bad_floats(w));
         if (f.dead_rows > 0)
           add(remark, "dead", fmt::format("{} of {} rows are all zero", f.dead_rows, w.rows()),
               false);
@@ -276,11 +285,16 @@ std::vector<Finding> mend(LoadedModel& m) {
     return w;
   };
   Model& model = *m.model;
+  if (!model.position_table.empty_handle())
+    if (auto w = mended(model.position_name, float_weight(model.position_table)))
+      model.position_table = w->plane("values");
   if (auto w = mended(model.embedding.name(), model.embedding.weight())) {
     model.embedding.set_weight(*w);
     if (model.tied_head) model.head.set_weight(std::move(*w));
   }
-  for (Linear* l : model.linears()) {
+  std::vector<Linear*> linears = model.linears();
+  std::ranges::copy(model.side_linears(), std::back_inserter(linears));
+  for (Linear* l : linears) {
     if (l == &model.head && model.tied_head) continue;
     if (auto w = mended(l->name(), l->weight())) l->set_weight(std::move(*w));
   }

@@ -88,6 +88,7 @@ TEST_F(Doctor, MendsZeroPointsUnderTheWrongVersion) {
     EXPECT_GT(relative_distance(wrong.data<float>(), right.data<float>(), right.numel()), 0.1);
     write_mended(path, scratch_ / "mended");
     EXPECT_TRUE(look(scratch_ / "mended").empty());
+    EXPECT_EQ(open_checkpoint(scratch_ / "mended")->layout, says);
     const Tensor mended = logits(scratch_ / "mended");
     EXPECT_EQ(0, std::memcmp(mended.raw(), right.raw(), static_cast<size_t>(right.byte_size())));
     fs::remove_all(scratch_ / "mended");
@@ -110,6 +111,35 @@ TEST_F(Doctor, NamesTensorsWithNumbersThatAreNone) {
   EXPECT_FALSE(found[1].mendable);  // no number is the right one
   write_mended(scratch_ / "nan", scratch_ / "mended");
   EXPECT_EQ(of(look(scratch_ / "mended"), "finite").size(), 1u);
+}
+
+TEST_F(Doctor, ScalesInsideBlocksAreSaidToBeOutOfReach) {
+  write_tiny(scratch_ / "floats", tiny_fixture("llama"));
+  LoadedModel m = load_editable(scratch_ / "floats");
+  Linear* up = m.model->linears()[5];
+  Tensor values = decode_weight(up->weight());
+  Weight w = encoding("q8_0").encode(values.data<float>(), values.dim(0), values.dim(1), {});
+  Tensor& blocks = w.planes.begin()->second;
+  blocks = blocks.clone();
+  blocks.mutable_data<uint8_t>()[0] = 0x00, blocks.mutable_data<uint8_t>()[1] = 0x7e;  // a NaN
+  up->set_weight(w);
+  ExportOptions o;
+  o.layout = "gguf";
+  export_model(m, scratch_ / "nan.gguf", o);
+  const std::vector<Finding> found = of(look(scratch_ / "nan.gguf"), "finite");
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_TRUE(found[0].text.starts_with("32 of ")) << found[0].text;
+  EXPECT_FALSE(found[0].mendable);
+}
+
+TEST_F(Doctor, MendsLearnedPositions) {
+  auto tensors = tiny_tensors(tiny_fixture("gpt2"), 1);
+  tensors.at("transformer.wpe.weight").mutable_data<float>()[3] =
+      std::numeric_limits<float>::infinity();
+  write_tiny(scratch_ / "inf", parse_json(tiny_fixture("gpt2").config, "gpt2"), tensors);
+  EXPECT_EQ(of(look(scratch_ / "inf"), "finite").size(), 1u);
+  write_mended(scratch_ / "inf", scratch_ / "mended");
+  EXPECT_TRUE(of(look(scratch_ / "mended"), "finite").empty());
 }
 
 TEST_F(Doctor, TiesAHeadThatRepeatsTheEmbedding) {
